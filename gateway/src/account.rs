@@ -1,0 +1,147 @@
+//! What one request came to: counted as its answer leaves, told once it has.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_storage::stats::DatasetStats;
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use crate::metrics::{Metrics, Source};
+
+/// The account of one request, from its headers to the end of its answer.
+///
+/// It is settled when it is dropped: with the last byte, or when the client left.
+#[derive(Debug)]
+pub struct Account {
+    metrics: Arc<Metrics>,
+    log: bool,
+    begun: Instant,
+    /// The request's id, also in its answer's headers.
+    pub request_id: Arc<str>,
+    /// Who asked.
+    pub remote: Option<SocketAddr>,
+    /// Its method.
+    pub method: Method,
+    /// Its path, still encoded; never its query, which may be signed.
+    pub path: String,
+    /// The dialect that answered.
+    pub api: &'static str,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// What the answer said of the cache.
+    pub cache_status: Option<Arc<str>>,
+    /// The dataset's own counters, if its bytes are in the answer.
+    pub stats: Option<Arc<DatasetStats>>,
+    first_byte: Option<Duration>,
+    memory_bytes: u64,
+    origin_bytes: u64,
+    other_bytes: u64,
+    whole: bool,
+    error: Option<String>,
+}
+
+impl Account {
+    /// Opens the account of a request that has just come.
+    pub fn open(metrics: Arc<Metrics>, log: bool, request_id: Arc<str>, method: Method) -> Self {
+        metrics.requests_in_flight.inc();
+        Self {
+            metrics,
+            log,
+            begun: Instant::now(),
+            request_id,
+            remote: None,
+            method,
+            path: String::new(),
+            api: "none",
+            status: StatusCode::OK,
+            cache_status: None,
+            stats: None,
+            first_byte: None,
+            memory_bytes: 0,
+            origin_bytes: 0,
+            other_bytes: 0,
+            whole: false,
+            error: None,
+        }
+    }
+
+    /// Notes bytes that leave; `None`: not an object's.
+    pub fn sent(&mut self, source: Option<Source>, bytes: usize) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.begun.elapsed());
+        }
+        let bytes = bytes as u64;
+        match source {
+            Some(Source::Memory) => self.memory_bytes += bytes,
+            Some(Source::Origin) => self.origin_bytes += bytes,
+            None => self.other_bytes += bytes,
+        }
+    }
+
+    /// Notes that the answer left whole.
+    pub fn finish(&mut self) {
+        self.whole = true;
+    }
+
+    /// Notes why an answer is not what was asked for, or was cut: `reason` for metrics, `error`
+    /// for people.
+    pub fn failed(&mut self, error: impl Into<String>) {
+        self.error = Some(error.into());
+    }
+
+    /// Notes that the body is cut here.
+    pub fn cut(&mut self, reason: &'static str, error: impl Into<String>) {
+        self.metrics.cut_bodies.with_label_values(&[reason]).inc();
+        self.failed(error);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        let metrics = &self.metrics;
+        metrics.requests_in_flight.dec();
+        metrics.request(self.api, self.status.as_u16(), took, self.first_byte);
+        // Once a request rather than once a segment: the shared counters are hot.
+        for (source, bytes) in [
+            (Source::Memory, self.memory_bytes),
+            (Source::Origin, self.origin_bytes),
+        ] {
+            if bytes > 0 {
+                metrics.sent(source, bytes);
+            }
+        }
+        if let Some(stats) = &self.stats {
+            DatasetStats::add(&stats.served_bytes, self.memory_bytes + self.origin_bytes);
+            DatasetStats::add(&stats.served_from_cache, self.memory_bytes);
+        }
+        if !self.log {
+            return;
+        }
+        tracing::info!(
+            target: "access",
+            id = &*self.request_id,
+            remote = self.remote.map(tracing::field::display),
+            method = self.method.as_str(),
+            path = self.path,
+            api = self.api,
+            status = self.status.as_u16(),
+            bytes = self.memory_bytes + self.origin_bytes + self.other_bytes,
+            memory_bytes = self.memory_bytes,
+            origin_bytes = self.origin_bytes,
+            cache = self.cache_status.as_deref(),
+            whole = self.whole,
+            first_byte_ms = self.first_byte.map(milliseconds),
+            took_ms = milliseconds(took),
+            error = self.error.as_deref(),
+            "request"
+        );
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    // Microseconds are enough to tell a hit from a miss.
+    time.as_micros() as f64 / 1000.0
+}

@@ -1,0 +1,247 @@
+//! Builds a gateway of its settings, starts it, and stops it in order.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use forebay_storage::block::BlockSize;
+use forebay_storage::origin::{self, OriginUrl};
+use forebay_storage::store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::ServeArgs;
+use crate::dataset::Datasets;
+use crate::demo;
+use crate::gateway::{Gateway, Parts};
+use crate::reload::{self, Reload};
+use crate::serve;
+use crate::settings::{DatasetSettings, Settings, machine};
+use crate::telemetry;
+
+/// Exit code for usage and settings.
+pub const USAGE: u8 = 2;
+
+/// `forebay serve`, to its end.
+pub async fn run(args: &ServeArgs) -> ExitCode {
+    machine::raise_open_files();
+    let flags = args.flags();
+    let mut settings = match Settings::load(args.config.as_deref(), &flags) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    telemetry::begin(&settings.log);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let served = async {
+        let _lock = lock(&settings.data_dir)?;
+        if settings.demo {
+            settings.datasets.push(make_demo(&settings.data_dir).await?);
+        }
+        let gateway = match build(&settings)? {
+            Ok(gateway) => gateway,
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    eprintln!("{mistake}");
+                }
+                return Ok(ExitCode::from(USAGE));
+            }
+        };
+        let reload = args.config.clone().map(|config| Reload {
+            config,
+            flags,
+            settings: settings.clone(),
+        });
+        serve_until_told(&settings, gateway, reload).await?;
+        Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
+    };
+    served.await.unwrap_or_else(|error| {
+        eprintln!("forebay: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Takes the data directory for this process. The lock ends with the file.
+fn lock(data_dir: &Path) -> Result<File> {
+    let hint = "give another one with --data-dir or data_dir";
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("create the data directory {}; {hint}", data_dir.display()))?;
+    let path = data_dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("open {}; {hint}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "another process uses the data directory {}; stop it, or {hint}",
+            data_dir.display()
+        ),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}; {hint}", path.display()))
+        }
+    }
+}
+
+async fn make_demo(data_dir: &Path) -> Result<DatasetSettings> {
+    let data_dir = data_dir.to_owned();
+    let made = tokio::task::spawn_blocking(move || demo::make(&data_dir)).await?;
+    let path = made.context("make the demo's files below the data directory")?;
+    Ok(DatasetSettings::with_defaults(
+        "demo",
+        OriginUrl::Directory { path },
+    ))
+}
+
+/// The gateway of these settings, or what is wrong with its datasets.
+fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
+    let block_size = BlockSize::new(settings.cache.block_size);
+    let transport = origin::transport().context("prepare connections to origins")?;
+    let datasets = match Datasets::new(&settings.datasets, block_size, transport) {
+        Ok(datasets) => Arc::new(datasets),
+        Err(mistakes) => return Ok(Err(mistakes)),
+    };
+    let mistakes = served_by_us(&datasets, settings.listen);
+    if !mistakes.is_empty() {
+        return Ok(Err(mistakes));
+    }
+    let gateway = Gateway::new(Parts {
+        store: Store::new(settings.cache.memory, block_size),
+        datasets,
+        name: host_name().into(),
+        max_requests: settings.limits.max_requests,
+        write_timeout: settings.limits.write_timeout,
+        log_access: settings.log.access,
+        seed: seed(),
+    });
+    Ok(Ok(gateway.map_err(|error| anyhow!(error))?))
+}
+
+/// An origin that is this gateway would ask itself for ever.
+fn served_by_us(datasets: &Datasets, listen: SocketAddr) -> Vec<String> {
+    let ours = |endpoint: &str| {
+        endpoint.parse::<SocketAddr>().is_ok_and(|address| {
+            address.port() == listen.port()
+                && listen.port() != 0
+                && (address.ip() == listen.ip()
+                    || (listen.ip().is_unspecified() && address.ip().is_loopback()))
+        })
+    };
+    let datasets = datasets.all();
+    let looped = datasets
+        .iter()
+        .filter(|dataset| dataset.origin.endpoint().is_some_and(ours));
+    looped
+        .map(|dataset| {
+            format!(
+                "dataset {}: its origin is this gateway itself ({listen}); name the object store",
+                dataset.name
+            )
+        })
+        .collect()
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().into_owned();
+    if name.is_empty() {
+        "forebay".to_owned()
+    } else {
+        name
+    }
+}
+
+/// Different at each start, so that request ids of two runs do not meet.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+async fn serve_until_told(
+    settings: &Settings,
+    gateway: Arc<Gateway>,
+    reload: Option<Reload>,
+) -> Result<()> {
+    let hint = "is another gateway running? give another address with --listen";
+    let listener = serve::bind(settings.listen)
+        .await
+        .with_context(|| format!("listen on {}; {hint}", settings.listen))?;
+    let address = listener.local_addr().context("ask for our own address")?;
+    let admin = match settings.admin_listen {
+        Some(admin) => Some(
+            serve::bind(admin)
+                .await
+                .with_context(|| format!("listen on {admin} (admin_listen)"))?,
+        ),
+        None => None,
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("await SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("await SIGINT")?;
+    let (stop, stopped) = watch::channel(false);
+    let stop_after = settings.stop_after;
+    let mut servers = tokio::task::JoinSet::new();
+    let listeners =
+        std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
+    for (listener, controls) in listeners {
+        servers.spawn(serve::serve(
+            listener,
+            Arc::clone(&gateway),
+            serve::Side {
+                limits: settings.limits.clone(),
+                controls,
+            },
+            stopped.clone(),
+            stop_after,
+        ));
+    }
+    let reloading = reload.map(|reload| tokio::spawn(reload::watch(Arc::clone(&gateway), reload)));
+    gateway.state.set_ready(true);
+    announce(address, settings).context("write to standard output")?;
+    tracing::info!(
+        %address,
+        memory = settings.cache.memory,
+        datasets = settings.datasets.len(),
+        "serving"
+    );
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    gateway.state.set_ready(false);
+    stop.send_replace(true);
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    while servers.join_next().await.is_some() {}
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The one thing that standard output carries.
+fn announce(address: SocketAddr, settings: &Settings) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let base = format!("http://{address}");
+    writeln!(out, "listening on {base}")?;
+    if settings.demo {
+        let shard = demo::shard_name(0);
+        let header =
+            "-o /dev/null -w '%{http_code} %{size_download} bytes %{speed_download} B/s\\n'";
+        writeln!(out, "curl -s -r 0-7 {base}/demo/{shard} | od -A n -t u8")?;
+        writeln!(out, "curl -s {header} {base}/demo/{shard}")?;
+        writeln!(out, "curl -s '{base}/demo?list-type=2'")?;
+        writeln!(out, "curl -s {base}/-/datasets")?;
+    }
+    out.flush()
+}

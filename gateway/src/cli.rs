@@ -1,0 +1,393 @@
+//! The command line: what may be typed, and its help. Running what was asked is not done here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::settings::Flags;
+
+/// Where client commands look for a gateway that neither `--gateway` nor the environment names.
+const DEFAULT_GATEWAY: &str = "http://127.0.0.1:7070";
+
+/// Commands that later versions bring: known by name, so that they are refused with a sentence.
+const LATER: [&str; 7] = ["warm", "wait", "flow", "ring", "plan", "pin", "drain"];
+
+const ABOUT: &str = "\
+Forebay keeps model weights in memory next to the machines that load them: an HTTP
+cache in front of object storage. Any HTTP or S3 client reads through it, and the
+object store is asked for each byte once.";
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it: make a small demo dataset, serve it on this machine, and print curl lines to paste.
+      forebay serve
+
+  Serve your bucket under the name `models`; credentials come from the environment.
+      forebay serve models=s3://my-bucket/prefix
+      curl -O http://127.0.0.1:7070/models/model.safetensors
+
+  Judge a settings file: every mistake with its line, and whether each origin answers.
+      forebay check --config forebay.toml
+      forebay serve --config forebay.toml
+
+README.md, beside the source, documents the settings file, the HTTP interface and the metrics.";
+
+const LATER_HELP: &str = "\
+Later versions add the commands warm, wait, flow, ring, plan, pin and drain.";
+
+/// What was asked of `forebay`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Serve datasets over HTTP
+    Serve(ServeArgs),
+    /// Judge the settings, reach every origin and say where the memory goes; opens no port
+    Check(CheckArgs),
+    /// Show how a running gateway is doing
+    Status(ClientArgs),
+    /// List the datasets of a running gateway, and how much of each is cached
+    Datasets(ClientArgs),
+    /// Drop an object, or all below a prefix, from a running gateway's cache
+    Purge(PurgeArgs),
+}
+
+/// Arguments of `forebay serve`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(
+    after_help = "With neither FILE nor NAME=ORIGIN it makes the dataset `demo` and serves it."
+)]
+pub struct ServeArgs {
+    /// Settings file (TOML); flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Directory for what survives a restart [default: /var/lib/forebay for root, else
+    /// $XDG_STATE_HOME/forebay or ~/.local/state/forebay]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Memory for blocks, such as 8GiB [default: a quarter of what there is, 64MiB to 8GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Disk space for blocks: only 0 in this version
+    #[arg(long, value_name = "SIZE")]
+    pub nvme: Option<String>,
+    /// Datasets: a name, and s3://BUCKET/PREFIX, oss://…, gs://…, az://CONTAINER/PREFIX,
+    /// http(s)://HOST/PATH/, file:///DIR or a directory
+    #[arg(value_name = "NAME=ORIGIN")]
+    pub datasets: Vec<String>,
+}
+
+impl ServeArgs {
+    /// The part of them that is settings.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            listen: self.listen.clone(),
+            data_dir: self.data_dir.clone(),
+            memory: self.memory.clone(),
+            nvme: self.nvme.clone(),
+            datasets: self.datasets.clone(),
+        }
+    }
+}
+
+/// Arguments of `forebay check`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CheckArgs {
+    /// Settings file to judge; without one, the defaults are
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of every command that asks a running gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ClientArgs {
+    /// The gateway to ask, without a slash at its end once parsed
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "FOREBAY_URL",
+        hide_env_values = true,
+        default_value = DEFAULT_GATEWAY,
+        value_parser = gateway_url,
+        help = "The gateway to ask"
+    )]
+    pub gateway: String,
+    /// Print the gateway's own answer, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `forebay purge`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PurgeArgs {
+    /// Which gateway, and in which form it answers.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// One object, or everything below a prefix that ends in a slash
+    #[arg(value_name = "DATASET/KEY or DATASET/PREFIX/", value_parser = purge_target)]
+    pub target: PurgeTarget,
+}
+
+/// What to purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeTarget {
+    /// The dataset.
+    pub dataset: String,
+    /// One key, or if empty or ending in `/` a prefix: as typed, not percent-encoded.
+    pub key: String,
+}
+
+#[derive(Parser)]
+#[command(name = "forebay", version, about = ABOUT)]
+#[command(after_help = EXAMPLES, after_long_help = long_help_end())]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Reads a command line, of which the first argument is the program's name.
+///
+/// # Errors
+/// What clap has to say: its `print()` shows help or the version, or says what is wrong, and its
+/// `exit_code()` is 0 for the first and 2 for the second.
+pub fn parse<I, T>(arguments: I) -> Result<Command, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let mut grammar = grammar();
+    let matches = grammar.try_get_matches_from_mut(arguments)?;
+    if let Some(name) = matches
+        .subcommand_name()
+        .filter(|name| LATER.contains(name))
+    {
+        let sentence =
+            format!("`forebay {name}` is not in this version: `forebay --help` lists what is");
+        return Err(grammar.error(ErrorKind::InvalidSubcommand, sentence));
+    }
+    Cli::from_arg_matches(&matches)
+        .map(|cli| cli.command)
+        .map_err(|error| error.format(&mut grammar))
+}
+
+/// The grammar: the commands of this version, and those of later ones, hidden and with any
+/// arguments.
+fn grammar() -> clap::Command {
+    LATER.into_iter().fold(Cli::command(), |grammar, name| {
+        let rest = Arg::new("rest")
+            .num_args(0..)
+            .trailing_var_arg(true)
+            .allow_hyphen_values(true);
+        grammar.subcommand(
+            clap::Command::new(name)
+                .hide(true)
+                .disable_help_flag(true)
+                .arg(rest),
+        )
+    })
+}
+
+fn long_help_end() -> String {
+    format!("{EXAMPLES}\n{LATER_HELP}")
+}
+
+fn gateway_url(text: &str) -> Result<String, String> {
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+        .unwrap_or_default();
+    let host = host.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace)
+    {
+        return Err(format!("write http://HOST:PORT, such as {DEFAULT_GATEWAY}"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn purge_target(text: &str) -> Result<PurgeTarget, String> {
+    match text.split_once('/') {
+        Some((dataset, key)) if !dataset.is_empty() => Ok(PurgeTarget {
+            dataset: dataset.to_owned(),
+            key: key.to_owned(),
+        }),
+        Some(_) => Err("it begins with a slash: write DATASET/KEY or DATASET/PREFIX/".into()),
+        None => Err(format!(
+            "it names no object: write {text}/KEY, or {text}/ for the whole dataset"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        parse(std::iter::once("forebay").chain(line.split_whitespace()))
+    }
+
+    fn refusal(line: &str) -> (i32, String) {
+        let error = parsed(line).unwrap_err();
+        (error.exit_code(), error.to_string())
+    }
+
+    fn client() -> ClientArgs {
+        ClientArgs {
+            gateway: DEFAULT_GATEWAY.into(),
+            json: false,
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_flags_and_datasets_in_any_order() {
+        let command = parsed(
+            "serve a=s3://x --memory 1GiB --listen 127.0.0.1:0 b=/srv --data-dir /d --nvme 0 \
+             --config f",
+        );
+        let Ok(Command::Serve(serve)) = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!(serve.config, Some("f".into()));
+        assert_eq!(
+            serve.flags(),
+            Flags {
+                listen: Some("127.0.0.1:0".into()),
+                data_dir: Some("/d".into()),
+                memory: Some("1GiB".into()),
+                nvme: Some("0".into()),
+                datasets: vec!["a=s3://x".into(), "b=/srv".into()],
+            }
+        );
+        assert_eq!(
+            parsed("serve").unwrap(),
+            Command::Serve(ServeArgs::default())
+        );
+    }
+
+    #[test]
+    fn client_commands_know_their_gateway() {
+        assert_eq!(
+            parsed("check").unwrap(),
+            Command::Check(CheckArgs { config: None })
+        );
+        assert_eq!(parsed("status").unwrap(), Command::Status(client()));
+        let elsewhere = ClientArgs {
+            gateway: "http://gw:1".into(),
+            json: true,
+        };
+        assert_eq!(
+            parsed("datasets --json --gateway http://gw:1/").unwrap(),
+            Command::Datasets(elsewhere)
+        );
+        for url in [
+            "gw:7070",
+            "http://",
+            "http://gw/path",
+            "http://me:pass@gw",
+            "ftp://gw",
+        ] {
+            let (code, text) = refusal(&format!("status --gateway {url}"));
+            assert_eq!(code, 2);
+            assert!(text.contains("write http://HOST:PORT"), "{text}");
+        }
+    }
+
+    #[test]
+    fn purge_takes_a_key_or_a_prefix_in_a_dataset() {
+        for (text, dataset, key) in [
+            ("m/a/b", "m", "a/b"),
+            ("m/a/", "m", "a/"),
+            ("m/", "m", ""),
+            ("m//a", "m", "/a"),
+        ] {
+            let target = PurgeTarget {
+                dataset: dataset.into(),
+                key: key.into(),
+            };
+            assert_eq!(
+                parsed(&format!("purge {text}")).unwrap(),
+                Command::Purge(PurgeArgs {
+                    client: client(),
+                    target
+                })
+            );
+        }
+        assert!(
+            refusal("purge models")
+                .1
+                .contains("models/ for the whole dataset")
+        );
+        assert_eq!(refusal("purge /a").0, 2);
+        assert_eq!(refusal("purge").0, 2);
+    }
+
+    #[test]
+    fn later_commands_are_refused_by_name_whatever_follows() {
+        for name in LATER {
+            for rest in ["", "models/a --json", "--help", "--gateway http://gw"] {
+                let (code, text) = refusal(&format!("{name} {rest}"));
+                assert_eq!(code, 2);
+                assert!(
+                    text.contains(&format!("`forebay {name}` is not in this version")),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn usage_mistakes_exit_with_2_and_help_with_0() {
+        for line in [
+            "",
+            "frobnicate",
+            "serve --frob",
+            "status extra",
+            "check --config",
+        ] {
+            assert_eq!(refusal(line).0, 2, "{line}");
+        }
+        for line in ["--help", "-h", "--version", "serve --help", "purge -h"] {
+            assert_eq!(refusal(line).0, 0, "{line}");
+        }
+        assert_eq!(
+            refusal("--version").1,
+            format!("forebay {}\n", env!("CARGO_PKG_VERSION"))
+        );
+    }
+
+    #[test]
+    fn help_names_later_commands_in_one_line_and_lists_only_todays() {
+        let help = refusal("--help").1;
+        for name in LATER {
+            assert!(
+                help.lines().filter(|line| line.contains(name)).count() == 1,
+                "{name}: {help}"
+            );
+        }
+        for part in [
+            "forebay serve\n",
+            "models=s3://my-bucket/prefix",
+            "forebay check --config",
+            "README.md",
+        ] {
+            assert!(help.contains(part), "{part}: {help}");
+        }
+        let short = refusal("-h").1;
+        assert!(
+            !LATER
+                .iter()
+                .any(|name| short.contains(&format!("  {name} "))),
+            "{short}"
+        );
+    }
+}

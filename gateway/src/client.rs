@@ -1,0 +1,135 @@
+//! The client side of `/-/`: what `forebay status`, `datasets` and `purge` ask and print.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use forebay_storage::origin::{self, HttpRequestBody};
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::cli::{ClientArgs, PurgeArgs};
+use crate::settings::size::shown;
+
+/// What stays as it is in a path: unreserved characters and the slash.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
+
+/// `forebay datasets`: one line a dataset.
+pub async fn datasets(args: &ClientArgs) -> ExitCode {
+    finish(print_datasets(args).await)
+}
+
+/// `forebay status`: whether the gateway is ready, then its datasets.
+pub async fn status(args: &ClientArgs) -> ExitCode {
+    let status = async {
+        let ready = ask(args, Method::GET, "/-/readyz").await.is_ok();
+        if !args.json {
+            let word = if ready { "ready" } else { "not ready" };
+            println!("{} is {word}", args.gateway);
+        }
+        print_datasets(args).await?;
+        if !ready {
+            bail!("the gateway is not ready");
+        }
+        Ok(())
+    };
+    finish(status.await)
+}
+
+/// `forebay purge`.
+pub async fn purge(args: &PurgeArgs) -> ExitCode {
+    let purge = async {
+        let dataset = utf8_percent_encode(&args.target.dataset, PATH);
+        let key = utf8_percent_encode(&args.target.key, PATH);
+        let path = format!("/-/purge/{dataset}/{key}");
+        let body = ask(&args.client, Method::POST, &path).await?;
+        if args.client.json {
+            return print(&body);
+        }
+        let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
+        let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+        println!(
+            "purged {} blocks, {}",
+            number("blocks"),
+            shown(number("bytes"))
+        );
+        Ok(())
+    };
+    finish(purge.await)
+}
+
+fn finish(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forebay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn print_datasets(args: &ClientArgs) -> Result<()> {
+    let body = ask(args, Method::GET, "/-/datasets").await?;
+    if args.json {
+        return print(&body);
+    }
+    let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
+    let datasets = answer["datasets"].as_array().cloned().unwrap_or_default();
+    println!(
+        "{:<20} {:<8} {:>10} {:>12} {:>10} {:>7}  ORIGIN",
+        "DATASET", "ORIGIN", "CACHED", "READ", "REQUESTS", "HITS"
+    );
+    for dataset in datasets {
+        let hits = dataset["hit_ratio"].as_f64();
+        println!(
+            "{:<20} {:<8} {:>10} {:>12} {:>10} {:>7}  {}",
+            dataset["name"].as_str().unwrap_or_default(),
+            dataset["origin_state"].as_str().unwrap_or_default(),
+            shown(dataset["resident_bytes"].as_u64().unwrap_or(0)),
+            shown(dataset["origin_bytes_read"].as_u64().unwrap_or(0)),
+            dataset["origin_requests"].as_u64().unwrap_or(0),
+            hits.map_or("-".to_owned(), |hits| format!("{:.1}%", hits * 100.0)),
+            dataset["origin"].as_str().unwrap_or_default(),
+        );
+    }
+    Ok(())
+}
+
+fn print(body: &Bytes) -> Result<()> {
+    println!("{}", String::from_utf8_lossy(body));
+    Ok(())
+}
+
+/// Asks the gateway; an answer other than 2xx is an error that says what the gateway said.
+async fn ask(args: &ClientArgs, method: Method, path: &str) -> Result<Bytes> {
+    let url = format!("{}{path}", args.gateway);
+    let transport = origin::transport().context("prepare a connection")?;
+    let request = Request::builder()
+        .method(method)
+        .uri(&url)
+        .body(HttpRequestBody::empty())
+        .with_context(|| format!("ask {url}"))?;
+    let response = transport.execute(request).await;
+    let response = response.with_context(|| {
+        format!(
+            "reach the gateway at {}; is it running? name another with --gateway",
+            args.gateway
+        )
+    })?;
+    let status = response.status();
+    let body = response.into_body().collect().await;
+    let body = body.context("read the gateway's answer")?.to_bytes();
+    if status.is_success() {
+        return Ok(body);
+    }
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let detail = problem["detail"].as_str().unwrap_or("no reason given");
+    bail!("the gateway answered {status}: {detail}")
+}

@@ -1,0 +1,431 @@
+//! Everything of ours: the routes under `/-/`.
+//!
+//! axum routes them and tower-http wraps them; objects never come this way, since a route table
+//! costs microseconds and stands in the way of odd keys.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State as Shared};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use forebay_storage::block::BlockKey;
+use forebay_storage::error::OriginError;
+use forebay_storage::listing::{ListRequest, Start};
+use forebay_storage::object::ObjectId;
+use forebay_storage::stats::DatasetStats;
+use serde_json::{Value, json};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::dataset::{Dataset, Datasets};
+use crate::gateway::Remote;
+use crate::listings::Listings;
+use crate::read::Reads;
+
+/// Blocks that one answer of `/-/blocks` tells of at most.
+const MOST_BLOCKS: u32 = 100_000;
+
+/// How long a route may take. The longest lists a whole origin.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What is known by name and comes with a later version.
+const LATER: [&str; 9] = [
+    "warm", "resident", "pin", "ring", "plan", "drain", "flow", "wait", "jobs",
+];
+
+/// The id that an answer carries, put into the request's extensions.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+/// What these routes see and change.
+#[derive(Debug)]
+pub struct State {
+    /// The gateway's own name.
+    pub name: Arc<str>,
+    reads: Arc<Reads>,
+    datasets: Arc<Datasets>,
+    listings: Arc<Listings>,
+    ready: AtomicBool,
+}
+
+impl State {
+    /// The state of a gateway that is not ready yet.
+    pub fn new(
+        name: Arc<str>,
+        reads: Arc<Reads>,
+        datasets: Arc<Datasets>,
+        listings: Arc<Listings>,
+    ) -> Self {
+        Self {
+            name,
+            reads,
+            datasets,
+            listings,
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Says whether the gateway wants traffic.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Forgets what is known and cached of datasets that changed or went.
+    pub fn forget(&self, dataset: &str) {
+        self.purge(dataset, "");
+    }
+
+    fn purge(&self, dataset: &str, key: &str) -> (u64, u64) {
+        let prefix = key.is_empty() || key.ends_with('/');
+        let wanted = |name: &str| {
+            if prefix {
+                name.starts_with(key)
+            } else {
+                name == key
+            }
+        };
+        // Versions first: a read that comes between the two asks the origin anew.
+        self.reads.versions.forget(dataset, wanted);
+        self.listings.forget(dataset);
+        let purged = self.reads.store.purge(dataset, wanted);
+        (purged.blocks, purged.bytes)
+    }
+}
+
+/// A failure under `/-/` (RFC 9457).
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+        }
+    }
+
+    fn no_dataset(name: &str) -> Self {
+        let detail = format!("there is no dataset {name:?}; GET /-/datasets lists them");
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    fn of_origin(error: &OriginError) -> Self {
+        let status = match error {
+            OriginError::NotFound => StatusCode::NOT_FOUND,
+            OriginError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            error if error.is_outage() => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        // The middleware that knows the request's id writes the document.
+        response.extensions_mut().insert(Detail(self.detail));
+        response
+    }
+}
+
+#[derive(Clone)]
+struct Detail(String);
+
+/// The routes.
+pub fn router(state: Arc<State>) -> Router {
+    let admin = Router::new()
+        .route("/-/datasets", get(datasets))
+        .route("/-/datasets/{name}", get(one_dataset))
+        .route("/-/blocks/{dataset}/{*key}", get(blocks))
+        .route("/-/purge/{dataset}", post(purge_dataset))
+        .route("/-/purge/{dataset}/", post(purge_dataset))
+        .route("/-/purge/{dataset}/{*key}", post(purge_key))
+        .layer(middleware::from_fn(only_from_loopback));
+    let mut open = Router::new()
+        .route("/-/healthz", get(|| async { "ok\n" }))
+        .route("/-/readyz", get(readyz))
+        .route("/-/metrics", get(metrics));
+    for name in LATER {
+        open = open
+            .route(&format!("/-/{name}"), any(later))
+            .route(&format!("/-/{name}/{{*rest}}"), any(later));
+    }
+    open.merge(admin)
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TIMEOUT,
+        ))
+        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn(only_where_offered))
+        .layer(middleware::from_fn(write_problem))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        ))
+        .with_state(state)
+}
+
+/// Where `/-/` has a listener of its own, the other one only says how the gateway is.
+async fn only_where_offered(request: Request, next: Next) -> Response {
+    let remote = request.extensions().get::<Remote>();
+    let health = matches!(request.uri().path(), "/-/healthz" | "/-/readyz");
+    if health || remote.is_none_or(|remote| remote.controls) {
+        return next.run(request).await;
+    }
+    unknown().await.into_response()
+}
+
+/// Without `[[access]]` there are no administrators to know, so only this machine is one.
+async fn only_from_loopback(request: Request, next: Next) -> Response {
+    let remote = request.extensions().get::<Remote>();
+    if remote.is_some_and(|remote| is_loopback(remote.address)) {
+        return next.run(request).await;
+    }
+    let detail = "only this machine itself may ask that: use a loopback address";
+    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Gives every failure its document.
+async fn write_problem(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let written = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    if !(status.is_client_error() || status.is_server_error()) || written {
+        return response;
+    }
+    let title = status.canonical_reason().unwrap_or("Error");
+    let detail = response.extensions_mut().remove::<Detail>();
+    let problem = json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail.map_or_else(|| title.to_owned(), |detail| detail.0),
+        "request_id": id.map(|id| id.0.to_string()),
+    });
+    let mut written = (status, problem.to_string()).into_response();
+    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+        written.headers_mut().insert(header::ALLOW, allow);
+    }
+    let kind = HeaderValue::from_static("application/problem+json");
+    written.headers_mut().insert(header::CONTENT_TYPE, kind);
+    written
+}
+
+async fn unknown() -> Problem {
+    let detail = "there is no such route; README.md lists those under /-/";
+    Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+async fn wrong_method() -> Problem {
+    let detail = "this route knows another method; README.md lists them";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+async fn later() -> Problem {
+    let detail = "this route comes with a later version of Forebay; this one does not have it";
+    Problem::new(StatusCode::NOT_IMPLEMENTED, detail)
+}
+
+async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {
+    if state.ready.load(Ordering::Acquire) {
+        return Ok("ready\n");
+    }
+    let detail = "the gateway is starting or stopping";
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+}
+
+async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, state.reads.metrics.text()).into_response()
+}
+
+type Params = Query<HashMap<String, String>>;
+
+async fn datasets(
+    Shared(state): Shared<Arc<State>>,
+    Query(params): Params,
+) -> Result<Response, Problem> {
+    let all = state.datasets.all();
+    describe(&state, &all, &params).await
+}
+
+async fn one_dataset(
+    Shared(state): Shared<Arc<State>>,
+    Path(name): Path<String>,
+    Query(params): Params,
+) -> Result<Response, Problem> {
+    let dataset = state.datasets.get(&name);
+    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    describe(&state, &[dataset], &params).await
+}
+
+async fn describe(
+    state: &State,
+    datasets: &[Arc<Dataset>],
+    params: &HashMap<String, String>,
+) -> Result<Response, Problem> {
+    // A fleet of one: its scope is the gateway's.
+    match params.get("scope").map(String::as_str) {
+        None | Some("gateway" | "fleet") => {}
+        Some(_) => {
+            let detail = "scope is gateway or fleet";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    }
+    let list = params.get("list").is_some_and(|list| list == "true");
+    let mut described = Vec::new();
+    for dataset in datasets {
+        let at_origin = if list {
+            let counted = count(dataset).await;
+            Some(counted.map_err(|error| Problem::of_origin(&error))?)
+        } else {
+            None
+        };
+        described.push(dataset_json(state, dataset, at_origin));
+    }
+    let answer = json!({ "gateway": &*state.name, "datasets": described });
+    Ok(axum::Json(answer).into_response())
+}
+
+/// Objects and bytes at the origin.
+async fn count(dataset: &Dataset) -> Result<(u64, u64), OriginError> {
+    let mut request = ListRequest {
+        prefix: String::new(),
+        delimiter: None,
+        start: Start::Beginning,
+        max_keys: 1000,
+    };
+    let (mut objects, mut bytes) = (0, 0);
+    loop {
+        let page = dataset.origin.list(&request).await?;
+        objects += page.objects.len() as u64;
+        bytes += page.objects.iter().map(|object| object.size).sum::<u64>();
+        match page.next {
+            Some(token) => request.start = Start::Token(token),
+            None => return Ok((objects, bytes)),
+        }
+    }
+}
+
+fn dataset_json(state: &State, dataset: &Dataset, at_origin: Option<(u64, u64)>) -> Value {
+    let stats = dataset.origin.stats();
+    let memory = state.reads.store.residents().tally(&dataset.name);
+    let (objects, origin_bytes) = at_origin.unzip();
+    let percent = origin_bytes.map(|bytes| match bytes {
+        0 => 100.0,
+        bytes => memory.bytes as f64 * 100.0 / bytes as f64,
+    });
+    let served = DatasetStats::get(&stats.served_bytes);
+    let from_cache = DatasetStats::get(&stats.served_from_cache);
+    let read = DatasetStats::get(&stats.origin_bytes);
+    json!({
+        "name": &*dataset.name,
+        "origin": dataset.origin_url(),
+        "origin_state": stats.origin_state(),
+        "objects": objects,
+        "origin_bytes": origin_bytes,
+        "cached": {
+            "memory": { "blocks": memory.blocks, "bytes": memory.bytes },
+            "nvme": { "blocks": 0, "bytes": 0 },
+        },
+        "resident_bytes": memory.bytes,
+        "percent": percent,
+        "hit_ratio": (served > 0).then(|| from_cache as f64 / served as f64),
+        "origin_requests": stats.origin_requests(),
+        "origin_bytes_read": read,
+        "origin_bytes_saved": served.saturating_sub(read),
+        "pinned_bytes": 0,
+    })
+}
+
+async fn blocks(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, key)): Path<(String, String)>,
+    Query(params): Params,
+) -> Result<Response, Problem> {
+    let number = |name: &str, default: u32| match params.get(name) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| {
+            let detail = format!("{name} is a number of blocks, not {text:?}");
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+        }),
+    };
+    let first = number("first", 0)?;
+    let count = number("count", 1000)?.min(MOST_BLOCKS);
+    let dataset = state.datasets.get(&name);
+    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let object = ObjectId::new(Arc::clone(&dataset.name), key.as_str());
+    let current = state.reads.current(&dataset, &object, None, false).await;
+    let version = current.map_err(|error| Problem::of_origin(&error))?.version;
+    let block_size = state.reads.store.block_size();
+    let end = first
+        .saturating_add(count)
+        .min(block_size.count(version.size));
+    let blocks = (first..end).map(|index| {
+        let key = BlockKey {
+            version: version.key,
+            index,
+        };
+        let holders = if state.reads.store.contains(&key) {
+            vec![json!({ "member": &*state.name, "tiers": ["memory"] })]
+        } else {
+            Vec::new()
+        };
+        json!({ "index": index, "owner": &*state.name, "holders": holders })
+    });
+    let answer = json!({
+        "dataset": &*dataset.name,
+        "key": key,
+        "etag": version.etag(),
+        "size": version.size,
+        "block_size": block_size.bytes(),
+        "blocks": blocks.collect::<Vec<_>>(),
+    });
+    Ok(axum::Json(answer).into_response())
+}
+
+async fn purge_dataset(
+    shared: Shared<Arc<State>>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    purge_key(shared, Path((name, String::new()))).await
+}
+
+async fn purge_key(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    if state.datasets.get(&name).is_none() {
+        return Err(Problem::no_dataset(&name));
+    }
+    let (blocks, bytes) = state.purge(&name, &key);
+    let mut what = name;
+    // Writing to a string can't fail.
+    let _ = write!(what, "/{key}");
+    tracing::info!(what, blocks, bytes, "purged");
+    let answer = json!({ "blocks": blocks, "bytes": bytes, "absent_members": [] });
+    Ok(axum::Json(answer).into_response())
+}

@@ -1,0 +1,454 @@
+//! GET and HEAD of an object: the version, the conditions, the ranges, and the body that follows.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use forebay_storage::error::OriginError;
+use forebay_storage::object::ObjectId;
+use forebay_storage::version::Version;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Reply;
+use super::conditions::{self, Current as Validators, Verdict};
+use super::multipart;
+use super::range::{self, ByteRange, Hint, Ranges};
+use super::s3::error::{Code, S3Error};
+use super::s3::query::ResponseOverrides;
+use super::target::Query;
+use crate::body::Content;
+use crate::dataset::Dataset;
+use crate::error::of_origin;
+use crate::read::Reads;
+use crate::read::body::ReadBody;
+use crate::read::passthrough;
+use crate::read::version::{Current, How};
+use crate::read::window::{FirstLook, Piece, Reader};
+
+/// S3 numbers parts from 1 to this.
+const MAX_PARTS: u32 = 10_000;
+
+/// One request for an object.
+struct Asked<'a> {
+    reads: &'a Arc<Reads>,
+    dataset: &'a Arc<Dataset>,
+    object: ObjectId,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    overrides: ResponseOverrides,
+    part: Option<u32>,
+}
+
+/// Why an attempt gave no reply.
+enum Failed {
+    /// The client's answer.
+    Error(S3Error),
+    /// The object changed before anything was sent: once more, with the new version.
+    Changed,
+}
+
+impl From<S3Error> for Failed {
+    fn from(error: S3Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Answers a GET or HEAD of `key`.
+///
+/// # Errors
+/// What goes out as S3's error document.
+pub async fn answer(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    key: &str,
+    parts: &Parts,
+    query: &Query,
+) -> Result<Reply, S3Error> {
+    let asked = Asked::parse(reads, dataset, key, parts, query)?;
+    // An object that is overwritten between its version and its first block is taken anew, once:
+    // nothing was sent yet.
+    for _ in 0..2 {
+        match asked.attempt().await {
+            Ok(mut reply) => {
+                reply.stats = Some(Arc::clone(dataset.origin.stats()));
+                return Ok(reply);
+            }
+            Err(Failed::Error(error)) => return Err(error),
+            Err(Failed::Changed) => {}
+        }
+    }
+    Err(asked.failure(&OriginError::Changed))
+}
+
+impl<'a> Asked<'a> {
+    fn parse(
+        reads: &'a Arc<Reads>,
+        dataset: &'a Arc<Dataset>,
+        key: &str,
+        parts: &'a Parts,
+        query: &Query,
+    ) -> Result<Self, S3Error> {
+        let mut object = ObjectId::new(Arc::clone(&dataset.name), key);
+        if let Some(id) = query.get("versionId") {
+            if id.is_empty() || id.len() > 1024 {
+                let message = "Version id cannot be the empty string";
+                return Err(S3Error::invalid_argument(message, "versionId", id));
+            }
+            object.version_id = Some(id.into());
+        }
+        let part = query.get("partNumber").map(part_number).transpose()?;
+        if part.is_some() && parts.headers.contains_key(header::RANGE) {
+            return Err(S3Error::new(
+                Code::InvalidRequest,
+                "Cannot specify both Range header and partNumber query parameter",
+            ));
+        }
+        Ok(Self {
+            reads,
+            dataset,
+            object,
+            method: &parts.method,
+            headers: &parts.headers,
+            overrides: ResponseOverrides::parse(query)?,
+            part,
+        })
+    }
+
+    fn failure(&self, error: &OriginError) -> S3Error {
+        let version = self.object.version_id.as_deref();
+        of_origin(error, &self.dataset.name, &self.object.key, version)
+    }
+
+    fn origin_failed(&self, error: &OriginError) -> Failed {
+        match error {
+            OriginError::Changed => Failed::Changed,
+            error => Failed::Error(self.failure(error)),
+        }
+    }
+
+    async fn attempt(&self) -> Result<Reply, Failed> {
+        let current = self.current().await?;
+        let version = &current.version;
+        let validators = validators(version);
+        let now = SystemTime::now();
+        let with_range = match conditions::judge(self.method, self.headers, &validators, now) {
+            Verdict::Proceed { range } => range,
+            Verdict::NotModified => return Ok(self.not_modified(&current)),
+            Verdict::PreconditionFailed => {
+                let failed = conditions::first_failure(self.method, self.headers, &validators);
+                let failed = failed.map_or("If-Match", |name| canonical(&name));
+                let error = S3Error::precondition_failed(failed);
+                return Err(error.about(&self.dataset.name, &self.object.key).into());
+            }
+        };
+        if let Some(number) = self.part {
+            return self.reply_part(&current, number).await;
+        }
+        let wanted = self.headers.get(header::RANGE).filter(|_| with_range);
+        let mut ranges = range::judge(wanted, version.size);
+        if !self.dataset.origin.cacheable(version) {
+            // Several ranges would be several questions, and their answers perhaps of different
+            // versions: a Range header may always be ignored.
+            if let Ranges::Several(_) = ranges {
+                ranges = Ranges::Whole;
+            }
+            return self.reply_through(&current, &ranges).await;
+        }
+        match ranges {
+            Ranges::Unsatisfiable => {
+                let requested = wanted.and_then(|value| value.to_str().ok());
+                let error = S3Error::invalid_range(requested.unwrap_or_default(), version.size);
+                Err(error.about(&self.dataset.name, &self.object.key).into())
+            }
+            Ranges::Whole => self.reply(&current, StatusCode::OK, 0..version.size).await,
+            Ranges::One(range) => self.reply_range(&current, half_open(range)).await,
+            Ranges::Several(ranges) => self.reply_several(&current, &ranges).await,
+        }
+    }
+
+    /// The version to answer with. A condition that names another one than we know makes us ask
+    /// the origin once: the client may know more.
+    async fn current(&self) -> Result<Current, Failed> {
+        let first = self.first_bytes();
+        let current = self
+            .reads
+            .current(self.dataset, &self.object, first.clone(), false)
+            .await
+            .map_err(|error| self.origin_failed(&error))?;
+        let other = conditions::names_another_version(self.headers, &validators(&current.version));
+        if current.how != How::Known || !other {
+            return Ok(current);
+        }
+        let asked = self
+            .reads
+            .current(self.dataset, &self.object, None, true)
+            .await;
+        match asked {
+            Ok(current) => Ok(current),
+            Err(error) if error.is_outage() => Ok(current),
+            Err(error) => Err(self.origin_failed(&error)),
+        }
+    }
+
+    /// The bytes that will be read first, where they are known before the size is.
+    fn first_bytes(&self) -> Option<Range<u64>> {
+        let may_be_304 = self.headers.contains_key(header::IF_NONE_MATCH)
+            || self.headers.contains_key(header::IF_MODIFIED_SINCE);
+        if *self.method == Method::HEAD || self.part.is_some() || may_be_304 {
+            return None;
+        }
+        match range::first_hint(self.headers.get(header::RANGE)) {
+            Hint::From { first, last } => {
+                let end = last.map_or(u64::MAX, |last| last.saturating_add(1));
+                Some(first..end)
+            }
+            Hint::None => Some(0..u64::MAX),
+            Hint::Suffix => None,
+        }
+    }
+
+    fn not_modified(&self, current: &Current) -> Reply {
+        let mut reply = Reply::empty(StatusCode::NOT_MODIFIED);
+        // RFC 9110 §15.4.5: what a 200 would have said of the validators and of caching.
+        for name in [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL] {
+            if let Some(value) = current.version.headers.get(&name) {
+                reply.headers.insert(name, value.clone());
+            }
+        }
+        set_cache_status(&mut reply, about_version(current.how));
+        reply
+    }
+
+    async fn reply_part(&self, current: &Current, number: u32) -> Result<Reply, Failed> {
+        let part = self
+            .dataset
+            .origin
+            .part(&self.object, &current.version, number)
+            .await;
+        let part = match part {
+            Ok(part) => part,
+            Err(OriginError::NoSuchPart { count }) => {
+                let error = S3Error::invalid_part_number(number.into(), count.into());
+                return Err(error.about(&self.dataset.name, &self.object.key).into());
+            }
+            Err(error) => return Err(self.origin_failed(&error)),
+        };
+        let range = part.range.clone();
+        let mut reply = if range.is_empty() {
+            // The one part of an empty object: 206 without a range that could be named.
+            self.reply(current, StatusCode::PARTIAL_CONTENT, range)
+                .await?
+        } else {
+            self.reply_range(current, range).await?
+        };
+        if part.count > 1 {
+            let count = HeaderValue::from(part.count);
+            reply.headers.insert("x-amz-mp-parts-count", count);
+        }
+        Ok(reply)
+    }
+
+    async fn reply_range(&self, current: &Current, range: Range<u64>) -> Result<Reply, Failed> {
+        let value = content_range(&range, current.version.size);
+        let mut reply = self
+            .reply(current, StatusCode::PARTIAL_CONTENT, range)
+            .await?;
+        reply.headers.insert(header::CONTENT_RANGE, value);
+        Ok(reply)
+    }
+
+    async fn reply(
+        &self,
+        current: &Current,
+        status: StatusCode,
+        range: Range<u64>,
+    ) -> Result<Reply, Failed> {
+        let mut reply = self.object_reply(status, &current.version);
+        reply.set_length(range.end - range.start);
+        self.fill_in(&mut reply, current, vec![Piece::Range(range)])
+            .await?;
+        Ok(reply)
+    }
+
+    async fn reply_several(
+        &self,
+        current: &Current,
+        ranges: &[ByteRange],
+    ) -> Result<Reply, Failed> {
+        let mut reply = self.object_reply(StatusCode::PARTIAL_CONTENT, &current.version);
+        let boundary = boundary(&current.version, ranges);
+        let size = current.version.size;
+        let framing = multipart::frame(
+            ranges,
+            size,
+            reply.headers.get(header::CONTENT_TYPE),
+            &boundary,
+        );
+        if let Ok(kind) = HeaderValue::try_from(multipart::content_type(&boundary)) {
+            reply.headers.insert(header::CONTENT_TYPE, kind);
+        }
+        reply.set_length(framing.content_length);
+        let mut pieces = Vec::with_capacity(2 * framing.parts.len() + 1);
+        for part in framing.parts {
+            pieces.push(Piece::Text(part.head));
+            pieces.push(Piece::Range(half_open(part.range)));
+        }
+        pieces.push(Piece::Text(framing.close));
+        self.fill_in(&mut reply, current, pieces).await?;
+        Ok(reply)
+    }
+
+    /// Puts the body in, once its first bytes are here.
+    async fn fill_in(
+        &self,
+        reply: &mut Reply,
+        current: &Current,
+        pieces: Vec<Piece>,
+    ) -> Result<(), Failed> {
+        if *self.method == Method::HEAD || reply.left == Some(0) {
+            set_cache_status(reply, about_version(current.how));
+            return Ok(());
+        }
+        let mut reader = Reader::new(
+            Arc::clone(self.reads),
+            Arc::clone(self.dataset),
+            self.object.clone(),
+            Arc::clone(&current.version),
+            pieces,
+        );
+        let look = reader.look();
+        reader
+            .prime()
+            .await
+            .map_err(|error| self.origin_failed(&error))?;
+        set_cache_status(reply, about_blocks(current, look));
+        let pressed = self.reads.store.budget().clone();
+        let body = ReadBody::new(reader, self.reads.write_timeout, pressed);
+        reply.content = Content::Read(Box::new(body));
+        Ok(())
+    }
+
+    async fn reply_through(&self, current: &Current, ranges: &Ranges) -> Result<Reply, Failed> {
+        let known = &current.version;
+        let (status, range) = match ranges {
+            Ranges::One(range) => (StatusCode::PARTIAL_CONTENT, half_open(*range)),
+            Ranges::Unsatisfiable => {
+                let error = S3Error::invalid_range("", known.size);
+                return Err(error.about(&self.dataset.name, &self.object.key).into());
+            }
+            Ranges::Whole | Ranges::Several(_) => (StatusCode::OK, 0..known.size),
+        };
+        if *self.method == Method::HEAD || range.is_empty() {
+            return self.reply(current, status, range).await;
+        }
+        let opened = passthrough::open(self.dataset, &self.object, range.clone()).await;
+        let (version, got, body) = opened.map_err(|error| self.origin_failed(&error))?;
+        if version.size != known.size || got != range {
+            self.reads.versions.doubt(&self.object, known);
+            return Err(Failed::Changed);
+        }
+        let mut reply = self.object_reply(status, &version);
+        if status == StatusCode::PARTIAL_CONTENT {
+            let value = content_range(&range, version.size);
+            reply.headers.insert(header::CONTENT_RANGE, value);
+        }
+        reply.set_length(range.end - range.start);
+        set_cache_status(&mut reply, "forebay; fwd=miss".into());
+        reply.content = Content::Through(Box::new(body));
+        Ok(reply)
+    }
+
+    fn object_reply(&self, status: StatusCode, version: &Version) -> Reply {
+        let mut reply = Reply::empty(status);
+        reply.headers = version.headers.clone();
+        let bytes = HeaderValue::from_static("bytes");
+        reply.headers.insert(header::ACCEPT_RANGES, bytes);
+        self.overrides.apply(&mut reply.headers);
+        reply
+    }
+}
+
+fn part_number(text: &str) -> Result<u32, S3Error> {
+    match text.parse() {
+        Ok(number) if (1..=MAX_PARTS).contains(&number) => Ok(number),
+        _ => Err(S3Error::invalid_argument(
+            "Part number must be an integer between 1 and 10000, inclusive",
+            "partNumber",
+            text,
+        )),
+    }
+}
+
+fn validators(version: &Version) -> Validators<'_> {
+    Validators {
+        etag: version.etag(),
+        last_modified: version.last_modified(),
+    }
+}
+
+fn half_open(range: ByteRange) -> Range<u64> {
+    range.first..range.last + 1
+}
+
+fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
+    let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    // Digits and punctuation only.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("bytes"))
+}
+
+/// S3 writes a condition's name as the RFC does.
+fn canonical(name: &header::HeaderName) -> &'static str {
+    if *name == header::IF_UNMODIFIED_SINCE {
+        "If-Unmodified-Since"
+    } else if *name == header::IF_NONE_MATCH {
+        "If-None-Match"
+    } else {
+        "If-Match"
+    }
+}
+
+/// A boundary that nobody can have put into the object: its hash covers the version's own key.
+fn boundary(version: &Version, ranges: &[ByteRange]) -> String {
+    let mut seed = version.key.0.to_le_bytes().to_vec();
+    for range in ranges {
+        seed.extend_from_slice(&range.first.to_le_bytes());
+    }
+    format!("forebay{:016x}{:016x}", xxh3_64(&seed), version.key.0 >> 64)
+}
+
+fn set_cache_status(reply: &mut Reply, text: Arc<str>) {
+    if let Ok(value) = HeaderValue::try_from(&*text) {
+        reply.headers.insert("cache-status", value);
+    }
+    reply.cache_status = Some(text);
+}
+
+/// RFC 9211 for an answer that needed no block.
+fn about_version(how: How) -> Arc<str> {
+    match how {
+        How::Known => "forebay; hit".into(),
+        How::Asked => "forebay; fwd=miss".into(),
+        How::Joined => "forebay; fwd=miss; collapsed".into(),
+        How::Stale(past) => format!("forebay; hit; ttl=-{past}").into(),
+    }
+}
+
+/// RFC 9211 for an answer whose first window looked like this.
+fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
+    if let (How::Stale(past), 0) = (current.how, look.led + look.joined) {
+        return format!("forebay; hit; ttl=-{past}").into();
+    }
+    match look {
+        FirstLook {
+            led: 0, joined: 0, ..
+        } => "forebay; hit; detail=\"memory\"".into(),
+        FirstLook { hits: 1.., .. } => "forebay; fwd=partial".into(),
+        // The question for the version brought the first blocks along: that fill was ours.
+        FirstLook { led: 0, .. } if current.how != How::Asked => {
+            "forebay; fwd=miss; collapsed".into()
+        }
+        FirstLook { .. } => "forebay; fwd=miss".into(),
+    }
+}

@@ -1,0 +1,98 @@
+//! S3, as far as reading goes: which operation a request is, and the answers about buckets.
+
+pub mod error;
+pub mod list;
+pub mod query;
+pub mod xml;
+
+use std::sync::Arc;
+
+use forebay_storage::listing::ListPage;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+
+use self::error::{CONTENT_TYPE, S3Error};
+use self::list::ListAsked;
+use super::Reply;
+use super::object;
+use super::target::{Place, Target};
+use crate::dataset::Dataset;
+use crate::error::of_origin;
+use crate::gateway::Gateway;
+
+/// Answers a request at the root, a dataset or an object.
+///
+/// # Errors
+/// What goes out as S3's error document.
+pub async fn answer(
+    gateway: &Arc<Gateway>,
+    parts: &Parts,
+    target: &Target,
+) -> Result<Reply, S3Error> {
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        let kind = match target.place {
+            Place::Object { .. } => "OBJECT",
+            Place::Dataset { .. } => "BUCKET",
+            Place::Root | Place::Ours { .. } => "SERVICE",
+        };
+        return Err(S3Error::method_not_allowed(parts.method.as_str(), kind));
+    }
+    if let Some(what) = query::unsupported(&target.query, &target.place) {
+        return Err(S3Error::not_implemented(what));
+    }
+    match &target.place {
+        Place::Root | Place::Ours { .. } => Ok(list_buckets(gateway)),
+        Place::Dataset { name, .. } => {
+            let dataset = find(gateway, name)?;
+            if parts.method == Method::HEAD {
+                return Ok(head_bucket());
+            }
+            if target.query.has("location") {
+                let xml = list::location_xml(None);
+                return Ok(Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into()));
+            }
+            list_objects(gateway, &dataset, target).await
+        }
+        Place::Object { dataset, key } => {
+            let dataset = find(gateway, dataset)?;
+            object::answer(&gateway.reads, &dataset, key, parts, &target.query).await
+        }
+    }
+}
+
+fn find(gateway: &Gateway, name: &str) -> Result<Arc<Dataset>, S3Error> {
+    gateway
+        .datasets
+        .get(name)
+        .ok_or_else(|| S3Error::no_such_bucket(name))
+}
+
+fn list_buckets(gateway: &Gateway) -> Reply {
+    let all = gateway.datasets.all();
+    let names = all.iter().map(|dataset| &*dataset.name);
+    let xml = list::buckets_xml(names, gateway.datasets.since);
+    Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into())
+}
+
+fn head_bucket() -> Reply {
+    let mut reply = Reply::empty(StatusCode::OK);
+    let region = HeaderValue::from_static("us-east-1");
+    reply.headers.insert("x-amz-bucket-region", region);
+    reply
+}
+
+async fn list_objects(
+    gateway: &Gateway,
+    dataset: &Arc<Dataset>,
+    target: &Target,
+) -> Result<Reply, S3Error> {
+    let asked = ListAsked::parse(&target.query)?;
+    let page = if asked.request.max_keys == 0 {
+        Arc::new(ListPage::default())
+    } else {
+        let page = gateway.listings.page(dataset, &asked.request).await;
+        page.map_err(|error| of_origin(&error, &dataset.name, "", None))?
+    };
+    let xml = asked.xml(&dataset.name, &page);
+    Ok(Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into()))
+}

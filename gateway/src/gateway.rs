@@ -1,0 +1,236 @@
+//! A request in, an answer out: no sockets here.
+//!
+//! Everything that serves or tests a gateway goes through [`Gateway::handle`]: the listener with
+//! real connections, the simulator with none.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use forebay_storage::store::Store;
+use forebay_storage::versions::Versions;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::ServiceExt;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::account::Account;
+use crate::body::{Body, Content};
+use crate::control::{self, State};
+use crate::dataset::Datasets;
+use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
+use crate::dialect::target::{Place, Target};
+use crate::dialect::{Reply, s3};
+use crate::error;
+use crate::listings::Listings;
+use crate::metrics::Metrics;
+use crate::read::Reads;
+
+/// How long a request beyond `max_requests` waits for its turn.
+const PERMIT_WAIT: Duration = Duration::from_secs(10);
+
+/// What a gateway is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Blocks and fills.
+    pub store: Arc<Store>,
+    /// What is served.
+    pub datasets: Arc<Datasets>,
+    /// The gateway's own name.
+    pub name: Arc<str>,
+    /// Requests answered at once.
+    pub max_requests: usize,
+    /// How long a client may take no byte of a body.
+    pub write_timeout: Duration,
+    /// Whether each request has its log line.
+    pub log_access: bool,
+    /// Where request ids begin; any number, another one at each start.
+    pub seed: u64,
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What every read uses.
+    pub reads: Arc<Reads>,
+    /// What is served.
+    pub datasets: Arc<Datasets>,
+    /// Listings of late.
+    pub listings: Arc<Listings>,
+    /// All that is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the routes under `/-/` see and change.
+    pub state: Arc<State>,
+    control: Router,
+    permits: Arc<Semaphore>,
+    log_access: bool,
+    seed: u64,
+    requests: AtomicU64,
+}
+
+/// Who is at the other end: put into a request's extensions by the listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote {
+    /// Their address.
+    pub address: SocketAddr,
+    /// Whether the listener they came to offers all of `/-/`, or only healthz and readyz.
+    pub controls: bool,
+}
+
+impl Gateway {
+    /// Puts a gateway together. It is not ready until [`State::set_ready`] says so.
+    ///
+    /// # Errors
+    /// If a metric's name is taken twice.
+    pub fn new(parts: Parts) -> prometheus::Result<Arc<Self>> {
+        let metrics = Arc::new(Metrics::new()?);
+        metrics.watch(&parts.datasets, &parts.store)?;
+        let reads = Arc::new(Reads {
+            store: parts.store,
+            versions: Arc::new(Versions::default()),
+            metrics: Arc::clone(&metrics),
+            write_timeout: parts.write_timeout,
+        });
+        let listings = Arc::new(Listings::default());
+        let state = Arc::new(State::new(
+            parts.name,
+            Arc::clone(&reads),
+            Arc::clone(&parts.datasets),
+            Arc::clone(&listings),
+        ));
+        Ok(Arc::new(Self {
+            control: control::router(Arc::clone(&state)),
+            reads,
+            datasets: parts.datasets,
+            listings,
+            metrics,
+            state,
+            permits: Arc::new(Semaphore::new(parts.max_requests)),
+            log_access: parts.log_access,
+            seed: parts.seed,
+            requests: AtomicU64::new(0),
+        }))
+    }
+
+    /// Answers a request. The request's own body is not read: nothing here takes one.
+    ///
+    /// Dropping the future gives the request up; fills that it started go on while others follow
+    /// them.
+    pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body> {
+        let (parts, _) = request.into_parts();
+        let id = self.request_id();
+        let method = parts.method.clone();
+        let metrics = Arc::clone(&self.metrics);
+        let mut account = Box::new(Account::open(metrics, self.log_access, id, method));
+        account.remote = parts.extensions.get().map(|remote: &Remote| remote.address);
+        let target = match Target::parse(&parts.uri) {
+            Ok(target) => target,
+            Err(mistake) => {
+                account.path = parts.uri.path().to_owned();
+                return self.finish(account, None, &parts.method, Err(mistake.into()));
+            }
+        };
+        account.path.clone_from(&target.raw_path);
+        if let Place::Ours { .. } = target.place {
+            return self.control(account, parts).await;
+        }
+        account.api = "s3";
+        let Some(permit) = self.permit().await else {
+            let metrics = &self.metrics.shed;
+            metrics.with_label_values(&["max_requests"]).inc();
+            let busy = "The gateway is answering max_requests requests; come again later";
+            let reply = Err(S3Error::new(Code::SlowDown, busy));
+            return self.finish(account, None, &parts.method, reply);
+        };
+        let reply = s3::answer(self, &parts, &target).await;
+        self.finish(account, Some(permit), &parts.method, reply)
+    }
+
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let permit = tokio::time::timeout(PERMIT_WAIT, permit).await;
+        permit.ok()?.ok()
+    }
+
+    async fn control(
+        &self,
+        mut account: Box<Account>,
+        parts: http::request::Parts,
+    ) -> Response<Body> {
+        account.api = "control";
+        let mut request = Request::from_parts(parts, axum::body::Body::empty());
+        let id = control::RequestId(Arc::clone(&account.request_id));
+        request.extensions_mut().insert(id);
+        let Ok(mut response) = self.control.clone().oneshot(request).await;
+        self.identify(&account, response.headers_mut());
+        account.status = response.status();
+        response.map(|body| Body::new(Content::Control(body), None, account, None))
+    }
+
+    /// The one place where a reply, good or bad, becomes a response.
+    fn finish(
+        &self,
+        mut account: Box<Account>,
+        permit: Option<OwnedSemaphorePermit>,
+        method: &Method,
+        reply: Result<Reply, S3Error>,
+    ) -> Response<Body> {
+        let mut reply = reply.unwrap_or_else(|error| {
+            account.failed(error.to_string());
+            self.error_reply(&account, &error)
+        });
+        if *method == Method::HEAD {
+            // A HEAD's answer has the headers of a GET's, its length among them, and no body.
+            reply.content = Content::Empty;
+            reply.left = Some(0);
+        }
+        self.identify(&account, &mut reply.headers);
+        account.status = reply.status;
+        account.cache_status = reply.cache_status;
+        account.stats = reply.stats;
+        let body = Body::new(reply.content, reply.left, account, permit);
+        let mut response = Response::new(body);
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        response
+    }
+
+    fn error_reply(&self, account: &Account, error: &S3Error) -> Reply {
+        let xml = error.xml(&account.path, &account.request_id, &self.state.name);
+        let status = error.code.status();
+        let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
+        if let Some(seconds) = error::retry_after(status) {
+            reply
+                .headers
+                .insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            reply.headers.insert(header::ALLOW, allowed);
+        }
+        if let Some(size) = error.actual_size()
+            && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            // RFC 9110 §15.5.17.
+            reply.headers.insert(header::CONTENT_RANGE, range);
+        }
+        reply
+    }
+
+    fn identify(&self, account: &Account, headers: &mut http::HeaderMap) {
+        if let Ok(id) = HeaderValue::try_from(&*account.request_id) {
+            headers.insert("x-amz-request-id", id);
+        }
+    }
+
+    fn request_id(&self) -> Arc<str> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let id = xxh3_64_with_seed(&number.to_le_bytes(), self.seed);
+        format!("{id:016X}").into()
+    }
+}

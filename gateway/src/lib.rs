@@ -1,0 +1,49 @@
+//! The gateway: listeners, dialects, the read path and the command line.
+//!
+//! One range request goes down this list, and every arrow between modules points down it too:
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`cli`], [`app`], [`reload`], [`check`], [`client`], [`demo`] | arguments, what is built of them, and in which order it starts and stops |
+//! | [`serve`] | sockets: the only module that knows hyper's server |
+//! | [`gateway`] | a request in, an answer out, without sockets |
+//! | [`control`] | everything of ours, under `/-/` |
+//! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
+//! | [`listings`] | listings, asked once for all |
+//! | [`read`] | one read: version, window, fills, the stream that leaves |
+//! | [`dataset`], [`error`] | what is served; how failures look to clients |
+//! | [`body`], [`account`], [`metrics`], [`telemetry`] | what left, counted and told |
+//! | [`settings`] | every setting, once |
+//!
+//! What it is *not*: it keeps no bytes and trusts no origin (that is `forebay-storage`), and it
+//! does not decide who owns a block (that is `forebay-ring`).
+//!
+//! Dependencies and why they are here: `hyper` and `hyper-util` carry the object path, where an
+//! HTTP framework's microseconds would show; `axum` and `tower-http` carry `/-/`, where they do
+//! not; `tokio` runs it; `clap` reads the command line and `toml` the settings file, with the
+//! places of mistakes; `strsim` guesses what a mistyped key was meant to be; `prometheus` keeps
+//! counters; `tracing` and `tracing-subscriber` log; `arc-swap` replaces datasets under readers;
+//! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
+//! `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
+//! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
+//! say; `anyhow` carries errors to a person, `thiserror` to code.
+
+pub mod account;
+pub mod app;
+pub mod body;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod control;
+pub mod dataset;
+pub mod demo;
+pub mod dialect;
+pub mod error;
+pub mod gateway;
+pub mod listings;
+pub mod metrics;
+pub mod read;
+pub mod reload;
+pub mod serve;
+pub mod settings;
+pub mod telemetry;

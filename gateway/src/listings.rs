@@ -1,0 +1,104 @@
+//! Listings, asked of the origin once for all who ask the same, and kept for a moment.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use forebay_storage::error::OriginError;
+use forebay_storage::listing::{ListPage, ListRequest};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::dataset::Dataset;
+
+/// Pages kept at most: a page of 1000 keys takes up to a few hundred KiB.
+const KEPT: usize = 64;
+
+type Answer = Result<Arc<ListPage>, OriginError>;
+type Asked = (Arc<str>, ListRequest);
+
+/// Pages that were asked for lately.
+#[derive(Debug, Default)]
+pub struct Listings {
+    pages: Mutex<HashMap<Asked, Page>>,
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    asked_at: Instant,
+    answer: watch::Receiver<Option<Answer>>,
+}
+
+impl Page {
+    /// Whether the answer is still on its way, or young enough and not an error.
+    fn holds(&self, dataset: &Dataset) -> bool {
+        let on_its_way = self.answer.borrow().is_none();
+        if on_its_way {
+            // A sender that is gone without an answer panicked.
+            return self.answer.has_changed().is_ok();
+        }
+        let good = matches!(&*self.answer.borrow(), Some(Ok(_)));
+        good && self.asked_at.elapsed() < dataset.rules.fresh_for
+    }
+}
+
+impl Listings {
+    /// One page of the dataset's keys, no older than `fresh_for`.
+    ///
+    /// # Errors
+    /// What the origin answered.
+    pub async fn page(self: &Arc<Self>, dataset: &Arc<Dataset>, request: &ListRequest) -> Answer {
+        let asked = (Arc::clone(&dataset.name), request.clone());
+        let mut answer = {
+            let mut pages = self.lock();
+            match pages.get(&asked) {
+                Some(page) if page.holds(dataset) => page.answer.clone(),
+                _ => {
+                    let page = ask(Arc::clone(dataset), request.clone());
+                    let answer = page.answer.clone();
+                    pages.insert(asked, page);
+                    make_room(&mut pages);
+                    answer
+                }
+            }
+        };
+        match answer.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone().unwrap_or(Err(OriginError::Abandoned)),
+            Err(_) => Err(OriginError::Abandoned),
+        }
+    }
+
+    /// Forgets the pages of a dataset.
+    pub fn forget(&self, dataset: &str) {
+        self.lock().retain(|(name, _), _| &**name != dataset);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Asked, Page>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// In a task of its own: an asker who leaves takes no answer from the others.
+fn ask(dataset: Arc<Dataset>, request: ListRequest) -> Page {
+    let (sender, answer) = watch::channel(None);
+    tokio::spawn(async move {
+        let page = dataset.origin.list(&request).await.map(Arc::new);
+        sender.send_replace(Some(page));
+    });
+    Page {
+        asked_at: Instant::now(),
+        answer,
+    }
+}
+
+fn make_room(pages: &mut HashMap<Asked, Page>) {
+    while pages.len() > KEPT {
+        let oldest = pages
+            .iter()
+            .min_by_key(|(_, page)| page.asked_at)
+            .map(|(asked, _)| asked.clone());
+        match oldest {
+            Some(asked) => pages.remove(&asked),
+            None => return,
+        };
+    }
+}

@@ -1,0 +1,40 @@
+//! The binary `forebay`: arguments in, an exit code out.
+
+use std::process::ExitCode;
+
+use forebay_gateway::cli::{self, Command};
+use forebay_gateway::{app, check, client};
+
+/// glibc's allocator maps and unmaps large pieces, and the page faults cost more than all copying.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => {
+            // Help and versions go to standard output, mistakes to standard error.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(app::USAGE));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("forebay: no threads to run on: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        match &command {
+            Command::Serve(args) => app::run(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Status(args) => client::status(args).await,
+            Command::Datasets(args) => client::datasets(args).await,
+            Command::Purge(args) => client::purge(args).await,
+        }
+    })
+}

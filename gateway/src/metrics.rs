@@ -1,0 +1,369 @@
+//! Every metric family, once.
+//!
+//! Counters of a dataset live with its origin and are read when they are asked for; the rest are
+//! counted here, at the one place each where the thing happens. Labels are bounded by the settings
+//! file and by this table; never a key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_storage::stats::DatasetStats;
+use forebay_storage::store::{Outcome, Store};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::dataset::Datasets;
+
+/// Where a byte that went to a client came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The memory tier.
+    Memory,
+    /// The origin, by this request's fill or one that it joined.
+    Origin,
+}
+
+impl Source {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// All that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests that were answered, by dialect and status.
+    pub requests: IntCounterVec,
+    /// From the request's headers to the end of its answer.
+    pub request_duration: HistogramVec,
+    /// From the request's headers to the first byte of its body.
+    pub first_byte: HistogramVec,
+    /// From a fill's first byte asked for to its last, by source.
+    pub fill_duration: HistogramVec,
+    /// Requests that were turned away, by reason.
+    pub shed: IntCounterVec,
+    /// Bodies that had to be cut, by reason.
+    pub cut_bodies: IntCounterVec,
+    /// Client connections that are open.
+    pub connections: IntGauge,
+    /// Requests that are being answered.
+    pub requests_in_flight: IntGauge,
+    block_reads: [IntCounter; 3],
+    response_bytes: [IntCounter; 2],
+}
+
+/// Seconds: from a memory hit on loopback to a large cold object.
+const BUCKETS: [f64; 16] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0, 60.0,
+];
+
+impl Metrics {
+    /// The families, registered.
+    ///
+    /// # Errors
+    /// If a name here is taken twice or is not a metric's.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("forebay".to_owned()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let times = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            let family = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let block_reads = counters(
+            "block_reads_total",
+            "Blocks that requests opened, by outcome: hit, joined (another's fill), led",
+            &["outcome"],
+        )?;
+        let response_bytes = counters(
+            "response_bytes_total",
+            "Body bytes of objects that went to clients, by source",
+            &["source"],
+        )?;
+        let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .inc();
+        Ok(Self {
+            requests: counters(
+                "requests_total",
+                "Requests that were answered",
+                &["api", "status"],
+            )?,
+            request_duration: times(
+                "request_duration_seconds",
+                "From a request's headers to the end of its answer",
+                &["api"],
+            )?,
+            first_byte: times(
+                "first_byte_seconds",
+                "From a request's headers to the first byte of its body",
+                &["api"],
+            )?,
+            fill_duration: times(
+                "fill_duration_seconds",
+                "From asking for a run of blocks to its last byte",
+                &["source"],
+            )?,
+            shed: counters("shed_total", "Requests that were turned away", &["reason"])?,
+            cut_bodies: counters(
+                "cut_bodies_total",
+                "Bodies that ended before they were whole, by what ended them",
+                &["reason"],
+            )?,
+            connections: gauge("connections", "Client connections that are open")?,
+            requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
+            block_reads: ["hit", "joined", "led"]
+                .map(|outcome| block_reads.with_label_values(&[outcome])),
+            response_bytes: [Source::Memory, Source::Origin]
+                .map(|source| response_bytes.with_label_values(&[source.as_str()])),
+            registry,
+        })
+    }
+
+    /// Adds what is counted elsewhere: by the datasets' origins and by the store.
+    ///
+    /// # Errors
+    /// If it was added before.
+    pub fn watch(&self, datasets: &Arc<Datasets>, store: &Arc<Store>) -> prometheus::Result<()> {
+        self.registry.register(Box::new(Elsewhere {
+            datasets: Arc::clone(datasets),
+            store: Arc::clone(store),
+            descriptions: descriptions()?,
+        }))
+    }
+
+    /// Counts a block that a request opened.
+    pub fn block_read(&self, outcome: Outcome) {
+        let counter = match outcome {
+            Outcome::Hit => 0,
+            Outcome::Joined => 1,
+            Outcome::Led => 2,
+        };
+        self.block_reads[counter].inc();
+    }
+
+    /// Counts body bytes that went to a client.
+    pub fn sent(&self, source: Source, bytes: u64) {
+        let counter = match source {
+            Source::Memory => 0,
+            Source::Origin => 1,
+        };
+        self.response_bytes[counter].inc_by(bytes);
+    }
+
+    /// Notes a finished request.
+    pub fn request(&self, api: &str, status: u16, took: Duration, first_byte: Option<Duration>) {
+        let mut digits = [0; 3];
+        self.requests
+            .with_label_values(&[api, status_text(status, &mut digits)])
+            .inc();
+        self.request_duration
+            .with_label_values(&[api])
+            .observe(took.as_secs_f64());
+        if let Some(first_byte) = first_byte {
+            self.first_byte
+                .with_label_values(&[api])
+                .observe(first_byte.as_secs_f64());
+        }
+    }
+
+    /// All families in Prometheus' text format.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing into memory can't fail, and a family that can't be written is left out.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (digit, divisor) in digits.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + u8::try_from(status / divisor % 10).unwrap_or(0);
+    }
+    std::str::from_utf8(digits).unwrap_or("000")
+}
+
+/// Families whose values are read when they are asked for.
+struct Elsewhere {
+    datasets: Arc<Datasets>,
+    store: Arc<Store>,
+    descriptions: Vec<Desc>,
+}
+
+/// Name, help and kind of each of them.
+const ELSEWHERE: [(&str, &str, &[&str]); 10] = [
+    (
+        "forebay_origin_requests_total",
+        "Requests that left for the origin",
+        &["dataset", "method"],
+    ),
+    (
+        "forebay_origin_bytes_total",
+        "Body bytes that arrived from the origin",
+        &["dataset"],
+    ),
+    (
+        "forebay_origin_retries_total",
+        "Origin reads that failed and were tried again",
+        &["dataset"],
+    ),
+    (
+        "forebay_dataset_served_bytes_total",
+        "Body bytes of the dataset's objects that went to clients",
+        &["dataset"],
+    ),
+    (
+        "forebay_cache_bytes",
+        "Bytes of whole blocks that are resident, by tier",
+        &["tier"],
+    ),
+    (
+        "forebay_cache_blocks",
+        "Whole blocks that are resident, by tier",
+        &["tier"],
+    ),
+    (
+        "forebay_leased_bytes",
+        "Block bytes that caches, fills and sockets hold together",
+        &[],
+    ),
+    (
+        "forebay_memory_limit_bytes",
+        "The bound on leased bytes",
+        &[],
+    ),
+    (
+        "forebay_waiting_reservations",
+        "Fills that wait for memory",
+        &[],
+    ),
+    ("forebay_running_fills", "Blocks that are being filled", &[]),
+];
+
+fn descriptions() -> prometheus::Result<Vec<Desc>> {
+    ELSEWHERE
+        .iter()
+        .map(|(name, help, labels)| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(
+                (*name).to_owned(),
+                (*help).to_owned(),
+                labels,
+                HashMap::new(),
+            )
+        })
+        .collect()
+}
+
+impl Collector for Elsewhere {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut values: [Vec<Metric>; ELSEWHERE.len()] = Default::default();
+        for dataset in self.datasets.all() {
+            let stats = dataset.origin.stats();
+            let name = ("dataset", &*dataset.name);
+            let get = DatasetStats::get;
+            for (method, counter) in [
+                ("GET", &stats.origin_gets),
+                ("HEAD", &stats.origin_heads),
+                ("PROPFIND", &stats.origin_others),
+            ] {
+                values[0].push(counted(get(counter), &[name, ("method", method)]));
+            }
+            values[1].push(counted(get(&stats.origin_bytes), &[name]));
+            values[2].push(counted(get(&stats.origin_retries), &[name]));
+            values[3].push(counted(get(&stats.served_bytes), &[name]));
+        }
+        let memory = [("tier", "memory")];
+        let budget = self.store.budget();
+        values[4].push(gauged(self.store.memory_usage(), &memory));
+        values[5].push(gauged(self.store.residents().total().blocks, &memory));
+        values[6].push(gauged(budget.used(), &[]));
+        values[7].push(gauged(budget.limit(), &[]));
+        values[8].push(gauged(budget.waiting() as u64, &[]));
+        values[9].push(gauged(self.store.running_fills() as u64, &[]));
+        ELSEWHERE
+            .iter()
+            .zip(values)
+            .map(|((name, help, _), metrics)| family(name, help, metrics))
+            .collect()
+    }
+}
+
+fn family(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let kind = if name.ends_with("_total") {
+        MetricType::COUNTER
+    } else {
+        MetricType::GAUGE
+    };
+    let mut family = MetricFamily::default();
+    // The registry puts its prefix in front of what it gathers.
+    family.set_name(name.trim_start_matches("forebay_").to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
+
+fn counted(value: u64, labels: &[(&str, &str)]) -> Metric {
+    let mut metric = labelled(labels);
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauged(value: u64, labels: &[(&str, &str)]) -> Metric {
+    let mut metric = labelled(labels);
+    let mut gauge = Gauge::default();
+    gauge.set_value(value as f64);
+    metric.set_gauge(gauge);
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_three_digits() {
+        let mut digits = [0; 3];
+        assert_eq!(status_text(206, &mut digits), "206");
+        assert_eq!(status_text(99, &mut digits), "099");
+    }
+}

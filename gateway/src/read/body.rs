@@ -1,0 +1,228 @@
+//! The stream that leaves, at the socket's own pace.
+//!
+//! A slow client must cost neither memory nor anybody's fill. So a body counts the segments that
+//! it has handed out and that the socket has not taken yet, hands out few at a time, and lets its
+//! blocks go when nothing moves.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_storage::error::OriginError;
+use futures::task::AtomicWaker;
+use tokio::time::{Instant, Sleep};
+
+use super::window::{Reader, Step};
+use crate::metrics::Source;
+
+/// Segments handed out at first, and again once the socket has stood still.
+const FEW: usize = 2;
+
+/// Segments handed out while the socket drains. hyper stops asking at about 400 KiB, that is in
+/// its seventh segment; below that it is we who notice that nothing moves.
+const MANY: usize = 6;
+
+/// A socket that took nothing for so long is slow: its blocks are let go.
+const STALLED: Duration = Duration::from_millis(250);
+
+/// The same while a fill waits for memory.
+const STALLED_UNDER_PRESSURE: Duration = Duration::from_millis(10);
+
+/// Why a body ended before it was whole.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CutError {
+    /// The rest can't be had.
+    #[error("the rest of the object can't be read: {0}")]
+    Origin(#[from] OriginError),
+    /// The client took no byte for `write_timeout`.
+    #[error("the client took no byte for {0:?}")]
+    WriteTimeout(Duration),
+}
+
+impl CutError {
+    /// The label for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Origin(OriginError::Changed) => "changed",
+            Self::Origin(_) => "origin",
+            Self::WriteTimeout(_) => "write_timeout",
+        }
+    }
+}
+
+/// The body of an object's answer.
+#[derive(Debug)]
+pub struct ReadBody {
+    state: State,
+    handed_out: Arc<HandedOut>,
+    most: usize,
+    stalled: Option<Stalled>,
+    write_timeout: Duration,
+    pressed: Pressure,
+}
+
+/// Asks whether a fill waits for memory.
+type Pressure = forebay_storage::budget::Budget;
+
+enum State {
+    Ready(Reader),
+    Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
+    Done,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ready(_) => "Ready",
+            Self::Waiting(_) => "Waiting",
+            Self::Done => "Done",
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Stalled {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+    released: bool,
+}
+
+/// Segments that were handed out and not yet dropped, and who waits for that.
+#[derive(Debug, Default)]
+struct HandedOut {
+    segments: AtomicUsize,
+    taken: AtomicWaker,
+}
+
+/// A segment on its way through the socket.
+struct Handed {
+    bytes: Bytes,
+    handed_out: Arc<HandedOut>,
+}
+
+impl AsRef<[u8]> for Handed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.handed_out.segments.fetch_sub(1, Ordering::AcqRel);
+        self.handed_out.taken.wake();
+    }
+}
+
+impl ReadBody {
+    /// The body that `reader` reads.
+    pub fn new(reader: Reader, write_timeout: Duration, pressed: Pressure) -> Self {
+        Self {
+            state: State::Ready(reader),
+            handed_out: Arc::default(),
+            most: FEW,
+            stalled: None,
+            write_timeout,
+            pressed,
+        }
+    }
+
+    /// The next bytes and where they were.
+    pub fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(Bytes, Option<Source>), CutError>>> {
+        if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
+            self.handed_out.taken.register(cx.waker());
+            // It may have been taken between the look and the registration.
+            if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
+                return self.poll_stalled(cx).map(|error| Some(Err(error)));
+            }
+        }
+        self.moving();
+        loop {
+            match &mut self.state {
+                State::Done => return Poll::Ready(None),
+                State::Waiting(waiting) => match waiting.as_mut().poll(cx) {
+                    Poll::Ready(reader) => self.state = State::Ready(reader),
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Ready(reader) => match reader.next() {
+                    Step::Bytes(bytes, source) => {
+                        return Poll::Ready(Some(Ok((self.hand_out(bytes), source))));
+                    }
+                    Step::Wait => self.start_waiting(),
+                    Step::End => {
+                        self.state = State::Done;
+                        return Poll::Ready(None);
+                    }
+                    Step::Fail(error) => {
+                        self.state = State::Done;
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                },
+            }
+        }
+    }
+
+    fn start_waiting(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Done);
+        if let State::Ready(mut reader) = state {
+            self.state = State::Waiting(Box::pin(async move {
+                reader.wait().await;
+                reader
+            }));
+        }
+    }
+
+    fn hand_out(&mut self, bytes: Bytes) -> Bytes {
+        self.handed_out.segments.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Handed {
+            bytes,
+            handed_out: Arc::clone(&self.handed_out),
+        })
+    }
+
+    /// The socket took what it was handed: it may have more at once next time.
+    fn moving(&mut self) {
+        let quick = match self.stalled.take() {
+            None => self.handed_out.segments.load(Ordering::Acquire) == 0,
+            Some(stalled) => !stalled.released,
+        };
+        if quick {
+            self.most = (self.most * 2).min(MANY);
+        }
+    }
+
+    /// The socket holds as much as it may: how long has nothing moved?
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<CutError> {
+        let soon = if self.pressed.waiting() > 0 {
+            STALLED_UNDER_PRESSURE
+        } else {
+            STALLED
+        };
+        let stalled = self.stalled.get_or_insert_with(|| Stalled {
+            since: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(soon)),
+            released: false,
+        });
+        while stalled.timer.as_mut().poll(cx).is_ready() {
+            if stalled.released {
+                return Poll::Ready(CutError::WriteTimeout(self.write_timeout));
+            }
+            stalled.released = true;
+            stalled
+                .timer
+                .as_mut()
+                .reset(stalled.since + self.write_timeout);
+            self.most = FEW;
+            if let State::Ready(reader) = &mut self.state {
+                reader.release();
+            }
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,209 @@
+//! Which version of an object a read is of.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use forebay_storage::block::BlockKey;
+use forebay_storage::error::OriginError;
+use forebay_storage::flight::Follower;
+use forebay_storage::object::ObjectId;
+use forebay_storage::store::{Handle, Opened, RUN_BYTES};
+use forebay_storage::version::Version;
+use forebay_storage::versions::{Found, Known};
+use tokio::time::Instant;
+
+use super::Reads;
+use super::fetch;
+use crate::dataset::Dataset;
+
+/// The version that a response is pinned to.
+#[derive(Debug)]
+pub struct Current {
+    /// The version.
+    pub version: Arc<Version>,
+    /// How it was come by.
+    pub how: How,
+    /// Fills that were begun together with the question; held until they are joined.
+    pub fills: Option<Arc<Vec<Follower>>>,
+}
+
+/// How a version was come by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// It was known and fresh.
+    Known,
+    /// The origin was asked for this read.
+    Asked,
+    /// The origin was being asked already, for another read.
+    Joined,
+    /// The origin is away; the version is this many seconds past its time.
+    Stale(u64),
+}
+
+/// What a read is about to ask for, if that is known before the version is.
+pub type FirstBytes = Range<u64>;
+
+impl Reads {
+    /// The version of `object` to read, as fresh as the dataset wants it.
+    ///
+    /// `first`, where a block is going to be read: then the first block's own answer tells the
+    /// version, and nothing cold waits for a HEAD. `doubting` asks the origin even where a
+    /// version is known to be fresh: the client named another one.
+    ///
+    /// # Errors
+    /// What the origin answered; an outage only where no known version may stand in.
+    pub async fn current(
+        self: &Arc<Self>,
+        dataset: &Arc<Dataset>,
+        object: &ObjectId,
+        first: Option<FirstBytes>,
+        doubting: bool,
+    ) -> Result<Current, OriginError> {
+        let known = self.versions.known(object, &dataset.rules);
+        let due = match known {
+            Known::Fresh(version) if !doubting || dataset.rules.immutable => {
+                return Ok(Current {
+                    version,
+                    how: How::Known,
+                    fills: None,
+                });
+            }
+            Known::Absent(error) => return Err(error),
+            Known::Due {
+                version,
+                age,
+                stale: true,
+            } => return Ok(stale(version, age, dataset)),
+            Known::Due { version, age, .. } => Some((version, age)),
+            Known::Fresh(_) | Known::Unknown => None,
+        };
+        let first = first.filter(|first| !self.holds(due.as_ref().map(|(v, _)| v), first));
+        match self.look_up(dataset, object, first, doubting).await {
+            Ok((found, how)) => Ok(Current {
+                version: found.version,
+                how,
+                fills: found.fills,
+            }),
+            Err(error) => match due {
+                Some((version, age))
+                    if error.is_outage()
+                        && age < dataset.rules.fresh_for + dataset.rules.stale_for =>
+                {
+                    Ok(stale(version, age, dataset))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn holds(&self, version: Option<&Arc<Version>>, first: &FirstBytes) -> bool {
+        version.is_some_and(|version| {
+            self.store.contains(&BlockKey {
+                version: version.key,
+                index: self.store.block_size().index(first.start),
+            })
+        })
+    }
+
+    async fn look_up(
+        self: &Arc<Self>,
+        dataset: &Arc<Dataset>,
+        object: &ObjectId,
+        first: Option<FirstBytes>,
+        doubting: bool,
+    ) -> Result<(Found, How), OriginError> {
+        let come = Instant::now();
+        loop {
+            let mut how = How::Joined;
+            let ask = || {
+                how = How::Asked;
+                let (reads, dataset) = (Arc::clone(self), Arc::clone(dataset));
+                ask(reads, dataset, object.clone(), first.clone())
+            };
+            let found = self.versions.look_up(object, ask).await?;
+            // A question that was under way may be older than what the client knows: once more.
+            if !doubting || found.asked_at >= come {
+                return Ok((found, how));
+            }
+        }
+    }
+}
+
+fn stale(version: Arc<Version>, age: std::time::Duration, dataset: &Dataset) -> Current {
+    let past = age.saturating_sub(dataset.rules.fresh_for);
+    Current {
+        version,
+        how: How::Stale(past.as_secs()),
+        fills: None,
+    }
+}
+
+/// Asks the origin: by the first run of blocks if the reader is about to read them, else by HEAD.
+async fn ask(
+    reads: Arc<Reads>,
+    dataset: Arc<Dataset>,
+    object: ObjectId,
+    first: Option<FirstBytes>,
+) -> Result<Found, OriginError> {
+    let asked_at = Instant::now();
+    if let Some(first) = first {
+        match ask_by_get(&reads, &dataset, &object, first, asked_at).await {
+            // Past the end, or empty: only a HEAD tells the size.
+            Err(OriginError::PastEnd) => {}
+            answer => return answer,
+        }
+    }
+    let version = dataset.origin.head(&object).await?;
+    Ok(Found {
+        version: Arc::new(version),
+        asked_at,
+        fills: None,
+    })
+}
+
+async fn ask_by_get(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    object: &ObjectId,
+    first: FirstBytes,
+    asked_at: Instant,
+) -> Result<Found, OriginError> {
+    let block_size = reads.store.block_size();
+    let start = block_size.start(block_size.index(first.start));
+    let last_wanted = first.end.saturating_sub(1).max(first.start);
+    let wanted_end = block_size
+        .start(block_size.index(last_wanted))
+        .saturating_add(block_size.bytes());
+    let range = start..wanted_end.min(start.saturating_add(RUN_BYTES));
+    let answer = dataset.origin.get(object, range, None).await?;
+    let version = Arc::clone(&answer.version);
+    let mut found = Found {
+        version: Arc::clone(&version),
+        asked_at,
+        fills: None,
+    };
+    if !dataset.origin.cacheable(&version) {
+        return Ok(found);
+    }
+    let first_block = block_size.index(answer.range.start);
+    let last_block = block_size.index(answer.range.end - 1);
+    let blocks = first_block..=last_block;
+    let Opened { blocks, runs } = reads
+        .store
+        .open(object, &version, blocks, Some(first_block));
+    let mut answer = Some(answer);
+    for run in runs {
+        // The answer feeds the run that begins where it does. If that block is here already, or
+        // in flight, its bytes are not needed.
+        let feed = answer.take_if(|answer| answer.range.start == run.reached());
+        fetch::spawn(Arc::clone(reads), Arc::clone(dataset), run, feed);
+    }
+    let fills = blocks
+        .into_iter()
+        .filter_map(|(_, handle, _)| match handle {
+            Handle::Following(follower) => Some(follower),
+            Handle::Resident(_) => None,
+        });
+    found.fills = Some(Arc::new(fills.collect()));
+    Ok(found)
+}

@@ -1,0 +1,287 @@
+//! The blocks in flight for one request.
+//!
+//! A fixed window of 16 MiB runs ahead of the socket, so that a run can be 8 MiB while the one
+//! before it is being sent.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_storage::SEGMENT;
+use forebay_storage::error::OriginError;
+use forebay_storage::object::ObjectId;
+use forebay_storage::store::{Handle, Outcome, RUN_BYTES};
+use forebay_storage::version::Version;
+
+use super::Reads;
+use super::fetch;
+use crate::dataset::Dataset;
+use crate::metrics::Source;
+
+/// Bytes that are opened ahead of the socket at most.
+const WINDOW_BYTES: u64 = 2 * RUN_BYTES;
+
+/// How often a block is looked up again whose fill was given up by others.
+const REOPENED: u32 = 3;
+
+/// Something that leaves in a body.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// Text of ours: the head of a part.
+    Text(Bytes),
+    /// Bytes of the object.
+    Range(Range<u64>),
+}
+
+/// What a reader has next.
+#[derive(Debug)]
+pub enum Step {
+    /// Bytes, and where they were; `None`: text of ours.
+    Bytes(Bytes, Option<Source>),
+    /// Nothing yet: [`Reader::wait`], then ask again.
+    Wait,
+    /// Nothing more.
+    End,
+    /// The rest can't be had.
+    Fail(OriginError),
+}
+
+/// What a reader found when it opened its first blocks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct FirstLook {
+    /// Blocks that were resident.
+    pub hits: u32,
+    /// Blocks that joined another's fill.
+    pub joined: u32,
+    /// Blocks that this reader led.
+    pub led: u32,
+}
+
+/// Reads pieces of one version in order, a window of blocks ahead.
+#[derive(Debug)]
+pub struct Reader {
+    reads: Arc<Reads>,
+    dataset: Arc<Dataset>,
+    object: ObjectId,
+    version: Arc<Version>,
+    pieces: VecDeque<Piece>,
+    /// Open blocks from the one being read, consecutive.
+    window: VecDeque<(u32, Handle)>,
+    /// Blocks up to here (not included) were asked for; reading ahead goes on from it.
+    opened_to: u32,
+    reopened: u32,
+    first_look: Option<FirstLook>,
+}
+
+impl Reader {
+    /// A reader of these pieces.
+    pub fn new(
+        reads: Arc<Reads>,
+        dataset: Arc<Dataset>,
+        object: ObjectId,
+        version: Arc<Version>,
+        pieces: impl IntoIterator<Item = Piece>,
+    ) -> Self {
+        Self {
+            reads,
+            dataset,
+            object,
+            version,
+            pieces: pieces.into_iter().collect(),
+            window: VecDeque::new(),
+            opened_to: 0,
+            reopened: 0,
+            first_look: None,
+        }
+    }
+
+    /// Opens the first window, if that was not done yet, and says what was found.
+    pub fn look(&mut self) -> FirstLook {
+        let first_range = self.pieces.iter().find_map(|piece| match piece {
+            Piece::Range(range) if !range.is_empty() => Some(range.clone()),
+            _ => None,
+        });
+        if let (None, Some(range)) = (self.first_look, first_range) {
+            let index = self.reads.store.block_size().index(range.start);
+            self.open(index, &range, true);
+        }
+        self.first_look.unwrap_or_default()
+    }
+
+    /// Waits until the first bytes of the object that the pieces hold are here: headers leave with
+    /// bytes in hand, so that what fails before them is still answered with a status.
+    ///
+    /// # Errors
+    /// Why the first bytes can't be had.
+    pub async fn prime(&mut self) -> Result<(), OriginError> {
+        self.look();
+        let first_range = self.pieces.iter().find_map(|piece| match piece {
+            Piece::Range(range) if !range.is_empty() => Some(range.clone()),
+            _ => None,
+        });
+        let Some(range) = first_range else {
+            return Ok(());
+        };
+        let index = self.reads.store.block_size().index(range.start);
+        let place = self.place(range.start);
+        for _ in 0..REOPENED {
+            self.advance_to(index, &range);
+            match self.window.front_mut() {
+                Some((_, Handle::Following(follower))) => match follower.wait(place).await {
+                    Err(OriginError::Abandoned) => self.release(),
+                    result => return result,
+                },
+                _ => return Ok(()),
+            }
+        }
+        Err(OriginError::Abandoned)
+    }
+
+    /// Which segment of its block holds the byte at `offset`.
+    fn place(&self, offset: u64) -> usize {
+        let within = offset % self.reads.store.block_size().bytes();
+        // A block is at most 4 MiB.
+        usize::try_from(within).unwrap_or(usize::MAX) / SEGMENT
+    }
+
+    /// The next bytes, as far as they are here.
+    pub fn next(&mut self) -> Step {
+        loop {
+            let range = match self.pieces.front_mut() {
+                None => return Step::End,
+                Some(Piece::Text(text)) => {
+                    let text = std::mem::take(text);
+                    self.pieces.pop_front();
+                    return Step::Bytes(text, None);
+                }
+                Some(Piece::Range(range)) if range.is_empty() => {
+                    self.pieces.pop_front();
+                    continue;
+                }
+                Some(Piece::Range(range)) => range.clone(),
+            };
+            return self.next_of(&range);
+        }
+    }
+
+    fn next_of(&mut self, range: &Range<u64>) -> Step {
+        let block_size = self.reads.store.block_size();
+        let index = block_size.index(range.start);
+        self.advance_to(index, range);
+        let Some((_, handle)) = self.window.front() else {
+            return Step::Fail(OriginError::Abandoned);
+        };
+        let place = self.place(range.start);
+        let (segment, source) = match handle {
+            Handle::Resident(block) => (block.segment(place), Source::Memory),
+            Handle::Following(follower) => match follower.segment(place) {
+                Some(segment) => (Some(segment), Source::Origin),
+                None => return self.wait_or_fail(index),
+            },
+        };
+        let Some(segment) = segment else {
+            return Step::Fail(OriginError::Abandoned);
+        };
+        // Segments divide blocks, so an offset within one is an offset within a segment's worth.
+        let skip = usize::try_from(range.start % SEGMENT as u64).unwrap_or(0);
+        let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let bytes = segment.slice(skip..segment.len().min(skip.saturating_add(left)));
+        if let Some(Piece::Range(range)) = self.pieces.front_mut() {
+            range.start += bytes.len() as u64;
+        }
+        self.reopened = 0;
+        Step::Bytes(bytes, Some(source))
+    }
+
+    fn wait_or_fail(&mut self, index: u32) -> Step {
+        let Some((_, Handle::Following(follower))) = self.window.front() else {
+            return Step::Wait;
+        };
+        match follower.ended() {
+            None => Step::Wait,
+            // Given up by its leader while we were about to join: somebody must lead anew.
+            Some(Ok(()) | Err(OriginError::Abandoned)) if self.reopened < REOPENED => {
+                self.reopened += 1;
+                self.window.clear();
+                self.opened_to = index;
+                Step::Wait
+            }
+            Some(Err(error)) => Step::Fail(error),
+            Some(Ok(())) => Step::Fail(OriginError::Abandoned),
+        }
+    }
+
+    /// Returns once [`Self::next`] has something else to say than [`Step::Wait`].
+    pub async fn wait(&mut self) {
+        let Some(Piece::Range(range)) = self.pieces.front() else {
+            return;
+        };
+        let place = self.place(range.start);
+        if let Some((_, Handle::Following(follower))) = self.window.front_mut() {
+            // How it ended is read from the follower by `next`.
+            let _ = follower.wait(place).await;
+        }
+    }
+
+    /// Lets all blocks go; they are looked up again when the socket moves.
+    pub fn release(&mut self) {
+        self.window.clear();
+        self.opened_to = 0;
+    }
+
+    /// Makes block `index` the first of the window, and keeps the window filled.
+    fn advance_to(&mut self, index: u32, range: &Range<u64>) {
+        while self.window.front().is_some_and(|(open, _)| *open < index) {
+            self.window.pop_front();
+        }
+        if self.window.front().is_none_or(|(open, _)| *open != index) {
+            self.window.clear();
+            self.open(index, range, true);
+        } else {
+            let per_run = u32::try_from(RUN_BYTES / self.reads.store.block_size().bytes());
+            let per_run = per_run.unwrap_or(1);
+            // Only when a whole run has room: runs of one block each would be a GET each.
+            if self.opened_to <= index + per_run {
+                self.open(self.opened_to, range, false);
+            }
+        }
+    }
+
+    fn open(&mut self, from: u32, range: &Range<u64>, demanded: bool) {
+        let block_size = self.reads.store.block_size();
+        let last = block_size.index(range.end - 1);
+        let bytes = if demanded { WINDOW_BYTES } else { RUN_BYTES };
+        let count = u32::try_from(bytes / block_size.bytes()).unwrap_or(1);
+        let last = last.min(from.saturating_add(count - 1));
+        if from > last {
+            return;
+        }
+        let demanded = demanded.then_some(from);
+        let opened = self
+            .reads
+            .store
+            .open(&self.object, &self.version, from..=last, demanded);
+        for run in opened.runs {
+            fetch::spawn(
+                Arc::clone(&self.reads),
+                Arc::clone(&self.dataset),
+                run,
+                None,
+            );
+        }
+        let mut look = FirstLook::default();
+        self.opened_to = from;
+        for (index, handle, outcome) in opened.blocks {
+            match outcome {
+                Outcome::Hit => look.hits += 1,
+                Outcome::Joined => look.joined += 1,
+                Outcome::Led => look.led += 1,
+            }
+            self.reads.metrics.block_read(outcome);
+            self.window.push_back((index, handle));
+            self.opened_to = index + 1;
+        }
+        self.first_look.get_or_insert(look);
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading the settings again: on SIGHUP, and when the file changes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::gateway::Gateway;
+use crate::settings::{Flags, Settings};
+
+/// How often the file is looked at. Its content is compared, so a link that is turned to another
+/// file, as orchestrators do it, is seen like an edit.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a reload starts from.
+pub struct Reload {
+    /// The settings file.
+    pub config: PathBuf,
+    /// The flags, which win over it as they did at the start.
+    pub flags: Flags,
+    /// What is in force.
+    pub settings: Settings,
+}
+
+/// Reads the settings again whenever that is asked for. Never returns.
+pub async fn watch(gateway: Arc<Gateway>, mut reload: Reload) {
+    let mut content = read(&reload.config).await;
+    // Without the signal, changes are still seen.
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        let asked = tokio::select! {
+            () = hung_up(&mut hangup) => true,
+            _ = ticks.tick() => false,
+        };
+        let now = read(&reload.config).await;
+        let changed = now.is_some() && now != content;
+        if changed {
+            content = now;
+        }
+        if asked || changed {
+            apply(&gateway, &mut reload).await;
+        }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn read(path: &PathBuf) -> Option<Vec<u8>> {
+    tokio::fs::read(path).await.ok()
+}
+
+async fn apply(gateway: &Gateway, reload: &mut Reload) {
+    let (config, flags) = (reload.config.clone(), reload.flags.clone());
+    let loaded = tokio::task::spawn_blocking(move || Settings::load(Some(&config), &flags)).await;
+    let settings = match loaded {
+        Ok(Ok(settings)) => settings,
+        Ok(Err(mistakes)) => {
+            tracing::error!(%mistakes, "the settings are not taken over; the old ones stay in force");
+            return;
+        }
+        Err(_) => return,
+    };
+    match gateway.datasets.replace(&settings.datasets) {
+        Ok(changed) => {
+            for name in &changed {
+                gateway.state.forget(name);
+            }
+            tracing::info!(
+                datasets = settings.datasets.len(),
+                "the datasets were reloaded"
+            );
+        }
+        Err(mistakes) => {
+            let mistakes = mistakes.join("; ");
+            tracing::error!(%mistakes, "the settings are not taken over; the old ones stay in force");
+            return;
+        }
+    }
+    let rest = |settings: &Settings| {
+        let datasets = Vec::new();
+        let warnings = Vec::new();
+        Settings {
+            datasets,
+            warnings,
+            ..settings.clone()
+        }
+    };
+    if rest(&settings) != rest(&reload.settings) {
+        tracing::warn!("settings other than datasets changed too; they need a restart");
+    }
+    reload.settings = settings;
+}

@@ -1,0 +1,186 @@
+//! Every setting, once: the settings file and the flags, read into plain data before any port
+//! opens.
+//!
+//! The way: `file` walks the spanned tree of the file section by section (`section`, `value`,
+//! `dataset`), `draft` lays the flags over it and judges what needs several values at once, and
+//! `report` collects all mistakes with their lines, so that the reader of a broken file fixes it in
+//! one go. Nothing here touches the network or creates anything, so a running gateway may load its
+//! settings again.
+
+mod dataset;
+mod draft;
+pub mod duration;
+mod file;
+pub mod machine;
+mod report;
+mod secret;
+mod section;
+pub mod size;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use forebay_storage::origin::OriginUrl;
+
+pub use report::Mistakes;
+pub use secret::Secret;
+
+use draft::{Draft, Surroundings};
+use report::Report;
+
+/// All settings of a gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The address that clients reach.
+    pub listen: SocketAddr,
+    /// Whether whoever reaches the port may read.
+    pub open: bool,
+    /// The directory of identity, known versions and the purge log. It may not exist yet.
+    pub data_dir: PathBuf,
+    /// The address of `/-/`, if it has one of its own.
+    pub admin_listen: Option<SocketAddr>,
+    /// How long running bodies may go on once a stop was asked for.
+    pub stop_after: Duration,
+    /// What is cached.
+    pub cache: CacheSettings,
+    /// What is logged.
+    pub log: LogSettings,
+    /// What clients may ask of the gateway at once.
+    pub limits: Limits,
+    /// The datasets: the file's in its order, then those of the command line.
+    pub datasets: Vec<DatasetSettings>,
+    /// Neither a file nor a dataset was named: `datasets` is empty, and the demo is to be made and
+    /// added.
+    pub demo: bool,
+    /// The settings file, if there is one.
+    pub config: Option<PathBuf>,
+    /// Sentences to log as warnings: the settings are followed, but oddly.
+    pub warnings: Vec<String>,
+}
+
+/// `[cache]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Bound on cached, in-flight and socket-held block bytes. At least 64 MiB and at least 32
+    /// blocks.
+    pub memory: u64,
+    /// Bytes of a block: a power of two from 256 KiB to 4 MiB.
+    pub block_size: u32,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least severe level that is logged.
+    pub level: tracing::Level,
+    /// The form of a line.
+    pub format: LogFormat,
+    /// Whether each request has its line.
+    pub access: bool,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests served at once; those beyond wait.
+    pub max_requests: usize,
+    /// Client connections open at once, already lowered to what the limit on open files leaves.
+    pub max_connections: usize,
+    /// How long a client may take to send its headers.
+    pub header_timeout: Duration,
+    /// How long a client may take no byte of a body.
+    pub write_timeout: Duration,
+}
+
+/// One dataset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatasetSettings {
+    /// The name, by S3's rules for buckets.
+    pub name: String,
+    /// Where its objects come from.
+    pub origin: OriginUrl,
+    /// Options of the origin's client, by object_store's names, each known to the origin's kind.
+    pub options: BTreeMap<String, Secret>,
+    /// How long a version that was checked is taken for current. Without meaning for an immutable
+    /// dataset.
+    pub fresh_for: Duration,
+    /// Versions are never checked again.
+    pub immutable: bool,
+    /// How long known versions are served while the origin is unreachable.
+    pub stale_for: Duration,
+    /// Requests to the origin at once.
+    pub origin_connections: usize,
+}
+
+impl DatasetSettings {
+    /// A dataset of which only the name and the origin are told.
+    pub fn with_defaults(name: &str, origin: OriginUrl) -> Self {
+        Self {
+            name: name.to_owned(),
+            origin,
+            options: BTreeMap::new(),
+            fresh_for: dataset::FRESH_FOR,
+            immutable: false,
+            stale_for: dataset::STALE_FOR,
+            origin_connections: dataset::ORIGIN_CONNECTIONS,
+        }
+    }
+}
+
+/// What the command line says of the settings, as it was typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--listen ADDR`.
+    pub listen: Option<String>,
+    /// `--data-dir DIR`.
+    pub data_dir: Option<PathBuf>,
+    /// `--memory SIZE`.
+    pub memory: Option<String>,
+    /// `--nvme SIZE`: only 0 is accepted in this version.
+    pub nvme: Option<String>,
+    /// Each NAME=ORIGIN.
+    pub datasets: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the settings file, if one is named, and lays the flags over it. Secrets that the file
+    /// refers to are read, so this blocks on the disk.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(config: Option<&Path>, flags: &Flags) -> Result<Self, Mistakes> {
+        Self::load_in(&Surroundings::real(), config, flags)
+    }
+
+    fn load_in(
+        around: &Surroundings<'_>,
+        config: Option<&Path>,
+        flags: &Flags,
+    ) -> Result<Self, Mistakes> {
+        let mut report = Report::new(config);
+        let mut draft = Draft::default();
+        if let Some(path) = config {
+            file::read(path, around, &mut draft, &mut report);
+        }
+        draft.apply(flags, &mut report);
+        let settings = draft.finish(config, around, &mut report);
+        match report.finish() {
+            None => Ok(settings),
+            Some(mistakes) => Err(mistakes),
+        }
+    }
+}

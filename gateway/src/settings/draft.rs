@@ -1,0 +1,345 @@
+//! Settings on their way: what file and flags said, with places, and the judgments that need more
+//! than one value.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::machine::{self, Memory};
+use super::report::{Place, Placed, Report};
+use super::{
+    CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, dataset, size,
+    value,
+};
+
+/// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
+/// MiB.
+const LEAST_MEMORY: u64 = 64 << 20;
+
+/// Fewest blocks in `memory`: with fewer than these, two readers of large blocks evict what the
+/// other is about to read.
+const FEWEST_BLOCKS: u64 = 32;
+
+/// Files that are neither clients nor origins: health checks' own 64 connections, listeners, logs,
+/// the data directory.
+const OTHER_FILES: u64 = 128;
+
+/// What the settings depend on besides file and flags.
+pub(super) struct Surroundings<'a> {
+    /// A variable of the environment.
+    pub(super) env: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Whether the process runs as root.
+    pub(super) root: bool,
+    /// What memory there is.
+    pub(super) memory: Memory,
+    /// Most open files, `None` for no limit.
+    pub(super) open_files: Option<u64>,
+}
+
+impl Surroundings<'_> {
+    /// Those of this process.
+    pub(super) fn real() -> Self {
+        Self {
+            env: &|name| std::env::var_os(name),
+            root: rustix::process::geteuid().is_root(),
+            memory: Memory::measure(),
+            open_files: machine::open_files(),
+        }
+    }
+}
+
+/// What was said so far; a flag's word replaces the file's.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) listen: Option<Placed<SocketAddr>>,
+    pub(super) open: Option<Placed<bool>>,
+    pub(super) data_dir: Option<Placed<PathBuf>>,
+    pub(super) admin_listen: Option<Placed<SocketAddr>>,
+    pub(super) stop_after: Option<Placed<Duration>>,
+    pub(super) memory: Option<Placed<u64>>,
+    pub(super) block_size: Option<Placed<u32>>,
+    pub(super) level: Option<Placed<tracing::Level>>,
+    pub(super) format: Option<Placed<LogFormat>>,
+    pub(super) access: Option<Placed<bool>>,
+    pub(super) max_requests: Option<Placed<usize>>,
+    pub(super) max_connections: Option<Placed<usize>>,
+    pub(super) header_timeout: Option<Placed<Duration>>,
+    pub(super) write_timeout: Option<Placed<Duration>>,
+    names: Vec<Placed<String>>,
+    datasets: Vec<DatasetSettings>,
+}
+
+impl Draft {
+    /// Takes what the flags say.
+    pub(super) fn apply(&mut self, flags: &Flags, report: &mut Report) {
+        if let Some(text) = &flags.listen {
+            let address = value::parse_address(text);
+            self.listen = by_flag("--listen", address, report).or(self.listen.take());
+        }
+        if let Some(path) = &flags.data_dir {
+            let path = if path.as_os_str().is_empty() {
+                Err("is empty: write a directory".into())
+            } else {
+                Ok(path.clone())
+            };
+            self.data_dir = by_flag("--data-dir", path, report).or(self.data_dir.take());
+        }
+        if let Some(text) = &flags.memory {
+            self.memory = by_flag("--memory", size::parse(text), report).or(self.memory.take());
+        }
+        if let Some(text) = &flags.nvme
+            && let Some(Placed { place, value: 1.. }) = by_flag("--nvme", size::parse(text), report)
+        {
+            report.add(
+                &place,
+                "the NVMe tier is not in this version: remove the flag, or set it to 0",
+            );
+        }
+        for argument in &flags.datasets {
+            let (name, dataset) = dataset::from_argument(argument, report);
+            self.add_dataset(name, dataset, report);
+        }
+    }
+
+    /// Adds a dataset, unless its name is taken. One whose origin is wrong takes its name too.
+    pub(super) fn add_dataset(
+        &mut self,
+        name: Option<Placed<String>>,
+        dataset: Option<DatasetSettings>,
+        report: &mut Report,
+    ) {
+        if let Some(name) = name {
+            if let Some(first) = self.names.iter().find(|first| first.value == name.value) {
+                let where_first = match &first.place {
+                    Place::Flag(_) => "in another NAME=ORIGIN".to_owned(),
+                    place => format!("at {}", report.shown(place)),
+                };
+                let sentence = format!(
+                    "the dataset `{}` stands {where_first} already: rename one of them",
+                    name.value
+                );
+                report.add(&name.place, sentence);
+                return;
+            }
+            self.names.push(name);
+        }
+        self.datasets.extend(dataset);
+    }
+
+    /// The settings: defaults where nothing was said, after the judgments that need several values.
+    pub(super) fn finish(
+        self,
+        config: Option<&Path>,
+        around: &Surroundings<'_>,
+        report: &mut Report,
+    ) -> Settings {
+        let mut warnings = Vec::new();
+        let demo = config.is_none() && self.names.is_empty();
+        if config.is_some() && self.names.is_empty() {
+            warnings.push(
+                "no dataset is set, so nothing can be read: add [[datasets]] or NAME=ORIGIN"
+                    .to_owned(),
+            );
+        }
+        let listen = self
+            .listen
+            .as_ref()
+            .map_or_else(default_listen, |listen| listen.value);
+        self.judge_addresses(listen, report);
+        let cache = self.cache(around.memory, &mut warnings, report);
+        let max_connections = self.connections(around.open_files, &mut warnings);
+        let data_dir = match self.data_dir {
+            Some(data_dir) => data_dir.value,
+            None => default_data_dir(around, report),
+        };
+        Settings {
+            listen,
+            open: or(self.open, false),
+            data_dir,
+            admin_listen: self.admin_listen.map(|address| address.value),
+            stop_after: or(self.stop_after, Duration::from_secs(10)),
+            cache,
+            log: LogSettings {
+                level: or(self.level, tracing::Level::INFO),
+                format: or(self.format, LogFormat::Text),
+                access: or(self.access, true),
+            },
+            limits: Limits {
+                max_requests: or(self.max_requests, 10_000),
+                max_connections,
+                header_timeout: or(self.header_timeout, Duration::from_secs(10)),
+                write_timeout: or(self.write_timeout, Duration::from_secs(300)),
+            },
+            datasets: self.datasets,
+            demo,
+            config: config.map(Path::to_owned),
+            warnings,
+        }
+    }
+
+    /// Without credentials of its own, a gateway serves this machine only, or says that whoever
+    /// comes may read.
+    fn judge_addresses(&self, listen: SocketAddr, report: &mut Report) {
+        let open = self.open.as_ref().is_some_and(|open| open.value);
+        for (key, address) in [
+            ("listen", &self.listen),
+            ("admin_listen", &self.admin_listen),
+        ] {
+            let Some(Placed { place, value }) = address else {
+                continue;
+            };
+            if !open && !value.ip().to_canonical().is_loopback() {
+                let subject = match place {
+                    Place::Flag(_) => "the address".to_owned(),
+                    _ => format!("`{key}`"),
+                };
+                let how = "listen on 127.0.0.1, or write `open = true` in the settings file, and \
+                           whoever reaches the port may read";
+                report.add(
+                    place,
+                    format!("{subject} is reachable from other machines: {how}"),
+                );
+            }
+        }
+        if let Some(Placed { place, value }) = &self.admin_listen
+            && *value == listen
+            && value.port() != 0
+        {
+            report.add(
+                place,
+                format!("`admin_listen` is the address of `listen`, {value}: use another port"),
+            );
+        }
+    }
+
+    fn cache(
+        &self,
+        memory: Memory,
+        warnings: &mut Vec<String>,
+        report: &mut Report,
+    ) -> CacheSettings {
+        let block_size = self.block_size.as_ref().map_or(1 << 20, |size| size.value);
+        let bytes = self
+            .memory
+            .as_ref()
+            .map_or_else(|| memory.default_cache(), |memory| memory.value);
+        let blocks = bytes / u64::from(block_size);
+        // Whoever wrote neither has the defaults, and those hold 64 blocks at least.
+        let place = self
+            .memory
+            .as_ref()
+            .map(|memory| &memory.place)
+            .or(self.block_size.as_ref().map(|size| &size.place));
+        if let Some(place) = place {
+            if bytes < LEAST_MEMORY {
+                report.add(
+                    place,
+                    format!(
+                        "`memory` is {}: 70 % of it may be cached, and the rest must hold one \
+                     request's window of 16 MiB, so write at least 64MiB",
+                        size::shown(bytes)
+                    ),
+                );
+            } else if blocks < FEWEST_BLOCKS {
+                report.add(
+                    place,
+                    format!(
+                        "`memory` of {} holds {blocks} blocks of {}, and at least \
+                     {FEWEST_BLOCKS} are needed: write `memory` of {}, or a smaller `block_size`",
+                        size::shown(bytes),
+                        size::shown(block_size.into()),
+                        size::shown(FEWEST_BLOCKS * u64::from(block_size))
+                    ),
+                );
+            }
+        }
+        let (owner, usable) = match memory {
+            Memory {
+                cgroup: Some(limit),
+                ..
+            } => ("control group", limit),
+            Memory { machine, .. } => ("machine", machine.unwrap_or(u64::MAX)),
+        };
+        if bytes > usable / 5 * 4 {
+            warnings.push(format!(
+                "`memory` is {}, more than 80 % of the {} that this {owner} has: the \
+                 process may be killed when it fills",
+                size::shown(bytes),
+                size::shown(usable)
+            ));
+        }
+        CacheSettings {
+            memory: bytes,
+            block_size,
+        }
+    }
+
+    /// `max_connections`, lowered to what the limit on open files leaves for clients.
+    fn connections(&self, open_files: Option<u64>, warnings: &mut Vec<String>) -> usize {
+        let asked = self
+            .max_connections
+            .as_ref()
+            .map_or(16_384, |count| count.value);
+        let Some(limit) = open_files else {
+            return asked;
+        };
+        let origins = self
+            .datasets
+            .iter()
+            .map(|dataset| dataset.origin_connections as u64)
+            .sum::<u64>();
+        // However many origins there are, half of the files stay with clients.
+        let others = (origins + OTHER_FILES).min(limit / 2);
+        let left = usize::try_from(limit - others).unwrap_or(usize::MAX).max(1);
+        if left < asked {
+            warnings.push(format!(
+                "`max_connections` is lowered from {asked} to {left}: the limit on open files \
+                 (RLIMIT_NOFILE) is {limit}, and {others} of them are kept for origins, \
+                 health checks and files"
+            ));
+        }
+        asked.min(left)
+    }
+}
+
+fn or<T>(said: Option<Placed<T>>, default: T) -> T {
+    said.map_or(default, |said| said.value)
+}
+
+fn by_flag<T>(flag: &str, value: Result<T, String>, report: &mut Report) -> Option<Placed<T>> {
+    match value {
+        Ok(value) => Some(Placed::by_flag(flag, value)),
+        Err(clause) => {
+            report.add(&Place::Flag(flag.to_owned()), format!("the value {clause}"));
+            None
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 7070).into()
+}
+
+/// /var/lib/forebay for root, else below $XDG_STATE_HOME, which counts only if absolute (XDG Base
+/// Directory Specification), else below ~/.local/state.
+fn default_data_dir(around: &Surroundings<'_>, report: &mut Report) -> PathBuf {
+    if around.root {
+        return "/var/lib/forebay".into();
+    }
+    let absolute = |name| {
+        (around.env)(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if let Some(state) = absolute("XDG_STATE_HOME") {
+        return state.join("forebay");
+    }
+    if let Some(home) = absolute("HOME") {
+        return home.join(".local/state/forebay");
+    }
+    let sentence = "$HOME is not set, so there is no place for the data directory: name one here, \
+                    or as `data_dir` in the settings file";
+    report.add(&Place::Flag("--data-dir".into()), sentence);
+    PathBuf::new()
+}

@@ -1,0 +1,692 @@
+//! Claims about whole settings: files and flags in, settings or mistakes out.
+
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::machine::Memory;
+use super::*;
+
+/// A directory of its own for one test, removed at its end.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("forebay-settings-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn env(name: &str) -> Option<OsString> {
+    match name {
+        "HOME" => Some("/home/me".into()),
+        "ORIGIN_SECRET" => Some("from-env".into()),
+        _ => None,
+    }
+}
+
+fn around() -> Surroundings<'static> {
+    let memory = Memory {
+        machine: Some(16 << 30),
+        cgroup: None,
+    };
+    Surroundings {
+        env: &env,
+        root: false,
+        memory,
+        open_files: None,
+    }
+}
+
+/// The settings of a file of this text, or its mistakes, each with the file's path cut off.
+fn load(text: &str, flags: &Flags) -> Result<Settings, Vec<String>> {
+    load_in(&around(), text, flags)
+}
+
+fn load_in(around: &Surroundings<'_>, text: &str, flags: &Flags) -> Result<Settings, Vec<String>> {
+    let scratch = Scratch::new();
+    let path = scratch.write("forebay.toml", text);
+    let shown = format!("{}:", path.display());
+    Settings::load_in(around, Some(&path), flags).map_err(|mistakes| {
+        mistakes
+            .iter()
+            .map(|mistake| mistake.replace(&shown, ""))
+            .collect()
+    })
+}
+
+/// The file's only mistake.
+fn mistake(text: &str) -> String {
+    let mistakes = load(text, &Flags::default()).unwrap_err();
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    mistakes.into_iter().next().unwrap()
+}
+
+fn datasets(arguments: &[&str]) -> Flags {
+    Flags {
+        datasets: arguments.iter().map(ToString::to_string).collect(),
+        ..Flags::default()
+    }
+}
+
+#[test]
+fn nothing_said_is_the_demo_on_loopback() {
+    let settings = Settings::load_in(&around(), None, &Flags::default()).unwrap();
+    assert_eq!(
+        settings,
+        Settings {
+            listen: "127.0.0.1:7070".parse().unwrap(),
+            open: false,
+            data_dir: "/home/me/.local/state/forebay".into(),
+            admin_listen: None,
+            stop_after: Duration::from_secs(10),
+            cache: CacheSettings {
+                memory: 4 << 30,
+                block_size: 1 << 20
+            },
+            log: LogSettings {
+                level: tracing::Level::INFO,
+                format: LogFormat::Text,
+                access: true
+            },
+            limits: Limits {
+                max_requests: 10_000,
+                max_connections: 16_384,
+                header_timeout: Duration::from_secs(10),
+                write_timeout: Duration::from_secs(300),
+            },
+            datasets: vec![],
+            demo: true,
+            config: None,
+            warnings: vec![],
+        }
+    );
+}
+
+#[test]
+fn every_setting_of_the_gateway_is_followed() {
+    let text = r#"
+listen = "0.0.0.0:80"
+data_dir = "/data"
+open = true
+admin_listen = "[::1]:7072"
+stop_after = "0s"
+[cache]
+memory = 1_073_741_824
+nvme = "0"
+block_size = "256KiB"
+[log]
+level = "debug"
+format = "json"
+access = false
+[limits]
+max_requests = 1
+max_connections = 0x10
+header_timeout = "250ms"
+write_timeout = "1h"
+[[datasets]]
+name = "frozen"
+origin = "/srv"
+"#;
+    let settings = load(text, &Flags::default()).unwrap();
+    assert_eq!(settings.listen, "0.0.0.0:80".parse().unwrap());
+    assert!(settings.open && !settings.demo);
+    assert_eq!(settings.data_dir, PathBuf::from("/data"));
+    assert_eq!(settings.admin_listen, Some("[::1]:7072".parse().unwrap()));
+    assert_eq!(settings.stop_after, Duration::ZERO);
+    assert_eq!(
+        settings.cache,
+        CacheSettings {
+            memory: 1 << 30,
+            block_size: 256 << 10
+        }
+    );
+    assert_eq!(
+        settings.log,
+        LogSettings {
+            level: tracing::Level::DEBUG,
+            format: LogFormat::Json,
+            access: false
+        }
+    );
+    let limits = &settings.limits;
+    assert_eq!((limits.max_requests, limits.max_connections), (1, 16));
+    assert_eq!(
+        (limits.header_timeout, limits.write_timeout),
+        (Duration::from_millis(250), Duration::from_secs(3600))
+    );
+}
+
+#[test]
+fn every_setting_of_a_dataset_is_followed() {
+    let scratch = Scratch::new();
+    let secret = scratch.write("secret", "from-file\n\n");
+    let text = format!(
+        r#"
+[[datasets]]
+name = "models"
+origin = "s3://weights/prod"
+options.aws_endpoint = "http://10.0.0.5:9000"
+options.aws_secret_access_key = {{ file = "{}" }}
+options.aws_token = {{ env = "ORIGIN_SECRET" }}
+fresh_for = "5m"
+stale_for = "0s"
+origin_connections = 8
+[[datasets]]
+name = "frozen"
+origin = "/srv"
+immutable = true
+"#,
+        secret.display()
+    );
+    let settings = load(&text, &Flags::default()).unwrap();
+    let [models, frozen] = settings.datasets.as_slice() else {
+        panic!("{settings:?}")
+    };
+    assert_eq!(
+        models.origin,
+        OriginUrl::S3 {
+            bucket: "weights".into(),
+            prefix: "prod/".into()
+        }
+    );
+    let options: Vec<_> = models
+        .options
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.expose()))
+        .collect();
+    assert_eq!(
+        options,
+        [
+            ("aws_endpoint", "http://10.0.0.5:9000"),
+            ("aws_secret_access_key", "from-file\n"),
+            ("aws_token", "from-env"),
+        ]
+    );
+    assert_eq!(
+        (models.fresh_for, models.stale_for),
+        (Duration::from_secs(300), Duration::ZERO)
+    );
+    assert_eq!((models.immutable, models.origin_connections), (false, 8));
+    assert_eq!(
+        (
+            frozen.name.as_str(),
+            frozen.immutable,
+            frozen.origin_connections
+        ),
+        ("frozen", true, 64)
+    );
+    assert_eq!(frozen.stale_for, Duration::from_secs(3600));
+    assert!(
+        !format!("{settings:?}").contains("from-"),
+        "a secret is shown"
+    );
+}
+
+const BROKEN: &str = r#"listen = "0.0.0.0:7070"
+stop_after = 10
+colour = "blue"
+data_dir = oops
+[cache]
+memory = "8G"
+block_size = "3MiB"
+nvme_dir = "/mnt"
+max_requests = 5
+[log]
+level = "loud"
+[limits]
+max_requests = -1
+hedaer_timeout = "1s"
+[tls]
+cert = "tls.crt"
+[[datasets]]
+name = "My_Models"
+origin = "s3a://weights/prod"
+[[datasets]]
+name = "models"
+origin = "s3://weights/prod"
+immutable = true
+fresh_for = "10s"
+options = {
+  aws_endpont = "http://10.0.0.5:9000",
+  aws_region = { env = "NOT_SET" },
+  aws_secret_access_key = { file = "/nonexistent/secret" },
+  aws_skip_signature = true,
+}
+[[datasets]]
+name = "models"
+quota = "0"
+origin = "/srv"
+[[access]]
+access_key_id = "LOADER"
+"#;
+
+const BROKEN_MISTAKES: [&str; 26] = [
+    "1: `listen` is reachable from other machines",
+    "2: `stop_after` must be a time in quotes",
+    "3: `colour` is not a setting at the top of the file",
+    "4: this is not TOML",
+    "6: `memory` has the unit `G`, which is not known: did you mean GiB?",
+    "7: `block_size` must be a power of two from 256KiB to 4MiB, not 3 MiB",
+    "8: `nvme_dir` is not in this version: remove it",
+    "9: `max_requests` is not a setting of [cache]: it belongs under [limits]",
+    "11: `level` must be \"error\", \"warn\"",
+    "13: `max_requests` must be a whole number from 1",
+    "14: `hedaer_timeout` is not a setting of [limits]: did you mean `header_timeout`?",
+    "15: `[tls]` is not in this version: remove it",
+    "18: `name` may hold only lower-case letters",
+    "19: `origin` is wrong: `s3a://` is not a known kind of origin: did you mean s3://?",
+    "24: `fresh_for` says nothing beside `immutable = true`",
+    "26: `aws_endpont` is not an option of s3:// origins: did you mean `aws_endpoint`?",
+    "27: the option `aws_region` refers to the environment variable NOT_SET, which is not set",
+    "28: the option `aws_secret_access_key` refers to the file /nonexistent/secret",
+    "29: the option `aws_skip_signature` must be a string in quotes",
+    "32: the dataset `models` stands at 21 already",
+    "33: `quota` is not in this version: remove it",
+    "35: `[[access]]` is not in this version: remove it",
+    "--memory: the value is not a size",
+    "--nvme: the NVMe tier is not in this version",
+    "NAME=ORIGIN: an argument has no `=`",
+    "models=ORIGIN: the dataset `models` stands at 21 already",
+];
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_their_lines() {
+    let flags = Flags {
+        memory: Some("lots".into()),
+        nvme: Some("1GiB".into()),
+        datasets: vec!["models=/x".into(), "nope".into()],
+        ..Flags::default()
+    };
+    let mistakes = load(BROKEN, &flags).unwrap_err();
+    assert_eq!(mistakes.len(), BROKEN_MISTAKES.len(), "{mistakes:#?}");
+    for (mistake, start) in mistakes.iter().zip(BROKEN_MISTAKES) {
+        assert!(mistake.starts_with(start), "{mistake}\n{start}");
+    }
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_file_and_line() {
+    let scratch = Scratch::new();
+    let path = scratch.write("forebay.toml", "\n\nopen = 1\n");
+    let mistakes = Settings::load_in(&around(), Some(&path), &Flags::default()).unwrap_err();
+    let sentence = "`open` must be true or false, without quotes, not an integer";
+    assert_eq!(
+        mistakes.to_string(),
+        format!("{}:3: {sentence}", path.display())
+    );
+}
+
+#[test]
+fn an_unreadable_file_is_one_mistake() {
+    let path = Scratch::new().path("gone.toml");
+    let mistakes = Settings::load_in(&around(), Some(&path), &Flags::default()).unwrap_err();
+    let shown = mistakes.to_string();
+    assert!(
+        shown.starts_with(&format!(
+            "{}: the settings file cannot be read",
+            path.display()
+        )),
+        "{shown}"
+    );
+    assert_eq!(mistakes.iter().count(), 1);
+}
+
+#[test]
+fn what_later_versions_bring_is_refused_by_name() {
+    for (text, line, name) in [
+        ("domain = 'a'", 1, "domain"),
+        ("hosts = ['a']", 1, "hosts"),
+        ("[[access]]\naccess_key_id = 'a'", 1, "[[access]]"),
+        ("\n[tls]\n", 2, "[tls]"),
+        ("[fleet]\nname = 'a'", 1, "[fleet]"),
+        ("[state]\nurl = 'a'", 1, "[state]"),
+        ("[cache]\nnvme = '1GiB'", 2, "nvme"),
+        ("[cache]\nnvme_dir = '/a'", 2, "nvme_dir"),
+        ("[limits]\nper_address = 0", 2, "per_address"),
+        ("[limits]\nidle_timeout = '60s'", 2, "idle_timeout"),
+    ] {
+        let mistake = mistake(text);
+        assert!(
+            mistake.starts_with(&format!(
+                "{line}: `{name}` is not in this version: remove it"
+            )),
+            "{mistake}"
+        );
+    }
+    for key in [
+        "quota = '0'",
+        "ttl = '0s'",
+        "writable = false",
+        "cors = ['*']",
+    ] {
+        let mistake = mistake(&format!(
+            "[[datasets]]\nname = 'models'\norigin = '/srv'\n{key}"
+        ));
+        let name = key.split(' ').next().unwrap();
+        assert_eq!(
+            mistake,
+            format!("4: `{name}` is not in this version: remove it")
+        );
+    }
+}
+
+#[test]
+fn tables_and_lists_in_the_wrong_form_are_mistakes() {
+    assert!(mistake("cache = 1").starts_with("1: `cache` must be a table, headed [cache]"));
+    assert!(mistake("[datasets]\nname = 'models'").contains("head each one with [[datasets]]"));
+    assert!(mistake("datasets = [1]").contains("[[datasets]] must be a table, not an integer"));
+    assert!(mistake("[cahce]").contains("did you mean `cache`?"));
+    assert!(
+        mistake("[cache]\nopen = true").contains("it belongs at the top, above the first header")
+    );
+    assert!(
+        mistake("memory = '1GiB'").contains("at the top of the file: it belongs under [cache]")
+    );
+    let mistakes = load("[[datasets]]\n", &Flags::default()).unwrap_err();
+    assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+    assert!(
+        mistakes
+            .iter()
+            .all(|mistake| mistake.starts_with("1: the dataset has no `"))
+    );
+}
+
+#[test]
+fn a_broken_file_does_not_complain_of_what_it_lost() {
+    let mistake = mistake("[[datasets]]\nname = 'models'\norigin 's3://weights'\n");
+    assert!(mistake.starts_with("3: this is not TOML"), "{mistake}");
+}
+
+#[test]
+fn options_refer_to_one_file_or_one_variable() {
+    for value in [
+        "{}",
+        "{ file = 'a', env = 'b' }",
+        "{ path = 'a' }",
+        "{ env = 1 }",
+    ] {
+        let text = format!(
+            "[[datasets]]\nname = 'models'\norigin = 's3://w'\noptions.aws_region = {value}"
+        );
+        assert!(
+            mistake(&text).starts_with("4: the option `aws_region` must be a string, or a table"),
+            "{value}"
+        );
+    }
+    let text =
+        "[[datasets]]\nname = 'models'\norigin = '/srv'\n[datasets.options]\naws_region = 'a'";
+    assert!(mistake(text).starts_with("5: a directory takes no options"));
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let text = "listen = '0.0.0.0:80'\ndata_dir = '/a'\n[cache]\nmemory = '1GiB'\n\
+                [[datasets]]\nname = 'one'\norigin = '/srv'";
+    let flags = Flags {
+        listen: Some("127.0.0.1:0".into()),
+        data_dir: Some("/b".into()),
+        memory: Some("2GiB".into()),
+        nvme: Some("0".into()),
+        datasets: vec!["two=s3://weights/a=b".into()],
+    };
+    let settings = load(text, &flags).unwrap();
+    assert_eq!(settings.listen, "127.0.0.1:0".parse().unwrap());
+    assert_eq!(settings.data_dir, PathBuf::from("/b"));
+    assert_eq!(settings.cache.memory, 2 << 30);
+    let names: Vec<_> = settings
+        .datasets
+        .iter()
+        .map(|dataset| dataset.name.as_str())
+        .collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(settings.datasets[1].origin.to_string(), "s3://weights/a=b");
+}
+
+#[test]
+fn datasets_of_the_command_line_need_no_file() {
+    let settings = Settings::load_in(&around(), None, &datasets(&["models=/srv"])).unwrap();
+    assert!(!settings.demo);
+    assert_eq!(settings.datasets.len(), 1);
+    let mistakes =
+        Settings::load_in(&around(), None, &datasets(&["models=/a", "models=/b"])).unwrap_err();
+    assert_eq!(
+        mistakes.to_string(),
+        "models=ORIGIN: the dataset `models` stands in another NAME=ORIGIN already: \
+         rename one of them"
+    );
+    let mistakes = Settings::load_in(
+        &around(),
+        None,
+        &datasets(&["m=/a", "models=s3://me:hunter2@b"]),
+    )
+    .unwrap_err();
+    assert_eq!(mistakes.iter().count(), 2);
+    assert!(!mistakes.to_string().contains("hunter2"));
+}
+
+#[test]
+fn only_loopback_needs_no_open() {
+    for address in [
+        "127.0.0.1:1",
+        "127.8.8.8:1",
+        "[::1]:1",
+        "[::ffff:127.0.0.1]:1",
+    ] {
+        let flags = Flags {
+            listen: Some(address.into()),
+            ..Flags::default()
+        };
+        assert!(
+            Settings::load_in(&around(), None, &flags).is_ok(),
+            "{address}"
+        );
+    }
+    for address in ["0.0.0.0:1", "10.0.0.7:1", "[::]:1", "[::ffff:10.0.0.7]:1"] {
+        let flags = Flags {
+            listen: Some(address.into()),
+            ..Flags::default()
+        };
+        let mistakes = Settings::load_in(&around(), None, &flags)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            mistakes.starts_with("--listen: the address is reachable from other machines"),
+            "{mistakes}"
+        );
+        assert!(
+            mistake(&format!("admin_listen = '{address}'"))
+                .starts_with("1: `admin_listen` is reachable")
+        );
+        assert!(
+            load(
+                &format!("listen = '{address}'\nopen = true"),
+                &Flags::default()
+            )
+            .is_ok()
+        );
+    }
+    assert!(mistake("admin_listen = '127.0.0.1:7070'").contains("is the address of `listen`"));
+    assert!(
+        load(
+            "listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'",
+            &Flags::default()
+        )
+        .is_ok()
+    );
+    assert!(mistake("listen = 'localhost:7070'").contains("must be an IP address with a port"));
+}
+
+#[test]
+fn memory_that_cannot_work_is_refused_with_the_arithmetic() {
+    assert!(mistake("[cache]\nmemory = '63MiB'").starts_with("2: `memory` is 63 MiB: 70 % of it"));
+    assert!(load("[cache]\nmemory = '64MiB'", &Flags::default()).is_ok());
+    let few = mistake("[cache]\nmemory = '64MiB'\nblock_size = '4MiB'");
+    assert!(
+        few.starts_with(
+            "2: `memory` of 64 MiB holds 16 blocks of 4 MiB, and at least 32 are needed"
+        ),
+        "{few}"
+    );
+    let small = Surroundings {
+        memory: Memory {
+            machine: Some(200 << 20),
+            cgroup: None,
+        },
+        ..around()
+    };
+    let few = load_in(&small, "[cache]\nblock_size = '4MiB'", &Flags::default()).unwrap_err();
+    assert!(
+        few[0].starts_with("2: `memory` of 64 MiB holds 16 blocks"),
+        "{few:?}"
+    );
+}
+
+#[test]
+fn memory_beyond_80_percent_of_the_group_is_a_warning() {
+    let pod = Surroundings {
+        memory: Memory {
+            machine: Some(16 << 30),
+            cgroup: Some(1000 << 20),
+        },
+        ..around()
+    };
+    let text =
+        |size| format!("[cache]\nmemory = '{size}'\n[[datasets]]\nname = 'one'\norigin = '/srv'");
+    assert_eq!(
+        load_in(&pod, &text("800MiB"), &Flags::default())
+            .unwrap()
+            .warnings,
+        Vec::<String>::new()
+    );
+    let warnings = load_in(&pod, &text("801MiB"), &Flags::default())
+        .unwrap()
+        .warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].starts_with("`memory` is 801 MiB, more than 80 % of the 1000 MiB"),
+        "{warnings:?}"
+    );
+    assert_eq!(
+        load_in(&pod, "", &Flags::default()).unwrap().cache.memory,
+        250 << 20
+    );
+}
+
+#[test]
+fn connections_are_lowered_to_the_open_files_with_a_warning() {
+    let few = Surroundings {
+        open_files: Some(1024),
+        ..around()
+    };
+    let flags = datasets(&["one=/srv", "two=/srv"]);
+    let settings = Settings::load_in(&few, None, &flags).unwrap();
+    assert_eq!(settings.limits.max_connections, 1024 - 128 - 2 * 64);
+    assert!(
+        settings.warnings[0].starts_with("`max_connections` is lowered from 16384 to 768"),
+        "{settings:?}"
+    );
+    let tiny = Surroundings {
+        open_files: Some(64),
+        ..around()
+    };
+    assert_eq!(
+        Settings::load_in(&tiny, None, &flags)
+            .unwrap()
+            .limits
+            .max_connections,
+        32
+    );
+    let many = Surroundings {
+        open_files: Some(20_000),
+        ..around()
+    };
+    assert_eq!(
+        Settings::load_in(&many, None, &flags).unwrap().warnings,
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn the_data_directory_follows_the_user() {
+    let dir = |around: Surroundings<'_>| {
+        Settings::load_in(&around, None, &Flags::default()).map(|s| s.data_dir)
+    };
+    assert_eq!(
+        dir(Surroundings {
+            root: true,
+            ..around()
+        }),
+        Ok("/var/lib/forebay".into())
+    );
+    let state = |name: &str| (name == "XDG_STATE_HOME").then(|| "/state".into());
+    assert_eq!(
+        dir(Surroundings {
+            env: &state,
+            ..around()
+        }),
+        Ok("/state/forebay".into())
+    );
+    let relative = |name: &str| Some(if name == "HOME" { "/h" } else { "state" }.into());
+    assert_eq!(
+        dir(Surroundings {
+            env: &relative,
+            ..around()
+        }),
+        Ok("/h/.local/state/forebay".into())
+    );
+    let homeless = dir(Surroundings {
+        env: &|_| None,
+        ..around()
+    })
+    .unwrap_err();
+    assert!(
+        homeless
+            .to_string()
+            .starts_with("--data-dir: $HOME is not set"),
+        "{homeless}"
+    );
+}
+
+#[test]
+fn a_file_without_datasets_serves_nothing_and_says_so() {
+    let settings = load("", &Flags::default()).unwrap();
+    assert!(!settings.demo && settings.datasets.is_empty());
+    assert!(settings.warnings[0].starts_with("no dataset is set"));
+}
+
+#[test]
+fn loading_again_sees_the_file_as_it_is_now() {
+    let scratch = Scratch::new();
+    let path = scratch.write("forebay.toml", "stop_after = '1s'");
+    let stop_after =
+        || Settings::load_in(&around(), Some(&path), &Flags::default()).map(|s| s.stop_after);
+    assert_eq!(stop_after(), Ok(Duration::from_secs(1)));
+    scratch.write("forebay.toml", "stop_after = '2s'");
+    assert_eq!(stop_after(), Ok(Duration::from_secs(2)));
+}

@@ -1,0 +1,38 @@
+//! Logs: to standard error, as text for people or JSON for machines.
+
+use std::io::IsTerminal;
+
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::settings::{LogFormat, LogSettings};
+
+/// Begins to log. Once a process; a second call changes nothing.
+pub fn begin(settings: &LogSettings) {
+    let level = LevelFilter::from_level(settings.level);
+    // Libraries speak up only where something is wrong, but at debug all may.
+    let others = if settings.level > Level::INFO {
+        level
+    } else {
+        LevelFilter::WARN.min(level)
+    };
+    let targets = Targets::new()
+        .with_default(others)
+        .with_target("forebay", level)
+        .with_target("forebay_gateway", level)
+        .with_target("forebay_storage", level)
+        .with_target("access", level);
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A second subscriber is refused; the first goes on.
+    let _ = match settings.format {
+        LogFormat::Text => registry
+            .with(layer.with_ansi(std::io::stderr().is_terminal()))
+            .try_init(),
+        LogFormat::Json => registry
+            .with(layer.json().flatten_event(true).with_current_span(false))
+            .try_init(),
+    };
+}

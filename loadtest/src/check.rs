@@ -1,0 +1,131 @@
+//! The checks: one for each promise, against a real gateway process between the origin model and the range client.
+
+mod bytes;
+mod cut_through;
+mod once;
+mod origin_requests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::gateway::{Gateway, Launch};
+use crate::origin::{Origin, Settings};
+use crate::report::Report;
+
+/// The gateway's default unit of caching, which the sizes and offsets below are chosen around.
+const BLOCK: u64 = 1 << 20;
+
+/// The names, in the order in which they are best run.
+pub const NAMES: [&str; 4] = ["bytes", "once", "cut-through", "origin-requests"];
+
+/// What all checks are told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The gateway's program; `None`: see [`crate::gateway::program`].
+    pub program: Option<PathBuf>,
+    /// Seeds every choice that a check makes by chance.
+    pub seed: u64,
+}
+
+/// Runs one check.
+///
+/// # Errors
+/// It could not be measured: no such name, no gateway to start, or the tools themselves failed.
+pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
+    match name {
+        "bytes" => bytes::run(options).await,
+        "once" => once::run(options).await,
+        "cut-through" => cut_through::run(options).await,
+        "origin-requests" => origin_requests::run(options).await,
+        _ => bail!(
+            "there is no check {name:?}; there are {}, and all",
+            NAMES.join(", ")
+        ),
+    }
+}
+
+/// An origin, and a gateway in front of it.
+struct Rig {
+    origin: Origin,
+    gateway: Gateway,
+}
+
+impl Rig {
+    /// Starts both, with datasets of the model's one bucket: pairs of a name and more lines of settings.
+    async fn start(
+        options: &Options,
+        settings: Settings,
+        memory: &str,
+        datasets: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let origin = Origin::start(settings)
+            .await
+            .context("start origin model")?;
+        let mut text = format!("[cache]\nmemory = \"{memory}\"\n[log]\naccess = false\n");
+        for (name, lines) in datasets {
+            text.push_str(&dataset(name, &origin, lines));
+        }
+        let launch = Launch {
+            program: options.program.clone(),
+            settings: Some(text),
+            ..Launch::default()
+        };
+        let gateway = Gateway::start(&launch).await?;
+        Ok(Self { origin, gateway })
+    }
+
+    /// Shows the gateway's log if a bar was missed, and stops it.
+    async fn finish(self, report: Report) -> anyhow::Result<Report> {
+        if !report.met() {
+            eprintln!(
+                "{}: the gateway's standard error ends:\n{}",
+                report.check,
+                self.gateway.log()
+            );
+        }
+        self.gateway.stop().await.context("stop gateway")?;
+        Ok(report)
+    }
+}
+
+/// The settings of one dataset over the model's bucket.
+fn dataset(name: &str, origin: &Origin, lines: &str) -> String {
+    let (bucket, endpoint) = (&origin.settings().bucket, origin.endpoint());
+    format!(
+        "[[datasets]]\nname = \"{name}\"\norigin = \"s3://{bucket}\"\n\
+         options = {{ aws_endpoint = \"{endpoint}\", aws_region = \"us-east-1\", \
+         aws_access_key_id = \"AK\", aws_secret_access_key = \"SK\" }}\n{lines}\n"
+    )
+}
+
+/// The middle of an odd number of times, in milliseconds.
+///
+/// # Panics
+/// There are none.
+fn median_ms(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        let times = [30, 10, 20].map(Duration::from_millis).to_vec();
+        assert!((median_ms(times) - 20.0).abs() < 1e-9);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_check_is_refused_with_the_names() {
+        let options = Options {
+            program: None,
+            seed: 0,
+        };
+        let error = run("nothing", &options).await.expect_err("no such check");
+        assert!(error.to_string().contains("cut-through"));
+    }
+}

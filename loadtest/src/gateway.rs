@@ -1,0 +1,337 @@
+//! A real `forebay serve` process: started with a settings file, asked, stopped, and cleaned up after.
+
+mod metrics;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+pub use self::metrics::Metrics;
+
+/// The line on standard output that says where the gateway listens, and that it is ready.
+const LISTENING: &str = "listening on http://";
+
+/// From the start to that line: the demo aside, a gateway has nothing to do before it.
+const START: Duration = Duration::from_secs(20);
+
+/// From SIGTERM to the exit: the default `stop_after` is 10 s.
+const STOP: Duration = Duration::from_secs(15);
+
+/// The same when the handle is dropped, where nobody waits for bodies to end.
+const DROP: Duration = Duration::from_millis(500);
+
+/// How to start a gateway. Without settings no file is given to it.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// The program; `None`: see [`program`].
+    pub program: Option<PathBuf>,
+    /// The text of the settings file.
+    pub settings: Option<String>,
+    /// More arguments after `serve --config FILE --listen 127.0.0.1:0 --data-dir DIR`.
+    pub arguments: Vec<OsString>,
+    /// Variables added to the environment.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// The program to run: `given`, else `$FOREBAY_BIN`, else `forebay` beside the running program (or one directory
+/// up, where cargo puts it for tests).
+///
+/// # Errors
+/// There is no such file; the message says how to name or build one.
+pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let named = given
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("FOREBAY_BIN").map(PathBuf::from));
+    if let Some(path) = named {
+        if !path.is_file() {
+            bail!(
+                "{} is not a file; build it with `cargo build -p forebay-gateway`",
+                path.display()
+            );
+        }
+        return Ok(path);
+    }
+    let running = std::env::current_exe().context("find the running program")?;
+    let found = running
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("forebay"));
+    found.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        anyhow!(
+            "no `forebay` beside {}; build it in the same profile, or give --forebay PATH or FOREBAY_BIN",
+            running.display()
+        )
+    })
+}
+
+/// A running gateway. Dropping it stops the process and removes its directory.
+#[derive(Debug)]
+pub struct Gateway {
+    child: Child,
+    pid: Pid,
+    authority: String,
+    directory: PathBuf,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gateway {
+    /// Starts a gateway on a free port of 127.0.0.1 with a data directory of its own, and waits until it is ready.
+    ///
+    /// # Errors
+    /// There is no program, or it ends or says nothing in time; the message then ends with its standard error.
+    pub async fn start(launch: &Launch) -> anyhow::Result<Self> {
+        let program = program(launch.program.as_deref())?;
+        let directory = fresh_directory()?;
+        let started = Self::launch(&program, launch, &directory).await;
+        if started.is_err() {
+            // What failed matters more than a directory left behind.
+            let _ = fs::remove_dir_all(&directory);
+        }
+        started
+    }
+
+    async fn launch(program: &Path, launch: &Launch, directory: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("serve");
+        if let Some(settings) = &launch.settings {
+            let file = directory.join("forebay.toml");
+            fs::write(&file, settings).context("write settings file")?;
+            command.arg("--config").arg(file);
+        }
+        let errors =
+            File::create(directory.join("stderr")).context("create file for standard error")?;
+        let mut child = command
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(directory.join("data"))
+            .args(&launch.arguments)
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+            .context("read process id")?;
+        let stdout = child.stdout.take().context("take standard output")?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (found, listening) = oneshot::channel();
+        tokio::spawn(follow(stdout, Arc::clone(&lines), found));
+        // The sender is dropped when standard output ends, so a gateway that ends early is not waited for.
+        let Ok(Ok(authority)) = timeout(START, listening).await else {
+            let ended = child.try_wait().ok().flatten();
+            let how = ended.map_or_else(
+                || format!("is not ready after {START:?}"),
+                |status| format!("ended: {status}"),
+            );
+            bail!(
+                "forebay serve {how}; its standard error:\n{}",
+                tail(directory)
+            );
+        };
+        Ok(Self {
+            child,
+            pid,
+            authority,
+            directory: directory.to_owned(),
+            lines,
+        })
+    }
+
+    /// `http://HOST:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// `http://HOST:PORT/DATASET`: what keys are appended to.
+    pub fn dataset(&self, name: &str) -> String {
+        format!("http://{}/{name}", self.authority)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The lines of its standard output so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Its standard error so far: at most the last 16 KiB.
+    pub fn log(&self) -> String {
+        tail(&self.directory)
+    }
+
+    /// The most memory the process has held, in bytes: `VmHWM` of `/proc`. `None` once it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib << 10)
+    }
+
+    /// GETs a path and gives status and body.
+    ///
+    /// # Errors
+    /// No whole answer came.
+    pub async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        let stream = TcpStream::connect(&self.authority)
+            .await
+            .context("connect to gateway")?;
+        let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .context("open connection")?;
+        let driver = tokio::spawn(driver);
+        let request = Request::get(path)
+            .header(header::HOST, &self.authority)
+            .body(Empty::<Bytes>::new())
+            .context("make request")?;
+        let response = sender.send_request(request).await.context("send request")?;
+        let status = response.status();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .context("read answer")?
+            .to_bytes();
+        driver.abort();
+        Ok((status, body))
+    }
+
+    /// The metrics now.
+    ///
+    /// # Errors
+    /// `/-/metrics` does not answer with 200 and text.
+    pub async fn metrics(&self) -> anyhow::Result<Metrics> {
+        let (status, body) = self.get("/-/metrics").await?;
+        if status != StatusCode::OK {
+            bail!("/-/metrics answers {status}");
+        }
+        Ok(Metrics::new(
+            String::from_utf8(body.to_vec()).context("read metrics")?,
+        ))
+    }
+
+    /// Stops it by SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// It does not end in time; it is killed then.
+    pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        kill_process(self.pid, Signal::TERM).context("send SIGTERM")?;
+        match timeout(STOP, self.child.wait()).await {
+            Ok(status) => status.context("wait for gateway"),
+            Err(_) => bail!(
+                "forebay serve does not stop within {STOP:?}; its standard error:\n{}",
+                self.log()
+            ),
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if !self.ends_within(Duration::ZERO) {
+            // While the child has not been waited for, the id is still its own.
+            let _ = kill_process(self.pid, Signal::TERM);
+        }
+        if !self.ends_within(DROP) {
+            // A process that has just ended cannot be killed, and that is all that can go wrong.
+            let _ = self.child.start_kill();
+            self.ends_within(DROP);
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Gateway {
+    /// Waits without a runtime, which may be gone when a handle is dropped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a drop cannot await, and the wait is short and bounded"
+    )]
+    fn ends_within(&mut self, time: Duration) -> bool {
+        let step = Duration::from_millis(5);
+        let mut left = time;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::sleep(step);
+            left = left.saturating_sub(step);
+        }
+        true
+    }
+}
+
+/// Keeps the pipe empty and its lines; reports the address once.
+async fn follow(
+    stdout: ChildStdout,
+    lines: Arc<Mutex<Vec<String>>>,
+    found: oneshot::Sender<String>,
+) {
+    let mut found = Some(found);
+    let mut reader = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = reader.next_line().await {
+        let authority = line.strip_prefix(LISTENING).map(str::to_owned);
+        lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(line);
+        if let Some(authority) = authority
+            && let Some(found) = found.take()
+        {
+            // Nobody waits any more: the start was given up.
+            let _ = found.send(authority);
+        }
+    }
+}
+
+fn fresh_directory() -> anyhow::Result<PathBuf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!(
+        "forebay-loadtest-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    );
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
+    Ok(directory)
+}
+
+fn tail(directory: &Path) -> String {
+    let text = fs::read(directory.join("stderr")).unwrap_or_default();
+    let from = text.len().saturating_sub(16 << 10);
+    String::from_utf8_lossy(&text[from..]).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

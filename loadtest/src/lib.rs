@@ -1,0 +1,20 @@
+//! What holds Forebay to its word: an origin model whose every byte is known, a client that checks every byte, and
+//! the checks that measure a real gateway process between the two.
+//!
+//! - [`pattern`] says what each byte of each version of each object is;
+//! - [`origin`] serves such objects as an S3-compatible store, with rates, latency, faults and counters;
+//! - [`client`] asks for ranges and compares what comes;
+//! - [`gateway`] starts and stops a `forebay serve`;
+//! - [`check`] has one check for each thing that Forebay promises, and [`report`] what a check found;
+//! - [`quantity`] reads sizes, rates and times from the command line.
+//!
+//! It is no benchmark of other servers and no general S3 mock: the model stores nothing and checks no signatures, and
+//! the client believes only the model's bytes.
+
+pub mod check;
+pub mod client;
+pub mod gateway;
+pub mod origin;
+pub mod pattern;
+pub mod quantity;
+pub mod report;

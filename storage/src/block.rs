@@ -1,0 +1,112 @@
+//! The unit of caching: a fixed, aligned piece of one version.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::SEGMENT;
+use crate::version::VersionKey;
+
+/// Names a block: a version, and which of its blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct BlockKey {
+    /// The version that the block is part of.
+    pub version: VersionKey,
+    /// Its place, counted in blocks from the object's start.
+    pub index: u32,
+}
+
+/// A whole block in memory: its segments, shared and never changed.
+///
+/// Each segment carries its lease: the budget gets the bytes back when the last holder, cache,
+/// reader or socket, lets go.
+#[derive(Clone, Debug)]
+pub struct Block(Arc<[Bytes]>);
+
+impl Block {
+    /// A block of these segments, all but the last of [`SEGMENT`] bytes.
+    pub fn new(segments: Vec<Bytes>) -> Self {
+        debug_assert!(
+            segments
+                .iter()
+                .rev()
+                .skip(1)
+                .all(|segment| segment.len() == SEGMENT)
+        );
+        Self(segments.into())
+    }
+
+    /// Bytes in the block.
+    #[allow(clippy::len_without_is_empty, reason = "no block is empty")]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether anybody else holds this block as a whole.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// The segment at this place, if the block is that long.
+    pub fn segment(&self, index: usize) -> Option<&Bytes> {
+        self.0.get(index)
+    }
+}
+
+/// How objects are cut: one size for all blocks of a gateway, and of its fleet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockSize(u32);
+
+impl BlockSize {
+    /// `bytes` must be a power of two and at least one segment; the settings promise more.
+    ///
+    /// # Panics
+    /// If it is neither.
+    pub fn new(bytes: u32) -> Self {
+        assert!(bytes.is_power_of_two() && bytes as usize >= SEGMENT);
+        Self(bytes)
+    }
+
+    /// Bytes in a block.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// The block that holds the byte at `offset`.
+    pub fn index(self, offset: u64) -> u32 {
+        // Invariant: objects are under 2^32 blocks (a pebibyte at 256 KiB); `Origin` refuses others.
+        u32::try_from(offset / self.bytes()).unwrap_or(u32::MAX)
+    }
+
+    /// Where block `index` starts.
+    pub fn start(self, index: u32) -> u64 {
+        u64::from(index) * self.bytes()
+    }
+
+    /// The bytes of an object of `size` that block `index` holds.
+    pub fn range(self, index: u32, size: u64) -> Range<u64> {
+        let start = self.start(index);
+        start.min(size)..(start + self.bytes()).min(size)
+    }
+
+    /// Blocks in an object of `size`.
+    pub fn count(self, size: u64) -> u32 {
+        u32::try_from(size.div_ceil(self.bytes())).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_block_ends_with_the_object() {
+        let size = BlockSize::new(1 << 20);
+        assert_eq!(size.count(0), 0);
+        assert_eq!(size.count(1 << 20), 1);
+        assert_eq!(size.count((1 << 20) + 1), 2);
+        assert_eq!(size.range(1, (1 << 20) + 1), 1 << 20..(1 << 20) + 1);
+        assert_eq!(size.index((1 << 20) - 1), 0);
+    }
+}

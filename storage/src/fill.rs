@@ -1,0 +1,242 @@
+//! The writing end of fills: a run of missing blocks that one GET after another brings.
+//!
+//! Who fetches is not decided here. The gateway takes a [`Run`], asks for a range whenever there
+//! is memory for it ([`Run::next`]), and writes what arrives; the run cuts it into segments and
+//! blocks, shows them to followers, and files whole blocks in the store.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::SEGMENT;
+use crate::budget::Lease;
+use crate::error::OriginError;
+use crate::flight::Flight;
+use crate::object::ObjectId;
+use crate::store::Store;
+use crate::version::Version;
+
+/// Consecutive missing blocks of one version, led by whoever holds this.
+///
+/// Dropping it ends the fills that are not done, with an error that readers may try again on.
+#[derive(Debug)]
+pub struct Run {
+    store: Arc<Store>,
+    object: ObjectId,
+    version: Arc<Version>,
+    /// Blocks not done yet, in order; the first may be partly written.
+    flights: VecDeque<Arc<Flight>>,
+    /// Memory for the first of `flights`: those that the current GET brings.
+    leases: VecDeque<Lease>,
+    /// Segments of the first block that are set, and the bytes of the one that is not.
+    segments: usize,
+    partial: Vec<u8>,
+}
+
+/// What the writer should do after a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// Go on: somebody waits for what is to come.
+    More,
+    /// Stop: the range is done, or nobody waits for the rest of it.
+    Done,
+}
+
+impl Run {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        object: ObjectId,
+        version: Arc<Version>,
+        flights: VecDeque<Arc<Flight>>,
+    ) -> Self {
+        Self {
+            store,
+            object,
+            version,
+            flights,
+            leases: VecDeque::new(),
+            segments: 0,
+            partial: Vec::new(),
+        }
+    }
+
+    /// The object whose blocks are filled.
+    pub fn object(&self) -> &ObjectId {
+        &self.object
+    }
+
+    /// The version that every byte written must be of.
+    pub fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
+
+    /// Waits until there is memory for at least one block, and says which bytes of the object to
+    /// fetch now. `None`: all is done, or nobody waits any more.
+    ///
+    /// The first block waits for memory; those behind it join the GET only as far as memory is
+    /// there at once, so that a long run never holds some memory while it waits for more.
+    pub async fn next(&mut self) -> Option<Range<u64>> {
+        debug_assert!(self.leases.is_empty() && self.partial.is_empty());
+        loop {
+            self.store.drop_unfollowed(&mut self.flights);
+            let first = Arc::clone(self.flights.front()?);
+            tokio::select! {
+                biased;
+                lease = self.store.reserve(first.len()) => {
+                    self.leases.push_back(lease);
+                    break;
+                }
+                () = first.unfollowed() => {}
+            }
+        }
+        self.reserve_more();
+        Some(self.reached()..self.end())
+    }
+
+    /// Takes memory for the first block without waiting, or says that there is none.
+    ///
+    /// For a GET that is under way already: its headers are what made this run.
+    pub fn adopt(&mut self) -> Option<Range<u64>> {
+        let first = self.flights.front()?;
+        let lease = self.store.try_reserve(first.len())?;
+        self.leases.push_back(lease);
+        self.reserve_more();
+        Some(self.reached()..self.end())
+    }
+
+    fn reserve_more(&mut self) {
+        for flight in self.flights.iter().skip(1) {
+            if !flight.is_followed() {
+                break;
+            }
+            match self.store.try_reserve(flight.len()) {
+                Some(lease) => self.leases.push_back(lease),
+                None => break,
+            }
+        }
+    }
+
+    /// The offset of the next byte to be written.
+    pub fn reached(&self) -> u64 {
+        let start = self.flights.front().map_or(self.version.size, |flight| {
+            self.store.block_size().start(flight.key().index)
+        });
+        start + (self.segments * SEGMENT + self.partial.len()) as u64
+    }
+
+    /// The end of what the current GET is to bring.
+    pub fn end(&self) -> u64 {
+        let bytes: u64 = self
+            .flights
+            .iter()
+            .take(self.leases.len())
+            .map(|flight| u64::from(flight.len()))
+            .sum();
+        let start = self.reached() - (self.segments * SEGMENT + self.partial.len()) as u64;
+        start + bytes
+    }
+
+    /// Whether anybody waits for bytes that are not written yet.
+    pub fn is_followed(&self) -> bool {
+        self.flights.iter().any(|flight| flight.is_followed())
+    }
+
+    /// Takes the next bytes of the current GET; what is past its end is not looked at.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Flow {
+        while !bytes.is_empty() {
+            let Some(left) = self.left_in_segment() else {
+                return Flow::Done;
+            };
+            if self.partial.capacity() == 0 {
+                self.partial.reserve_exact(left);
+            }
+            let (now, later) = bytes.split_at(left.min(bytes.len()));
+            self.partial.extend_from_slice(now);
+            bytes = later;
+            if now.len() == left && self.end_segment() == Flow::Done {
+                return Flow::Done;
+            }
+        }
+        Flow::More
+    }
+
+    fn left_in_segment(&self) -> Option<usize> {
+        self.leases.front()?;
+        let len = self.flights.front()?.len() as usize;
+        let segment = SEGMENT.min(len - self.segments * SEGMENT);
+        Some(segment - self.partial.len())
+    }
+
+    fn end_segment(&mut self) -> Flow {
+        let (Some(flight), Some(lease)) = (self.flights.front(), self.leases.front_mut()) else {
+            return Flow::Done;
+        };
+        let buffer = std::mem::take(&mut self.partial);
+        // Invariant: a block's lease covers its length, and segments add up to it.
+        let lease = lease.split(buffer.len());
+        debug_assert!(lease.is_some());
+        flight.push(
+            self.segments,
+            Bytes::from_owner(Segment {
+                buffer,
+                _lease: lease,
+            }),
+        );
+        self.segments += 1;
+        if self.segments * SEGMENT >= flight.len() as usize {
+            self.end_block()
+        } else {
+            Flow::More
+        }
+    }
+
+    fn end_block(&mut self) -> Flow {
+        self.segments = 0;
+        self.leases.pop_front();
+        if let Some(flight) = self.flights.pop_front() {
+            self.store.complete(&flight);
+        }
+        if self.leases.is_empty() {
+            return Flow::Done;
+        }
+        self.store.drop_unfollowed_tail(&mut self.flights);
+        self.leases.truncate(self.flights.len());
+        if self.leases.is_empty() {
+            Flow::Done
+        } else {
+            Flow::More
+        }
+    }
+
+    /// Ends all that is not done with `error`.
+    pub fn fail(mut self, error: &OriginError) {
+        self.abandon(error);
+    }
+
+    fn abandon(&mut self, error: &OriginError) {
+        for flight in self.flights.drain(..) {
+            self.store.abandon(&flight, error.clone());
+        }
+        self.leases.clear();
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.abandon(&OriginError::Abandoned);
+    }
+}
+
+/// A segment's bytes with the lease that pays for them.
+struct Segment {
+    buffer: Vec<u8>,
+    _lease: Option<Lease>,
+}
+
+impl AsRef<[u8]> for Segment {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}

@@ -1,0 +1,464 @@
+//! Object stores behind us: what they are asked, and what of their answers is believed.
+
+mod answer;
+mod build;
+mod connect;
+mod list;
+mod local;
+mod s3;
+mod s3_xml;
+mod url;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use object_store::client::{HttpError, HttpErrorKind};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange};
+
+pub use self::answer::{Answer, ExactBody};
+pub use self::connect::transport;
+pub use self::url::OriginUrl;
+pub use object_store::client::{
+    HttpClient, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
+};
+
+use self::answer::{bad, claimed_range, content_length, failure};
+use self::build::Remote;
+use self::connect::{Connector, Exchange, Seen};
+use self::local::Directory;
+use crate::block::BlockSize;
+use crate::error::OriginError;
+use crate::object::ObjectId;
+use crate::stats::DatasetStats;
+use crate::version::{Identity, Validator, Version};
+
+/// What an origin is made of: a dataset's settings, as far as they concern it.
+#[derive(Clone)]
+pub struct OriginConfig {
+    /// Where the objects are.
+    pub url: OriginUrl,
+    /// object_store's own options, by its own names. May hold secrets.
+    pub options: BTreeMap<String, String>,
+    /// Requests at once, at most.
+    pub connections: usize,
+    /// How objects are cut; it is part of a version's name.
+    pub block_size: BlockSize,
+    /// The dataset promises that no object ever changes.
+    pub immutable: bool,
+}
+
+/// One dataset's object store.
+pub struct Origin {
+    kind: Kind,
+    identity: Identity,
+    stats: Arc<DatasetStats>,
+    block_size: BlockSize,
+}
+
+enum Kind {
+    Remote(Remote),
+    Directory(Directory),
+}
+
+/// A part of an object that was uploaded in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its bytes.
+    pub range: Range<u64>,
+    /// How many parts the object has.
+    pub count: u32,
+}
+
+impl Origin {
+    /// The origin of `config`, asked through `transport` and counted in `stats`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the settings. Nothing is asked yet.
+    pub fn new(
+        config: &OriginConfig,
+        transport: &HttpClient,
+        stats: Arc<DatasetStats>,
+    ) -> Result<Self, String> {
+        let kind = match &config.url {
+            OriginUrl::Directory { path } => {
+                Kind::Directory(Directory::new(path, Arc::clone(&stats))?)
+            }
+            url => {
+                let connector =
+                    Connector::new(transport.clone(), Arc::clone(&stats), config.connections);
+                Kind::Remote(build::remote(url, &config.options, &connector)?)
+            }
+        };
+        let identity = Identity {
+            origin: match &kind {
+                Kind::Remote(remote) => format!("{} at {}", config.url, remote.endpoint),
+                Kind::Directory(_) => config.url.to_string(),
+            },
+            // Block sizes are at most 4 MiB.
+            block_size: u32::try_from(config.block_size.bytes()).unwrap_or(u32::MAX),
+            immutable: config.immutable,
+        };
+        Ok(Self {
+            kind,
+            identity,
+            stats,
+            block_size: config.block_size,
+        })
+    }
+
+    /// What the dataset cost and saved so far.
+    pub fn stats(&self) -> &Arc<DatasetStats> {
+        &self.stats
+    }
+
+    /// The host, with a port if the settings name one, that requests go to.
+    pub fn endpoint(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Remote(remote) => Some(&remote.endpoint),
+            Kind::Directory(_) => None,
+        }
+    }
+
+    /// Where the credentials come from, in words.
+    pub fn credentials(&self) -> &'static str {
+        match &self.kind {
+            Kind::Remote(remote) => remote.credentials,
+            Kind::Directory(_) => "none: a directory needs none",
+        }
+    }
+
+    /// Whether blocks of `version` may be kept from one request to the next.
+    pub fn cacheable(&self, version: &Version) -> bool {
+        version.cacheable(&self.identity)
+    }
+
+    /// Asks which version is current.
+    ///
+    /// # Errors
+    /// [`OriginError::NotFound`], or what else the origin answered.
+    pub async fn head(&self, object: &ObjectId) -> Result<Version, OriginError> {
+        let version = self.ask_head(object).await;
+        self.note(&version);
+        version
+    }
+
+    async fn ask_head(&self, object: &ObjectId) -> Result<Version, OriginError> {
+        let headers = match self.place(object)? {
+            Place::Directory(directory) => {
+                let opened = directory.open(&object.key, true).await?;
+                return self.version(object, opened.size, &opened.headers);
+            }
+            Place::Path(remote, path) => {
+                let exchange = Exchange::default();
+                let options = GetOptions {
+                    head: true,
+                    version: version_id(object),
+                    extensions: exchange.extensions(),
+                    ..GetOptions::default()
+                };
+                remote
+                    .store
+                    .get_opts(&path, options)
+                    .await
+                    .map_err(|error| failure(&exchange, &error))?;
+                seen_headers(&exchange)?
+            }
+            Place::Odd(s3, key) => {
+                let query = version_query(object);
+                s3.ask(Method::HEAD, Some(&key), &query, HeaderMap::new())
+                    .await?
+                    .headers
+            }
+        };
+        let size = content_length(&headers)
+            .ok_or_else(|| bad("it does not say how long the object is (no Content-Length)"))?;
+        self.version(object, size, &headers)
+    }
+
+    /// Asks for `range`, of the version `pin` if one is given. The answer's range ends with the
+    /// object if that is shorter.
+    ///
+    /// # Errors
+    /// [`OriginError::Changed`] if the answer is of another version than `pin`, whatever its
+    /// status; [`OriginError::PastEnd`] if the range starts past the end.
+    pub async fn get(
+        &self,
+        object: &ObjectId,
+        range: Range<u64>,
+        pin: Option<&Version>,
+    ) -> Result<Answer, OriginError> {
+        let answer = self.ask_get(object, range, pin).await;
+        self.note(&answer);
+        let answer = answer?;
+        if pin.is_some_and(|pin| pin.key != answer.version.key) {
+            return Err(OriginError::Changed);
+        }
+        Ok(answer)
+    }
+
+    async fn ask_get(
+        &self,
+        object: &ObjectId,
+        range: Range<u64>,
+        pin: Option<&Version>,
+    ) -> Result<Answer, OriginError> {
+        let (headers, chunks): (_, BoxStream<'static, _>) = match self.place(object)? {
+            Place::Directory(directory) => {
+                return self.read_file(directory, object, range).await;
+            }
+            Place::Path(remote, path) => {
+                let exchange = Exchange::default();
+                let options = pinned(pin, object, &range, &exchange);
+                let result = remote
+                    .store
+                    .get_opts(&path, options)
+                    .await
+                    .map_err(|error| failure(&exchange, &error))?;
+                let chunks = result
+                    .into_stream()
+                    .map(|chunk| chunk.map_err(|error| stream_error(&error)));
+                (seen_headers(&exchange)?, chunks.boxed())
+            }
+            Place::Odd(s3, key) => {
+                let mut headers = s3::range_header(&range);
+                if let Some(Validator::Strong(etag)) = pin.map(|pin| &pin.validator)
+                    && let Ok(etag) = HeaderValue::try_from(etag)
+                {
+                    headers.insert(header::IF_MATCH, etag);
+                }
+                let query = version_query(object);
+                let answer = s3.ask(Method::GET, Some(&key), &query, headers).await?;
+                if answer.status != StatusCode::PARTIAL_CONTENT {
+                    return Err(bad("it ignored the Range header"));
+                }
+                (answer.headers, s3::stream(answer.response))
+            }
+        };
+        let (range, size) = claimed_range(&headers, &range)?;
+        Ok(Answer {
+            version: Arc::new(self.version(object, size, &headers)?),
+            body: ExactBody::new(chunks, range.end - range.start),
+            range,
+        })
+    }
+
+    async fn read_file(
+        &self,
+        directory: &Directory,
+        object: &ObjectId,
+        range: Range<u64>,
+    ) -> Result<Answer, OriginError> {
+        let opened = directory.open(&object.key, false).await?;
+        if range.start >= opened.size {
+            return Err(OriginError::PastEnd);
+        }
+        let range = range.start..range.end.min(opened.size);
+        let version = self.version(object, opened.size, &opened.headers)?;
+        let chunks = directory.read(opened, range.clone());
+        Ok(Answer {
+            version: Arc::new(version),
+            body: ExactBody::new(chunks, range.end - range.start),
+            range,
+        })
+    }
+
+    /// The bytes of part `number` (from 1) of an object.
+    ///
+    /// An object that was not uploaded in parts is its own first part.
+    ///
+    /// # Errors
+    /// [`OriginError::NoSuchPart`] past the last one.
+    pub async fn part(
+        &self,
+        object: &ObjectId,
+        version: &Version,
+        number: u32,
+    ) -> Result<Part, OriginError> {
+        let whole = Part {
+            range: 0..version.size,
+            count: 1,
+        };
+        let in_parts = version.etag().is_some_and(is_multipart_etag);
+        let remote = match &self.kind {
+            Kind::Remote(remote) if in_parts => remote.s3.as_ref().map(|s3| (s3, remote)),
+            _ => None,
+        };
+        let Some((s3, remote)) = remote else {
+            return match number {
+                1 => Ok(whole),
+                _ => Err(OriginError::NoSuchPart { count: 1 }),
+            };
+        };
+        let text = number.to_string();
+        let mut query = version_query(object);
+        query.push(("partNumber", text.as_str()));
+        let key = format!("{}{}", remote.prefix, object.key);
+        let count = parts_in_etag(version.etag().unwrap_or_default());
+        let answer = s3
+            .ask(Method::HEAD, Some(&key), &query, HeaderMap::new())
+            .await;
+        let answer = match answer {
+            // S3 answers a part that is not there with 416, others with 400 or 404.
+            Err(OriginError::PastEnd | OriginError::NotFound)
+            | Err(OriginError::Status { status: 400 }) => {
+                return Err(OriginError::NoSuchPart { count });
+            }
+            answer => answer?,
+        };
+        let told = answer.headers.get("x-amz-mp-parts-count");
+        let told = told.and_then(|count| count.to_str().ok()?.parse().ok());
+        if !answer.headers.contains_key(header::CONTENT_RANGE) {
+            return Err(bad("it does not say which bytes a part has"));
+        }
+        let range = part_range(&answer.headers, version.size)?;
+        Ok(Part {
+            range,
+            count: told.unwrap_or(count),
+        })
+    }
+
+    fn version(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        headers: &HeaderMap,
+    ) -> Result<Version, OriginError> {
+        if size > self.block_size.bytes() * u64::from(u32::MAX) {
+            return Err(bad("the object is larger than 2^32 blocks"));
+        }
+        Ok(Version::from_headers(object, &self.identity, size, headers))
+    }
+
+    fn note<T>(&self, answer: &Result<T, OriginError>) {
+        let away = answer.as_ref().is_err_and(OriginError::is_outage);
+        self.stats.origin_answered(!away);
+    }
+
+    /// How the object is asked for.
+    fn place(&self, object: &ObjectId) -> Result<Place<'_>, OriginError> {
+        let dots = |key: &str| key.split('/').any(|part| part == "." || part == "..");
+        match &self.kind {
+            _ if object.key.is_empty() || dots(&object.key) => Err(OriginError::NotFound),
+            Kind::Directory(directory) => Ok(Place::Directory(directory)),
+            Kind::Remote(remote) => {
+                let key = format!("{}{}", remote.prefix, object.key);
+                // `Path::from` would make another object's name of it, and `parse` drops a final
+                // slash: only a key that comes back unchanged is asked for that way.
+                match Path::parse(&key) {
+                    Ok(path) if path.as_ref() == key => Ok(Place::Path(remote, path)),
+                    _ => match &remote.s3 {
+                        Some(s3) => Ok(Place::Odd(s3, key)),
+                        None => Err(OriginError::NotFound),
+                    },
+                }
+            }
+        }
+    }
+}
+
+enum Place<'a> {
+    Directory(&'a Directory),
+    Path(&'a Remote, Path),
+    Odd(&'a s3::S3, String),
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+fn version_id(object: &ObjectId) -> Option<String> {
+    object.version_id.as_deref().map(str::to_owned)
+}
+
+fn version_query(object: &ObjectId) -> Vec<(&str, &str)> {
+    let id = object.version_id.as_deref();
+    id.map(|id| ("versionId", id)).into_iter().collect()
+}
+
+fn pinned(
+    pin: Option<&Version>,
+    object: &ObjectId,
+    range: &Range<u64>,
+    exchange: &Exchange,
+) -> GetOptions {
+    let mut options = GetOptions {
+        range: Some(GetRange::Bounded(range.clone())),
+        version: version_id(object),
+        extensions: exchange.extensions(),
+        ..GetOptions::default()
+    };
+    match pin.map(|pin| &pin.validator) {
+        Some(Validator::Strong(etag)) => options.if_match = Some(etag.clone()),
+        // A weak tag under If-Match never matches (RFC 9110 §13.1.1).
+        Some(Validator::Dated { .. }) => {
+            let date = pin.and_then(Version::last_modified);
+            options.if_unmodified_since = date.map(DateTime::<Utc>::from);
+        }
+        Some(Validator::None) | None => {}
+    }
+    options
+}
+
+fn seen_headers(exchange: &Exchange) -> Result<HeaderMap, OriginError> {
+    match exchange.seen() {
+        Some(Seen::Answer { headers, .. }) => Ok(headers.clone()),
+        _ => Err(OriginError::Abandoned),
+    }
+}
+
+fn body_error(error: &HttpError) -> OriginError {
+    match error.kind() {
+        HttpErrorKind::Timeout => OriginError::TimedOut,
+        _ => OriginError::Cut,
+    }
+}
+
+fn stream_error(error: &object_store::Error) -> OriginError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(http) = error.downcast_ref::<HttpError>() {
+            return body_error(http);
+        }
+        cause = error.source();
+    }
+    OriginError::Cut
+}
+
+/// `"<32 hex digits>-<parts>"` is what S3 makes of an upload in parts.
+fn is_multipart_etag(etag: &str) -> bool {
+    parts_in_etag(etag) > 0
+}
+
+fn parts_in_etag(etag: &str) -> u32 {
+    let etag = etag.trim_matches('"');
+    etag.rsplit_once('-')
+        .and_then(|(_, parts)| parts.parse().ok())
+        .unwrap_or(0)
+}
+
+fn part_range(headers: &HeaderMap, size: u64) -> Result<Range<u64>, OriginError> {
+    let value = headers.get(header::CONTENT_RANGE);
+    let value = value.and_then(|value| value.to_str().ok());
+    let range = value.and_then(|value| {
+        let (first, last) = value
+            .strip_prefix("bytes ")?
+            .split_once('/')?
+            .0
+            .split_once('-')?;
+        Some(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?)
+    });
+    match range {
+        Some(range) if range.start < range.end && range.end <= size => Ok(range),
+        _ => Err(bad("it does not say which bytes a part has")),
+    }
+}

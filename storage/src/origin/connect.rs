@@ -1,0 +1,301 @@
+//! The connection to an origin: object_store's requests over a transport of our own.
+//!
+//! object_store alone would follow redirects, lose the status code, read error bodies of any
+//! length, and never say how long the first byte took. Here every request about data carries an
+//! [`Exchange`] that is told what came back; it holds one of the dataset's connection slots until
+//! its body ends, and is counted. Requests for credentials carry none and are not.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
+    HttpResponse, HttpResponseBody, HttpService,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+
+use crate::error::OriginError;
+use crate::stats::DatasetStats;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long an origin may take to begin its answer.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a body may stand still.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request for credentials may take in all. Off a cloud, the metadata address answers
+/// nobody, and whoever forgot their keys should hear of it soon.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle connections are closed by us before most servers do it at a bad moment.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What came back for one request.
+#[derive(Clone, Debug)]
+pub(crate) enum Seen {
+    /// An answer of any status.
+    Answer {
+        /// Its status.
+        status: StatusCode,
+        /// Its headers.
+        headers: HeaderMap,
+    },
+    /// None.
+    Failed(OriginError),
+}
+
+/// Travels with a request about data, and is told what came back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exchange(Arc<OnceLock<Seen>>);
+
+impl Exchange {
+    /// Request extensions that carry this exchange.
+    pub(crate) fn extensions(&self) -> http::Extensions {
+        let mut extensions = http::Extensions::new();
+        extensions.insert(self.clone());
+        extensions
+    }
+
+    /// What came back, if the request got as far as leaving.
+    pub(crate) fn seen(&self) -> Option<&Seen> {
+        self.0.get()
+    }
+
+    fn set(&self, seen: Seen) {
+        // One request a exchange: a second answer can't be meant for whoever reads the first.
+        let _ = self.0.set(seen);
+    }
+}
+
+/// HTTP to the world: hyper's pooled client, TLS by rustls with the system's roots.
+#[derive(Debug)]
+struct Transport(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
+
+/// A transport that all datasets share.
+///
+/// # Errors
+/// If no root certificates are to be had.
+pub fn transport() -> std::io::Result<HttpClient> {
+    let mut tcp = TcpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let builder = hyper_rustls::HttpsConnectorBuilder::new;
+    // A machine without a certificate store still reaches public origins.
+    let tls = match builder().with_provider_and_native_roots(provider.clone()) {
+        Ok(tls) => tls,
+        Err(_) => builder()
+            .with_provider_and_webpki_roots(provider)
+            .map_err(std::io::Error::other)?,
+    };
+    let https = tls.https_or_http().enable_http1().wrap_connector(tcp);
+    let client = Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .build(https);
+    Ok(HttpClient::new(Transport(client)))
+}
+
+#[async_trait]
+impl HttpService for Transport {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let response = self.0.request(request).await.map_err(|error| {
+            let kind = if error.is_connect() {
+                HttpErrorKind::Connect
+            } else {
+                HttpErrorKind::Interrupted
+            };
+            HttpError::new(kind, error)
+        })?;
+        let (parts, body) = response.into_parts();
+        let body = http_body_util::BodyExt::map_err(body, |error| {
+            HttpError::new(HttpErrorKind::Interrupted, error)
+        });
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+/// Gives object_store clients that meter what they do for one dataset.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    transport: HttpClient,
+    stats: Arc<DatasetStats>,
+    slots: Arc<Semaphore>,
+}
+
+impl Connector {
+    pub(crate) fn new(transport: HttpClient, stats: Arc<DatasetStats>, connections: usize) -> Self {
+        Self {
+            transport,
+            stats,
+            slots: Arc::new(Semaphore::new(connections)),
+        }
+    }
+
+    /// The client that object_store would be given.
+    pub(crate) fn client(&self) -> HttpClient {
+        HttpClient::new(self.clone())
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.client())
+    }
+}
+
+#[async_trait]
+impl HttpService for Connector {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let user_agent = concat!("forebay/", env!("CARGO_PKG_VERSION"));
+        let user_agent = header::HeaderValue::from_static(user_agent);
+        request.headers_mut().insert(header::USER_AGENT, user_agent);
+        let Some(exchange) = request.extensions().get::<Exchange>().cloned() else {
+            let answer = self.transport.execute(request);
+            let answer = tokio::time::timeout(CREDENTIALS_TIMEOUT, answer).await;
+            return answer
+                .unwrap_or_else(|elapsed| Err(HttpError::new(HttpErrorKind::Timeout, elapsed)));
+        };
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|closed| {
+                // Nobody closes this semaphore.
+                HttpError::new(HttpErrorKind::Unknown, closed)
+            })?;
+        self.count(request.method());
+        let answer = self.transport.execute(request);
+        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, answer).await {
+            Ok(Ok(response)) => Ok(self.answered(&exchange, response, slot)),
+            Ok(Err(error)) => {
+                let reason = Arc::from(reason(&error));
+                exchange.set(Seen::Failed(OriginError::Unreachable(reason)));
+                Err(error)
+            }
+            Err(elapsed) => {
+                exchange.set(Seen::Failed(OriginError::TimedOut));
+                Err(HttpError::new(HttpErrorKind::Timeout, elapsed))
+            }
+        }
+    }
+}
+
+impl Connector {
+    fn count(&self, method: &Method) {
+        let counter = match *method {
+            Method::GET => &self.stats.origin_gets,
+            Method::HEAD => &self.stats.origin_heads,
+            _ => &self.stats.origin_others,
+        };
+        DatasetStats::add(counter, 1);
+    }
+
+    fn answered(
+        &self,
+        exchange: &Exchange,
+        response: HttpResponse,
+        slot: OwnedSemaphorePermit,
+    ) -> HttpResponse {
+        let (parts, body) = response.into_parts();
+        exchange.set(Seen::Answer {
+            status: parts.status,
+            headers: parts.headers.clone(),
+        });
+        // The text of an error is the origin's and may be of any length: nobody reads it. The
+        // multistatus of a PROPFIND and the like are success too.
+        let body = if parts.status.is_success() {
+            HttpResponseBody::new(Metered {
+                body,
+                stats: Arc::clone(&self.stats),
+                _slot: slot,
+                stalled: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
+            })
+        } else {
+            HttpResponseBody::from(Bytes::new())
+        };
+        HttpResponse::from_parts(parts, body)
+    }
+}
+
+/// The kind of failure at the bottom of an error, without addresses or queries.
+fn reason(error: &HttpError) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut found = "the connection broke".to_owned();
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            found = match io.kind() {
+                std::io::ErrorKind::Other => io.to_string(),
+                kind => kind.to_string(),
+            };
+        }
+        if error.to_string().contains("dns error") {
+            return "its name does not resolve".to_owned();
+        }
+        cause = error.source();
+    }
+    found
+}
+
+/// A body that is counted, holds its connection slot to the end, and may not stand still.
+struct Metered {
+    body: HttpResponseBody,
+    stats: Arc<DatasetStats>,
+    _slot: OwnedSemaphorePermit,
+    stalled: Pin<Box<Sleep>>,
+}
+
+impl Body for Metered {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(Ok(frame)) = &frame
+                    && let Some(data) = frame.data_ref()
+                {
+                    DatasetStats::add(&self.stats.origin_bytes, data.len() as u64);
+                }
+                self.stalled.as_mut().reset(Instant::now() + STALL_TIMEOUT);
+                Poll::Ready(frame)
+            }
+            Poll::Pending => match self.stalled.as_mut().poll(cx) {
+                Poll::Ready(()) => {
+                    let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                    let error = HttpError::new(HttpErrorKind::Timeout, error);
+                    Poll::Ready(Some(Err(error)))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}

@@ -1,0 +1,213 @@
+//! Our own table of what is resident: foyer can neither list its keys nor say what they belong to.
+//!
+//! It is touched when a block enters or leaves, never on a hit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::block::BlockKey;
+use crate::object::ObjectId;
+use crate::version::VersionKey;
+
+/// Blocks and bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// How many blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many objects they are of.
+    pub objects: u64,
+}
+
+/// The table of resident blocks of one tier.
+#[derive(Debug, Default)]
+pub struct Residents {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    versions: HashMap<VersionKey, Held>,
+    objects: BTreeMap<ObjectId, BTreeSet<VersionKey>>,
+    datasets: BTreeMap<Arc<str>, Tally>,
+    /// Blocks in the order they came; those that left meanwhile are skipped when met.
+    ages: VecDeque<BlockKey>,
+    blocks: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    object: ObjectId,
+    blocks: BTreeMap<u32, u32>,
+}
+
+impl Residents {
+    /// Notes that a block of `len` bytes entered.
+    pub fn entered(&self, object: &ObjectId, key: BlockKey, len: u32) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        let held = table.versions.entry(key.version).or_insert_with(|| Held {
+            object: object.clone(),
+            blocks: BTreeMap::new(),
+        });
+        if held.blocks.insert(key.index, len).is_some() {
+            return;
+        }
+        let tally = table.datasets.entry(object.dataset.clone()).or_default();
+        tally.blocks += 1;
+        tally.bytes += u64::from(len);
+        if held.blocks.len() == 1 {
+            let versions = table.objects.entry(object.clone()).or_default();
+            tally.objects += u64::from(versions.is_empty());
+            versions.insert(key.version);
+        }
+        table.blocks += 1;
+        table.ages.push_back(key);
+        if table.ages.len() > 64 + 2 * table.blocks {
+            let versions = &table.versions;
+            table.ages.retain(|key| holds(versions, key));
+        }
+    }
+
+    /// Notes that a block left.
+    pub fn left(&self, key: BlockKey) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        let Some(held) = table.versions.get_mut(&key.version) else {
+            return;
+        };
+        let Some(len) = held.blocks.remove(&key.index) else {
+            return;
+        };
+        table.blocks -= 1;
+        let object = held.object.clone();
+        let mut gone = false;
+        if held.blocks.is_empty() {
+            table.versions.remove(&key.version);
+            if let Some(versions) = table.objects.get_mut(&object) {
+                versions.remove(&key.version);
+                gone = versions.is_empty();
+            }
+            if gone {
+                table.objects.remove(&object);
+            }
+        }
+        if let Some(tally) = table.datasets.get_mut(&object.dataset) {
+            tally.blocks -= 1;
+            tally.bytes -= u64::from(len);
+            tally.objects -= u64::from(gone);
+        }
+    }
+
+    /// The block that has been resident longest; it is forgotten as the oldest.
+    pub fn pop_oldest(&self) -> Option<BlockKey> {
+        let mut table = self.lock();
+        while let Some(key) = table.ages.pop_front() {
+            if holds(&table.versions, &key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// What is resident of a dataset.
+    pub fn tally(&self, dataset: &str) -> Tally {
+        self.lock()
+            .datasets
+            .get(dataset)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// What is resident of all datasets together.
+    pub fn total(&self) -> Tally {
+        let table = self.lock();
+        let mut total = Tally::default();
+        for tally in table.datasets.values() {
+            total.blocks += tally.blocks;
+            total.bytes += tally.bytes;
+            total.objects += tally.objects;
+        }
+        total
+    }
+
+    /// Every resident block of the objects of `dataset` that `wanted` picks by key.
+    pub fn find(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Vec<BlockKey> {
+        let table = self.lock();
+        let of_dataset = table
+            .objects
+            .iter()
+            .filter(|(object, _)| &*object.dataset == dataset && wanted(&object.key));
+        let mut found = Vec::new();
+        for version in of_dataset.flat_map(|(_, versions)| versions) {
+            if let Some(held) = table.versions.get(version) {
+                found.extend(held.blocks.keys().map(|index| BlockKey {
+                    version: *version,
+                    index: *index,
+                }));
+            }
+        }
+        found
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn holds(versions: &HashMap<VersionKey, Held>, key: &BlockKey) -> bool {
+    versions
+        .get(&key.version)
+        .is_some_and(|held| held.blocks.contains_key(&key.index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(version: u128, index: u32) -> BlockKey {
+        BlockKey {
+            version: VersionKey(version),
+            index,
+        }
+    }
+
+    #[test]
+    fn what_enters_is_counted_once_and_what_leaves_is_gone() {
+        let residents = Residents::default();
+        let object = ObjectId::new("models", "a");
+        residents.entered(&object, key(1, 0), 10);
+        residents.entered(&object, key(1, 0), 10);
+        residents.entered(&object, key(2, 0), 5);
+        let tally = residents.tally("models");
+        assert_eq!((tally.blocks, tally.bytes, tally.objects), (2, 15, 1));
+        residents.left(key(1, 0));
+        residents.left(key(1, 0));
+        residents.left(key(2, 0));
+        assert_eq!(residents.total(), Tally::default());
+        assert!(residents.find("models", |_| true).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_that_is_still_here_goes_first() {
+        let residents = Residents::default();
+        let object = ObjectId::new("models", "a");
+        for index in 0..3 {
+            residents.entered(&object, key(1, index), 1);
+        }
+        residents.left(key(1, 0));
+        assert_eq!(residents.pop_oldest(), Some(key(1, 1)));
+        assert_eq!(residents.pop_oldest(), Some(key(1, 2)));
+        assert_eq!(residents.pop_oldest(), None);
+    }
+
+    #[test]
+    fn find_keeps_to_the_dataset() {
+        let residents = Residents::default();
+        residents.entered(&ObjectId::new("a", "x/1"), key(1, 0), 1);
+        residents.entered(&ObjectId::new("b", "x/1"), key(2, 0), 1);
+        let found = residents.find("a", |name| name.starts_with("x/"));
+        assert_eq!(found, [key(1, 0)]);
+    }
+}

@@ -1,0 +1,325 @@
+//! One door to the tiers and the running fills: look up, join, or lead.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::block::{Block, BlockKey, BlockSize};
+use crate::budget::{Budget, Lease};
+use crate::error::OriginError;
+use crate::fill::Run;
+use crate::flight::{Flight, Follower};
+use crate::memory::{BlockStore, Memory};
+use crate::object::ObjectId;
+use crate::residents::{Residents, Tally};
+use crate::version::Version;
+
+/// Bytes of consecutive missing blocks that one GET asks for at most.
+///
+/// 8 MiB make 128 GETs of a GiB: few enough for object stores that charge by the request, short
+/// enough that several run side by side in a request's window.
+pub const RUN_BYTES: u64 = 8 << 20;
+
+/// Of `memory`, what the caches may keep; the rest is for fills and for what sockets hold.
+const CACHE_SHARE: (u64, u64) = (70, 100);
+
+/// Above this share of the budget nothing is read ahead.
+const AHEAD_SHARE: (u64, u64) = (90, 100);
+
+/// While a reservation waits, the caches are asked again this often: what was shared with a reader
+/// when it was given up may be free by now.
+const GIVE_UP_AGAIN: Duration = Duration::from_millis(20);
+
+/// A block for a reader.
+#[derive(Debug)]
+pub enum Handle {
+    /// It is resident.
+    Resident(Block),
+    /// It is arriving.
+    Following(Follower),
+}
+
+/// How a block was come by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was resident.
+    Hit,
+    /// Somebody else's fill was joined.
+    Joined,
+    /// A fill was started for it.
+    Led,
+}
+
+/// What [`Store::open`] found, in the order of the blocks.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// The blocks, from the first asked for, fewer if reading ahead was refused.
+    pub blocks: Vec<(u32, Handle, Outcome)>,
+    /// Fills that the caller now leads and must drive.
+    pub runs: Vec<Run>,
+}
+
+/// The tiers, the running fills, and the budget of their bytes.
+#[derive(Debug)]
+pub struct Store {
+    memory: Box<dyn BlockStore>,
+    residents: Arc<Residents>,
+    flights: Mutex<HashMap<BlockKey, Arc<Flight>>>,
+    budget: Budget,
+    block_size: BlockSize,
+}
+
+impl Store {
+    /// A store whose blocks take at most `memory` bytes, whoever holds them.
+    pub fn new(memory: u64, block_size: BlockSize) -> Arc<Self> {
+        let residents = Arc::new(Residents::default());
+        let capacity = memory / CACHE_SHARE.1 * CACHE_SHARE.0;
+        let cache = Memory::new(capacity, Arc::clone(&residents));
+        Self::with_tier(memory, block_size, Box::new(cache), residents)
+    }
+
+    /// The same over another tier, which reports to `residents` what leaves it.
+    pub fn with_tier(
+        memory: u64,
+        block_size: BlockSize,
+        tier: Box<dyn BlockStore>,
+        residents: Arc<Residents>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            memory: tier,
+            residents,
+            flights: Mutex::default(),
+            budget: Budget::new(memory),
+            block_size,
+        })
+    }
+
+    /// How objects are cut.
+    pub fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// The bound on block bytes, and what is leased of it.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Bytes of whole blocks in the memory tier.
+    pub fn memory_usage(&self) -> u64 {
+        self.memory.usage()
+    }
+
+    /// Fills that are under way.
+    pub fn running_fills(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The table of resident blocks.
+    pub fn residents(&self) -> &Residents {
+        &self.residents
+    }
+
+    /// Whether a block is resident; moves nothing.
+    pub fn contains(&self, key: &BlockKey) -> bool {
+        self.memory.contains(key)
+    }
+
+    /// Finds every block of `indexes`: resident, joined, or led by the runs that come back.
+    ///
+    /// Somebody waits for the block `demanded`. The others are read ahead: they are led only while
+    /// the budget has room.
+    pub fn open(
+        self: &Arc<Self>,
+        object: &ObjectId,
+        version: &Arc<Version>,
+        indexes: RangeInclusive<u32>,
+        demanded: Option<u32>,
+    ) -> Opened {
+        let mut opened = Opened::default();
+        let mut led: VecDeque<Arc<Flight>> = VecDeque::new();
+        for index in indexes {
+            let key = BlockKey {
+                version: version.key,
+                index,
+            };
+            if let Some(block) = self.memory.get(&key) {
+                opened
+                    .blocks
+                    .push((index, Handle::Resident(block), Outcome::Hit));
+                continue;
+            }
+            let Some(found) = self.join_or_lead(object, key, version.size, Some(index) != demanded)
+            else {
+                break;
+            };
+            if let Outcome::Led = found.2 {
+                self.add_to_run(&mut opened.runs, &mut led, object, version, found.1);
+            }
+            opened.blocks.push((index, found.0, found.2));
+        }
+        self.close_run(&mut opened.runs, &mut led, object, version);
+        opened
+    }
+
+    fn join_or_lead(
+        &self,
+        object: &ObjectId,
+        key: BlockKey,
+        size: u64,
+        ahead: bool,
+    ) -> Option<(Handle, Option<Arc<Flight>>, Outcome)> {
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get(&key) {
+            let follower = Handle::Following(flight.follow());
+            return Some((follower, None, Outcome::Joined));
+        }
+        // A fill files its block before it leaves the table, so what is in neither was in neither
+        // at one moment: the one that holds this lock.
+        if let Some(block) = self.memory.get(&key) {
+            return Some((Handle::Resident(block), None, Outcome::Hit));
+        }
+        if ahead && self.budget.used() >= self.budget.limit() / AHEAD_SHARE.1 * AHEAD_SHARE.0 {
+            return None;
+        }
+        let range = self.block_size.range(key.index, size);
+        let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
+        let flight = Flight::new(object.clone(), key, len);
+        let follower = Handle::Following(flight.follow());
+        flights.insert(key, Arc::clone(&flight));
+        Some((follower, Some(flight), Outcome::Led))
+    }
+
+    fn add_to_run(
+        self: &Arc<Self>,
+        runs: &mut Vec<Run>,
+        led: &mut VecDeque<Arc<Flight>>,
+        object: &ObjectId,
+        version: &Arc<Version>,
+        flight: Option<Arc<Flight>>,
+    ) {
+        let Some(flight) = flight else { return };
+        let full = led.len() as u64 * self.block_size.bytes() >= RUN_BYTES;
+        let gap = led
+            .back()
+            .is_some_and(|last| last.key().index + 1 != flight.key().index);
+        if full || gap {
+            self.close_run(runs, led, object, version);
+        }
+        led.push_back(flight);
+    }
+
+    fn close_run(
+        self: &Arc<Self>,
+        runs: &mut Vec<Run>,
+        led: &mut VecDeque<Arc<Flight>>,
+        object: &ObjectId,
+        version: &Arc<Version>,
+    ) {
+        if !led.is_empty() {
+            let flights = std::mem::take(led);
+            let (store, version) = (Arc::clone(self), Arc::clone(version));
+            runs.push(Run::new(store, object.clone(), version, flights));
+        }
+    }
+
+    /// Memory for a fill, once the caches have given up what they can and sockets the rest.
+    pub(crate) async fn reserve(&self, bytes: u32) -> Lease {
+        if let Some(lease) = self.budget.try_reserve(bytes) {
+            return lease;
+        }
+        let mut lease = std::pin::pin!(self.budget.reserve(bytes));
+        loop {
+            self.give_up(u64::from(bytes));
+            tokio::select! {
+                biased;
+                lease = &mut lease => return lease,
+                () = tokio::time::sleep(GIVE_UP_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Memory for a fill, if it is there at once.
+    pub(crate) fn try_reserve(&self, bytes: u32) -> Option<Lease> {
+        self.budget.try_reserve(bytes)
+    }
+
+    /// Makes the memory tier let its oldest blocks go until about `bytes` are free of it.
+    fn give_up(&self, bytes: u64) {
+        let mut freed = 0;
+        while freed < bytes {
+            let Some(key) = self.residents.pop_oldest() else {
+                return;
+            };
+            if let Some(block) = self.memory.remove(&key)
+                && !block.is_shared()
+            {
+                freed += block.len() as u64;
+            }
+        }
+    }
+
+    /// Files the block of a fill that has all its segments, and ends the fill.
+    ///
+    /// A fill that was purged meanwhile is out of the table: its followers get their bytes, and
+    /// nobody who comes later does.
+    pub(crate) fn complete(&self, flight: &Flight) {
+        let key = flight.key();
+        if self.lock().contains_key(&key) {
+            self.residents.entered(flight.object(), key, flight.len());
+            self.memory.insert(key, Block::new(flight.segments()));
+            self.lock().remove(&key);
+        }
+        flight.end(Ok(()));
+    }
+
+    /// Ends a fill that will not be done.
+    pub(crate) fn abandon(&self, flight: &Flight, error: OriginError) {
+        self.lock().remove(&flight.key());
+        flight.end(Err(error));
+    }
+
+    /// Takes fills off the front that nobody follows, until one that somebody does.
+    pub(crate) fn drop_unfollowed(&self, flights: &mut VecDeque<Arc<Flight>>) {
+        // Under the lock nobody joins, so "not followed" stays true until the fill is out of reach.
+        let mut table = self.lock();
+        while flights.front().is_some_and(|flight| !flight.is_followed()) {
+            if let Some(flight) = flights.pop_front() {
+                table.remove(&flight.key());
+                flight.end(Err(OriginError::Abandoned));
+            }
+        }
+    }
+
+    /// Takes fills off the back that nobody follows, until one that somebody does.
+    pub(crate) fn drop_unfollowed_tail(&self, flights: &mut VecDeque<Arc<Flight>>) {
+        let mut table = self.lock();
+        while flights.back().is_some_and(|flight| !flight.is_followed()) {
+            if let Some(flight) = flights.pop_back() {
+                table.remove(&flight.key());
+                flight.end(Err(OriginError::Abandoned));
+            }
+        }
+    }
+
+    /// Lets every block go of the objects of `dataset` that `wanted` picks by key: resident ones,
+    /// and those that arrive just now.
+    pub fn purge(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Tally {
+        let mut purged = Tally::default();
+        self.lock().retain(|_, flight| {
+            let object = flight.object();
+            &*object.dataset != dataset || !wanted(&object.key)
+        });
+        for key in self.residents.find(dataset, wanted) {
+            if let Some(block) = self.memory.remove(&key) {
+                purged.blocks += 1;
+                purged.bytes += block.len() as u64;
+            }
+        }
+        purged
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<BlockKey, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,122 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::version::{Identity, Version};
+use http::HeaderMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const RULES: Freshness = Freshness {
+    fresh_for: Duration::from_secs(10),
+    immutable: false,
+    stale_for: Duration::from_secs(60),
+};
+
+fn object() -> ObjectId {
+    ObjectId::new("models", "a")
+}
+
+fn version(etag: &str) -> Arc<Version> {
+    let identity = Identity {
+        origin: "s3://b/".into(),
+        block_size: 1 << 20,
+        immutable: false,
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("etag", etag.parse().unwrap());
+    Arc::new(Version::from_headers(&object(), &identity, 1, &headers))
+}
+
+fn found(etag: &str) -> Found {
+    Found {
+        version: version(etag),
+        asked_at: Instant::now(),
+        fills: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_askers_cost_one_question() {
+    let versions = Arc::new(Versions::default());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let askers = (0..100).map(|_| {
+        let (versions, asked) = (Arc::clone(&versions), Arc::clone(&asked));
+        async move {
+            let ask = move || async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                Ok(found("\"x\""))
+            };
+            versions.look_up(&object(), ask).await.unwrap()
+        }
+    });
+    futures::future::join_all(askers).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_is_due_after_fresh_for_unless_immutable() {
+    let versions = Arc::new(Versions::default());
+    versions.observe(&object(), &version("\"x\""), Instant::now());
+    assert!(matches!(versions.known(&object(), &RULES), Known::Fresh(_)));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let known = versions.known(&object(), &RULES);
+    assert!(matches!(known, Known::Due { stale: false, .. }));
+    let immutable = Freshness {
+        immutable: true,
+        ..RULES
+    };
+    assert!(matches!(
+        versions.known(&object(), &immutable),
+        Known::Fresh(_)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_an_older_question_does_not_bring_a_version_back() {
+    let versions = Arc::new(Versions::default());
+    let before = Instant::now();
+    tokio::time::advance(Duration::from_millis(5)).await;
+    versions.observe(&object(), &version("\"new\""), Instant::now());
+    versions.observe(&object(), &version("\"old\""), before);
+    let Known::Fresh(known) = versions.known(&object(), &RULES) else {
+        panic!("the version must be known");
+    };
+    assert_eq!(known.etag(), Some("\"new\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_is_believed_for_a_second() {
+    let versions = Arc::new(Versions::default());
+    versions.observe_error(&object(), &OriginError::NotFound, Instant::now());
+    assert!(matches!(
+        versions.known(&object(), &RULES),
+        Known::Absent(_)
+    ));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(matches!(versions.known(&object(), &RULES), Known::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_origin_is_away_a_known_version_is_stale_and_then_gone() {
+    let versions = Arc::new(Versions::default());
+    versions.observe(&object(), &version("\"x\""), Instant::now());
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let away = OriginError::TimedOut;
+    versions.observe_error(&object(), &away, Instant::now());
+    let known = versions.known(&object(), &RULES);
+    assert!(matches!(known, Known::Due { stale: true, .. }));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    versions.observe_error(&object(), &away, Instant::now());
+    let known = versions.known(&object(), &RULES);
+    assert!(matches!(known, Known::Due { stale: false, .. }));
+}
+
+#[tokio::test]
+async fn a_question_that_panicked_leaves_its_place_free() {
+    let versions = Arc::new(Versions::default());
+    let lost = versions
+        .look_up(&object(), || async { panic!("planted") })
+        .await;
+    assert_eq!(lost.unwrap_err(), OriginError::Abandoned);
+    let again = versions.look_up(&object(), || async { Ok(found("\"x\"")) });
+    assert!(again.await.is_ok());
+}

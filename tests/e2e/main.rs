@@ -1,0 +1,31 @@
+//! End to end: a real gateway, real origins, real clients.
+//!
+//! | module | claims about |
+//! |---|---|
+//! | `origins` | each kind of origin: bytes cold and hot, names, listings, fields that pass through |
+//! | `odd_origins` | origins without validators, with weak tags, without ranges, that compress; wrong credentials; a dead origin |
+//! | `http` | methods, targets, connections, h2c, malformed requests |
+//! | `ranges` | Range: one, several, none, unsatisfiable |
+//! | `conditions` | the five conditional fields and their precedence |
+//! | `s3` | the S3 dialect by boto3, the AWS command line and by hand |
+//! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
+//! | `control` | everything under `/-/` and the command line's client side |
+//! | `settings` | the settings file, arguments, `check`, help, secrets |
+//! | `lifecycle` | start, reload, stop, what two processes share, the demo |
+//! | `harness` | the harness itself: that the odd origins are as odd as they should be |
+
+// The processes under test live by the real clock, so these tests do too.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod conditions;
+mod control;
+mod freshness;
+mod harness;
+mod http;
+mod lifecycle;
+mod odd_origins;
+mod origins;
+mod ranges;
+mod s3;
+mod settings;
+mod stage;

@@ -1,0 +1,49 @@
+//! What several modules start from: a gateway over nginx, which has strong tags, ranges and dates.
+
+use forebay_tests::cluster::{Dataset, Gateway, Setup};
+use forebay_tests::oracle::{self, BLOCK};
+use forebay_tests::scratch::Scratch;
+use forebay_tests::servers::nginx::{Mood, Nginx};
+
+/// The object of 3 blocks and 17 bytes.
+pub(crate) const OBJECT: &str = "/models/a.bin";
+
+/// The empty object.
+pub(crate) const EMPTY: &str = "/models/empty.bin";
+
+/// The size of [`OBJECT`].
+pub(crate) const SIZE: usize = 3 * BLOCK + 17;
+
+/// A gateway whose dataset `models` is nginx's directory.
+pub(crate) struct Stage {
+    pub(crate) gateway: Gateway,
+    pub(crate) origin: Nginx,
+    /// The bytes of [`OBJECT`].
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Starts both, with [`OBJECT`] and [`EMPTY`] in place.
+pub(crate) fn stage() -> Stage {
+    let origin = Nginx::start();
+    let bytes = oracle::bytes("a.bin", 1, SIZE);
+    origin.put("a.bin", &bytes);
+    origin.put("empty.bin", b"");
+    let models = Dataset::new("models", origin.url(Mood::Plain)).line("fresh_for = \"10m\"");
+    Stage {
+        gateway: Setup::of([models]).start(),
+        origin,
+        bytes,
+    }
+}
+
+/// A directory with `a.bin` in it, as an origin.
+pub(crate) fn directory() -> (Scratch, String) {
+    let files = Scratch::new("files");
+    files.write("a.bin", oracle::bytes("a.bin", 1, 5000));
+    let path = files
+        .path()
+        .to_str()
+        .expect("a temporary path is UTF-8")
+        .to_owned();
+    (files, path)
+}

@@ -1,0 +1,48 @@
+//! End to end: the harness that starts real gateways, real origins and real clients.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cluster`] | a `forebay serve` process: settings in, answers, metrics and log lines out |
+//! | [`servers`] | real origin servers on free ports: moto, s3s-fs, azurite, fake-gcs-server, nginx |
+//! | [`http`] | an HTTP/1.1 client that hides nothing: raw bytes out, what came back in |
+//! | [`multipart`] | a strict reader of multipart/byteranges |
+//! | [`oracle`] | the bytes that (key, version) must have, and names and sizes that hurt |
+//! | [`process`] | child processes: output by lines, signals by pid, dead with their test |
+//! | [`scratch`] | directories that vanish with their test |
+//! | [`tools`] | where `tests/run` has put what is not built here |
+//!
+//! It is blocking code over `std`: the tests in `e2e/` read as scripts, and each waits for one thing at a time. It is
+//! not the place for loads and timings, which `forebay-loadtest` measures.
+//!
+//! Dependencies: `s3s` and `s3s-fs` are the origin that checks signatures, `hyper-util` and `tokio` serve it;
+//! `forebay-loadtest` has the pattern that objects are made of; `rustix` sends signals without `unsafe`; `serde_json`
+//! reads the gateway's answers.
+
+// The processes under test live by the real clock, so the harness does too: no paused clock can reach either.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod cluster;
+pub mod http;
+pub mod multipart;
+pub mod oracle;
+pub mod process;
+pub mod scratch;
+pub mod servers;
+pub mod tools;
+
+use std::time::{Duration, Instant};
+
+/// Asks `probe` every 20 ms until it gives `Some`, for conditions that announce themselves by no event.
+///
+/// # Panics
+/// After `limit`, naming `what` was waited for.
+pub fn until<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
