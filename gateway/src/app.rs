@@ -18,6 +18,7 @@ use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
 use crate::demo;
 use crate::gateway::{Gateway, Parts};
+use crate::known;
 use crate::reload::{self, Reload};
 use crate::serve;
 use crate::settings::{DatasetSettings, Settings, machine};
@@ -207,6 +208,8 @@ async fn serve_until_told(
         ));
     }
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(Arc::clone(&gateway), reload)));
+    known::load_now(&gateway, &settings.data_dir);
+    let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), settings.data_dir.clone()));
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
     tracing::info!(
@@ -224,7 +227,9 @@ async fn serve_until_told(
     if let Some(reloading) = reloading {
         reloading.abort();
     }
+    keeping.abort();
     while servers.join_next().await.is_some() {}
+    known::save_now(&gateway, &settings.data_dir).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! | module | its part |
 //! |---|---|
-//! | [`cli`], [`app`], [`reload`], [`check`], [`client`], [`demo`] | arguments, what is built of them, and in which order it starts and stops |
+//! | [`cli`], [`app`], [`reload`], [`known`], [`check`], [`client`], [`demo`] | arguments, what is built of them, what survives a restart, and in which order it all starts and stops |
 //! | [`serve`] | sockets: the only module that knows hyper's server |
 //! | [`gateway`] | a request in, an answer out, without sockets |
 //! | [`control`] | everything of ours, under `/-/` |
@@ -40,6 +40,7 @@ pub mod demo;
 pub mod dialect;
 pub mod error;
 pub mod gateway;
+pub mod known;
 pub mod listings;
 pub mod metrics;
 pub mod read;

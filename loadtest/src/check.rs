@@ -100,7 +100,7 @@ fn dataset(name: &str, origin: &Origin, lines: &str) -> String {
     )
 }
 
-/// The middle of an odd number of times, in milliseconds.
+/// The median of some times, the upper one if their number is even, in milliseconds.
 ///
 /// # Panics
 /// There are none.

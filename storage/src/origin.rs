@@ -152,7 +152,7 @@ impl Origin {
         let headers = match self.place(object)? {
             Place::Directory(directory) => {
                 let opened = directory.open(&object.key, true).await?;
-                return self.version(object, opened.size, &opened.headers);
+                return self.describe(object, opened.size, &opened.headers);
             }
             Place::Path(remote, path) => {
                 let exchange = Exchange::default();
@@ -178,7 +178,7 @@ impl Origin {
         };
         let size = content_length(&headers)
             .ok_or_else(|| bad("it does not say how long the object is (no Content-Length)"))?;
-        self.version(object, size, &headers)
+        self.describe(object, size, &headers)
     }
 
     /// Asks for `range`, of the version `pin` if one is given. The answer's range ends with the
@@ -242,7 +242,7 @@ impl Origin {
         };
         let (range, size) = claimed_range(&headers, &range)?;
         Ok(Answer {
-            version: Arc::new(self.version(object, size, &headers)?),
+            version: Arc::new(self.describe(object, size, &headers)?),
             body: ExactBody::new(chunks, range.end - range.start),
             range,
         })
@@ -259,7 +259,7 @@ impl Origin {
             return Err(OriginError::PastEnd);
         }
         let range = range.start..range.end.min(opened.size);
-        let version = self.version(object, opened.size, &opened.headers)?;
+        let version = self.describe(object, opened.size, &opened.headers)?;
         let chunks = directory.read(opened, range.clone());
         Ok(Answer {
             version: Arc::new(version),
@@ -323,7 +323,11 @@ impl Origin {
         })
     }
 
-    fn version(
+    /// The version that an answer with these headers describes.
+    ///
+    /// # Errors
+    /// [`OriginError::BadAnswer`] if the object is larger than can be cut into blocks.
+    pub fn describe(
         &self,
         object: &ObjectId,
         size: u64,

@@ -224,6 +224,32 @@ impl Versions {
         }
     }
 
+    /// Every known version and its age, for a restart.
+    pub fn export(&self) -> Vec<(ObjectId, Arc<Version>, Duration)> {
+        let table = self.lock();
+        let known = table.known.iter().filter_map(|(object, entry)| {
+            let version = entry.state.as_ref().ok()?;
+            Some((
+                object.clone(),
+                Arc::clone(version),
+                entry.asked_at.elapsed(),
+            ))
+        });
+        known.collect()
+    }
+
+    /// Takes over what was known before a restart, `age` ago.
+    pub fn import(&self, object: &ObjectId, version: &Arc<Version>, age: Duration) {
+        // The machine may be up for less time than that: then the version is as old as it can be.
+        let now = Instant::now();
+        let asked_at = now.checked_sub(age).unwrap_or(now);
+        let doubted = now.duration_since(asked_at) < age;
+        self.note(object, Ok(Arc::clone(version)), asked_at);
+        if doubted {
+            self.doubt(object, version);
+        }
+    }
+
     /// Makes a known version due: somebody saw another one.
     pub fn doubt(&self, object: &ObjectId, version: &Version) {
         if let Some(entry) = self.lock().known.get_mut(object)

@@ -9,7 +9,7 @@ use forebay_tests::servers::moto::Moto;
 use forebay_tests::{servers, until};
 use serde_json::{Value, json};
 
-use crate::stage::{OBJECT, SIZE, stage};
+use crate::stage::{OBJECT, SIZE, cached, stage};
 
 #[test]
 fn a_ready_gateway_is_alive_and_ready() {
@@ -124,6 +124,7 @@ fn blocks_tell_where_an_object_lies_and_move_nothing() {
     let _ = gateway
         .range(OBJECT, &format!("bytes={BLOCK}-{}", BLOCK + 9))
         .expect(206);
+    cached(gateway, BLOCK);
     let bytes = gateway.metric("forebay_origin_bytes_total", &[("dataset", "models")]);
     let blocks = gateway.json("/-/blocks/models/a.bin");
     assert_eq!(

@@ -239,7 +239,9 @@ fn s3_without_signatures_reads_cold_and_hot() {
 #[test]
 fn s3_that_checks_signatures_reads_cold_and_hot() {
     let origin = S3s::start(env!("CARGO_BIN_EXE_s3-origin"));
-    let objects = objects();
+    // s3s-fs says `<EncodingType>url</EncodingType>` over keys that it has not encoded, so its own clients misread these.
+    let mut objects = objects();
+    objects.retain(|object| !object.key.contains(['+', '%']));
     origin.put("weights", &objects);
     let gateway = gateway(origin.dataset("models", "weights", SECRET));
     origin_holds(

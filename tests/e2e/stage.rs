@@ -1,9 +1,12 @@
 //! What several modules start from: a gateway over nginx, which has strong tags, ranges and dates.
 
+use std::time::Duration;
+
 use forebay_tests::cluster::{Dataset, Gateway, Setup};
 use forebay_tests::oracle::{self, BLOCK};
 use forebay_tests::scratch::Scratch;
 use forebay_tests::servers::nginx::{Mood, Nginx};
+use forebay_tests::until;
 
 /// The object of 3 blocks and 17 bytes.
 pub(crate) const OBJECT: &str = "/models/a.bin";
@@ -46,4 +49,12 @@ pub(crate) fn directory() -> (Scratch, String) {
         .expect("a temporary path is UTF-8")
         .to_owned();
     (files, path)
+}
+
+/// Waits until so many bytes are cached: a fill goes on after the reader that started it has what it wanted.
+pub(crate) fn cached(gateway: &Gateway, bytes: usize) {
+    until(Duration::from_secs(5), "the fill to end", || {
+        let cached = gateway.metric("forebay_cache_bytes", &[("tier", "memory")]);
+        (cached >= bytes as f64).then_some(())
+    });
 }

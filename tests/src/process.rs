@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -157,7 +157,7 @@ impl Process {
                 .output
                 .changed
                 .wait_timeout(lines, PATIENCE)
-                .expect("no reader panics");
+                .unwrap_or_else(PoisonError::into_inner);
             lines = guard;
         }
         status
@@ -189,7 +189,7 @@ impl Process {
                 .output
                 .changed
                 .wait_timeout(lines, left)
-                .expect("no reader panics")
+                .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }
@@ -203,7 +203,8 @@ impl Drop for Process {
 
 impl Output {
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().expect("no reader panics")
+        // A wait that failed has left the lines as good as they were.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -74,6 +74,8 @@ struct Reads {
     all: u64,
     /// Whole, or a 416 where the object has no such bytes.
     right: u64,
+    /// Right ones of a version after the first: without them the overwriting half would prove nothing.
+    later: u64,
     cut: u64,
     refused: BTreeMap<String, u64>,
     wrong: u64,
@@ -87,7 +89,10 @@ impl Reads {
         self.all += 1;
         self.bytes += read.bytes;
         match &read.outcome {
-            Outcome::Whole => self.right += 1,
+            Outcome::Whole => {
+                self.right += 1;
+                self.later += u64::from(read.version > Some(0));
+            }
             Outcome::Status(416) if want.resolve(target.size).is_empty() => self.right += 1,
             Outcome::Cut(_) => self.cut += 1,
             Outcome::Status(status) => self.refuse(format!("answered {status}")),
@@ -107,9 +112,16 @@ impl Reads {
         *self.refused.entry(what).or_default() += 1;
     }
 
+    fn tell_refused(&self, half: &str, report: &mut Report) {
+        for (what, count) in &self.refused {
+            report.tell(&format!("{what}, {half}"), *count as f64, Unit::Count);
+        }
+    }
+
     fn merge(&mut self, other: Self) {
         self.all += other.all;
         self.right += other.right;
+        self.later += other.later;
         self.cut += other.cut;
         self.wrong += other.wrong;
         self.mixed += other.mixed;
@@ -275,15 +287,15 @@ fn judge(
         70.0,
         Unit::Percent,
     );
+    report.at_least(
+        "whole, of a version after the first",
+        moving.later as f64,
+        1000.0,
+        Unit::Count,
+    );
     report.tell("cut, while overwriting", moving.cut as f64, Unit::Count);
-    for (half, reads) in [
-        ("nothing overwritten", still),
-        ("while overwriting", moving),
-    ] {
-        for (what, count) in &reads.refused {
-            report.tell(&format!("{what}, {half}"), *count as f64, Unit::Count);
-        }
-    }
+    still.tell_refused("nothing overwritten", &mut report);
+    moving.tell_refused("while overwriting", &mut report);
     report.tell("overwrites", overwrites.all as f64, Unit::Count);
     report.at_least(
         "overwrites of the object of 1 GiB",

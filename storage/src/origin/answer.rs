@@ -28,6 +28,7 @@ pub struct Answer {
 pub struct ExactBody {
     chunks: BoxStream<'static, Result<Bytes, OriginError>>,
     left: u64,
+    ended: bool,
 }
 
 impl ExactBody {
@@ -38,6 +39,7 @@ impl ExactBody {
         Self {
             chunks,
             left: promised,
+            ended: false,
         }
     }
 }
@@ -46,25 +48,29 @@ impl Stream for ExactBody {
     type Item = Result<Bytes, OriginError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            return match self.chunks.as_mut().poll_next(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(None) if self.left == 0 => Poll::Ready(None),
-                Poll::Ready(None) => Poll::Ready(Some(Err(OriginError::Cut))),
-                Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
-                Poll::Ready(Some(Ok(chunk))) if chunk.is_empty() => continue,
-                Poll::Ready(Some(Ok(chunk))) => {
-                    let len = chunk.len() as u64;
-                    match self.left.checked_sub(len) {
-                        Some(left) => {
-                            self.left = left;
-                            Poll::Ready(Some(Ok(chunk)))
-                        }
-                        None => Poll::Ready(Some(Err(bad("it sent more bytes than it said")))),
-                    }
-                }
-            };
+        if self.ended {
+            return Poll::Ready(None);
         }
+        let next = loop {
+            match std::task::ready!(self.chunks.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) if chunk.is_empty() => {}
+                next => break next,
+            }
+        };
+        let next = match next {
+            None if self.left == 0 => None,
+            None => Some(Err(OriginError::Cut)),
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(chunk)) => match self.left.checked_sub(chunk.len() as u64) {
+                Some(left) => {
+                    self.left = left;
+                    Some(Ok(chunk))
+                }
+                None => Some(Err(bad("it sent more bytes than it said"))),
+            },
+        };
+        self.ended = !matches!(next, Some(Ok(_)));
+        Poll::Ready(next)
     }
 }
 

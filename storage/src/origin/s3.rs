@@ -27,9 +27,6 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
 /// The same for a query.
 const QUERY: &AsciiSet = &PATH.add(b'/');
 
-/// A page of 1000 keys of 1024 bytes, each written as three bytes a byte, with room for the rest.
-const LARGEST_PAGE: usize = 8 << 20;
-
 /// A bucket that is spoken to directly.
 #[derive(Debug)]
 pub(crate) struct S3 {
@@ -145,7 +142,7 @@ impl S3 {
         let answer = self
             .ask(Method::GET, None, &query, HeaderMap::new())
             .await?;
-        let body = Limited::new(answer.response.into_body(), LARGEST_PAGE);
+        let body = Limited::new(answer.response.into_body(), s3_xml::MAX_BODY_BYTES);
         let body = body.collect().await.map_err(|_| OriginError::Cut)?;
         let listed = s3_xml::parse_list(&body.to_bytes())
             .map_err(|_| bad("its listing is not S3's ListBucketResult"))?;

@@ -1,4 +1,4 @@
-//! What S3 origins answer in XML: listings (ListObjects V1 and V2, and Alibaba OSS's same shape) and errors.
+//! What S3 origins answer in XML: listings (ListObjects V1 and V2, and Alibaba OSS's same shape).
 //!
 //! Nothing in an answer is trusted: its length, depth and number of entries are bounded, a document type is
 //! refused, and whatever cannot be read is an error. Elements may come in any order, as S3's own do.
@@ -25,10 +25,6 @@ const MAX_ENTRIES: usize = 2000;
 /// Deepest nesting; S3's own is 4 (`ListBucketResult/Contents/Owner/ID`).
 const MAX_DEPTH: usize = 8;
 
-/// Longest code and message that are kept of an error, in characters.
-const MAX_CODE_CHARS: usize = 128;
-const MAX_MESSAGE_CHARS: usize = 1024;
-
 /// A listing's page as an origin answered it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ParsedList {
@@ -39,15 +35,6 @@ pub(crate) struct ParsedList {
     /// `marker` of the next page (V1): as answered, or the greatest entry of a truncated page that names
     /// neither token nor marker, as S3 does where no delimiter was given.
     pub(crate) next_marker: Option<String>,
-}
-
-/// An `<Error>` answer. Its texts are the origin's: for the log, not for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServiceError {
-    /// `<Code>`, cut after 128 characters.
-    pub(crate) code: String,
-    /// `<Message>`, cut after 1024 characters; may be empty.
-    pub(crate) message: String,
 }
 
 /// An XML answer that cannot be used: the origin's fault, and the same for every reason.
@@ -87,26 +74,6 @@ pub(crate) fn parse_list(body: &[u8]) -> Result<ParsedList, BadXml> {
         raw.element(path, text)
     })?;
     raw.finish()
-}
-
-/// Reads an `<Error>`.
-///
-/// # Errors
-/// [`BadXml`] when the answer is too long, not XML, or not an error with a code.
-pub(crate) fn parse_error(body: &[u8]) -> Result<ServiceError, BadXml> {
-    let (mut code, mut message) = (String::new(), String::new());
-    walk(body, "Error", |path, text| {
-        match path {
-            "Code" => code = text.trim().chars().take(MAX_CODE_CHARS).collect(),
-            "Message" => message = text.trim().chars().take(MAX_MESSAGE_CHARS).collect(),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    if code.is_empty() {
-        return Err(BadXml::new("the error has no code"));
-    }
-    Ok(ServiceError { code, message })
 }
 
 /// A listing while it is read: texts not decoded yet, as `EncodingType` may come last.

@@ -117,6 +117,7 @@ async fn a_question_that_panicked_leaves_its_place_free() {
         .look_up(&object(), || async { panic!("planted") })
         .await;
     assert_eq!(lost.unwrap_err(), OriginError::Abandoned);
-    let again = versions.look_up(&object(), || async { Ok(found("\"x\"")) });
+    let object = object();
+    let again = versions.look_up(&object, || async { Ok(found("\"x\"")) });
     assert!(again.await.is_ok());
 }

@@ -1,0 +1,190 @@
+//! Known versions, kept in the data directory: a gateway that starts while an origin is away still
+//! serves what it knows of.
+//!
+//! One JSON line a version, written as a whole under another name and then renamed. A file that
+//! can't be read costs its versions and nothing else: they are asked for anew.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use forebay_storage::object::ObjectId;
+use forebay_storage::versions::Versions;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Datasets;
+use crate::gateway::Gateway;
+
+/// How often the file is written. What is lost in between is asked for again.
+const SAVE_EVERY: Duration = Duration::from_secs(30);
+
+/// One known version.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    dataset: String,
+    /// The origin it was asked of: of another one it says nothing.
+    origin: String,
+    key: String,
+    version_id: Option<String>,
+    size: u64,
+    headers: Vec<(String, String)>,
+    /// When the origin was asked, in milliseconds since 1970.
+    asked: u64,
+}
+
+/// Writes the file now and then. Never returns.
+pub async fn keep(gateway: Arc<Gateway>, data_dir: PathBuf) {
+    let mut ticks = tokio::time::interval(SAVE_EVERY);
+    // The first tick comes at once, when there is nothing new to keep.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        save_now(&gateway, &data_dir).await;
+    }
+}
+
+/// Writes the file.
+pub async fn save_now(gateway: &Arc<Gateway>, data_dir: &Path) {
+    let (gateway, path) = (Arc::clone(gateway), file(data_dir));
+    let saved = tokio::task::spawn_blocking(move || {
+        save(&path, &gateway.reads.versions, &gateway.datasets)
+    });
+    if let Ok(Err(error)) = saved.await {
+        tracing::warn!(%error, "the known versions can't be written to the data directory");
+    }
+}
+
+/// Reads the file, if there is one.
+pub fn load_now(gateway: &Gateway, data_dir: &Path) {
+    let path = file(data_dir);
+    match load(&path, &gateway.reads.versions, &gateway.datasets) {
+        Ok(0) => {}
+        Ok(versions) => tracing::info!(versions, "known versions were read"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(%error, "the known versions can't be read and are asked for anew");
+        }
+    }
+}
+
+fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join("versions.jsonl")
+}
+
+fn save(path: &Path, versions: &Versions, datasets: &Datasets) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let mut out = BufWriter::new(std::fs::File::create(&part)?);
+    for (object, version, age) in versions.export() {
+        let Some(dataset) = datasets.get(&object.dataset) else {
+            continue;
+        };
+        let asked = SystemTime::now().checked_sub(age);
+        let asked = asked.and_then(|asked| asked.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let line = Line {
+            dataset: object.dataset.to_string(),
+            origin: dataset.origin_url(),
+            key: object.key.to_string(),
+            version_id: object.version_id.as_deref().map(str::to_owned),
+            size: version.size,
+            headers: texts(&version.headers),
+            asked: asked.map_or(0, |asked| {
+                u64::try_from(asked.as_millis()).unwrap_or(u64::MAX)
+            }),
+        };
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")?;
+    }
+    out.into_inner()?.sync_all()?;
+    std::fs::rename(part, path)
+}
+
+fn load(path: &Path, versions: &Versions, datasets: &Datasets) -> io::Result<usize> {
+    let mut loaded = 0;
+    for line in BufReader::new(std::fs::File::open(path)?).lines() {
+        // A line that was torn is one version less.
+        let Ok(line) = serde_json::from_str::<Line>(&line?) else {
+            continue;
+        };
+        let Some(dataset) = datasets.get(&line.dataset) else {
+            continue;
+        };
+        if dataset.origin_url() != line.origin {
+            continue;
+        }
+        let mut object = ObjectId::new(Arc::clone(&dataset.name), line.key);
+        object.version_id = line.version_id.map(Into::into);
+        let headers = headers(&line.headers);
+        let Ok(version) = dataset.origin.describe(&object, line.size, &headers) else {
+            continue;
+        };
+        let asked = SystemTime::UNIX_EPOCH + Duration::from_millis(line.asked);
+        // A clock that was set back makes it look younger than nothing: then it is due.
+        let Ok(age) = SystemTime::now().duration_since(asked) else {
+            continue;
+        };
+        let rules = &dataset.rules;
+        if rules.immutable || age < rules.fresh_for + rules.stale_for {
+            versions.import(&object, &Arc::new(version), age);
+            loaded += 1;
+        }
+    }
+    Ok(loaded)
+}
+
+fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
+    let pairs = headers.iter();
+    pairs
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
+}
+
+fn headers(texts: &[(String, String)]) -> HeaderMap {
+    let pairs = texts.iter().filter_map(|(name, value)| {
+        let name = HeaderName::try_from(name.as_str()).ok()?;
+        Some((name, HeaderValue::try_from(value.as_str()).ok()?))
+    });
+    pairs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::settings::DatasetSettings;
+    use forebay_storage::block::BlockSize;
+    use forebay_storage::origin::{self, OriginUrl};
+    use forebay_storage::versions::Known;
+
+    #[tokio::test]
+    async fn what_was_known_is_known_after_a_restart_with_its_age() {
+        let dir = std::env::temp_dir().join(format!("forebay-known-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let url = OriginUrl::Directory { path: dir.clone() };
+        let settings = [DatasetSettings::with_defaults("models", url)];
+        let transport = origin::transport().unwrap();
+        let datasets = Datasets::new(&settings, BlockSize::new(1 << 20), transport).unwrap();
+        let dataset = datasets.get("models").unwrap();
+        let object = ObjectId::new("models", "a b");
+        let mut headers = HeaderMap::new();
+        headers.insert("etag", HeaderValue::from_static("\"x\""));
+        let version = dataset.origin.describe(&object, 3, &headers).unwrap();
+        let before = Versions::default();
+        before.import(&object, &Arc::new(version.clone()), Duration::from_secs(20));
+        let path = file(&dir);
+        save(&path, &before, &datasets).unwrap();
+
+        let after = Versions::default();
+        assert_eq!(load(&path, &after, &datasets).unwrap(), 1);
+        let Known::Due {
+            version: kept, age, ..
+        } = after.known(&object, &dataset.rules)
+        else {
+            panic!("20 s are past fresh_for and within stale_for");
+        };
+        assert_eq!((kept.key, kept.size), (version.key, 3));
+        assert!(age >= Duration::from_secs(20));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,215 @@
+#![allow(clippy::unwrap_used)]
+
+use http::HeaderMap;
+
+use super::*;
+use crate::SEGMENT;
+use crate::fill::Flow;
+use crate::version::Identity;
+
+const MIB: u64 = 1 << 20;
+
+fn store(memory: u64) -> Arc<Store> {
+    Store::new(memory, BlockSize::new(1 << 20))
+}
+
+fn object() -> ObjectId {
+    ObjectId::new("models", "a")
+}
+
+fn version(size: u64) -> Arc<Version> {
+    let identity = Identity {
+        origin: "s3://b/".into(),
+        block_size: 1 << 20,
+        immutable: false,
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert("etag", "\"x\"".parse().unwrap());
+    Arc::new(Version::from_headers(&object(), &identity, size, &headers))
+}
+
+fn outcomes(opened: &Opened) -> Vec<Outcome> {
+    opened
+        .blocks
+        .iter()
+        .map(|(_, _, outcome)| *outcome)
+        .collect()
+}
+
+async fn fill_all(mut run: Run) {
+    while let Some(range) = run.next().await {
+        let bytes = vec![7; usize::try_from(range.end - range.start).unwrap()];
+        run.write(&bytes);
+    }
+}
+
+#[tokio::test]
+async fn the_first_leads_the_rest_join_and_later_ones_hit() {
+    let store = store(64 * MIB);
+    let version = version(2 * MIB);
+    let first = store.open(&object(), &version, 0..=1, Some(0));
+    assert_eq!(outcomes(&first), [Outcome::Led, Outcome::Led]);
+    assert_eq!(first.runs.len(), 1, "consecutive blocks are one run");
+    let second = store.open(&object(), &version, 0..=1, Some(0));
+    assert_eq!(outcomes(&second), [Outcome::Joined, Outcome::Joined]);
+    for run in first.runs {
+        fill_all(run).await;
+    }
+    let third = store.open(&object(), &version, 0..=1, Some(0));
+    assert_eq!(outcomes(&third), [Outcome::Hit, Outcome::Hit]);
+    assert_eq!(store.residents().tally("models").bytes, 2 * MIB);
+    assert_eq!(store.running_fills(), 0);
+}
+
+#[tokio::test]
+async fn a_run_is_at_most_eight_mebibytes_and_stops_at_a_gap() {
+    let store = store(256 * MIB);
+    let version = version(20 * MIB);
+    let middle = store.open(&object(), &version, 3..=3, Some(3));
+    let opened = store.open(&object(), &version, 0..=19, Some(0));
+    let lengths: Vec<u64> = opened
+        .runs
+        .into_iter()
+        .map(|mut run| {
+            let range = run.adopt().unwrap();
+            (range.end - range.start) / MIB
+        })
+        .collect();
+    assert_eq!(lengths, [3, 8, 8], "block 3 is another's");
+    drop(middle);
+}
+
+#[tokio::test]
+async fn a_follower_reads_segments_of_a_block_that_is_not_whole() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let mut opened = store.open(&object(), &version, 0..=0, Some(0));
+    let mut run = opened.runs.pop().unwrap();
+    run.next().await.unwrap();
+    assert_eq!(run.write(&vec![1; SEGMENT + 5]), Flow::More);
+    let (_, Handle::Following(follower), _) = &opened.blocks[0] else {
+        panic!("the block must be in flight");
+    };
+    assert_eq!(follower.segment(0).unwrap().len(), SEGMENT);
+    assert!(follower.segment(1).is_none());
+    assert_eq!(run.reached(), SEGMENT as u64 + 5);
+}
+
+#[tokio::test]
+async fn bytes_past_the_end_of_a_run_are_not_taken() {
+    let store = store(64 * MIB);
+    let version = version(100);
+    let mut opened = store.open(&object(), &version, 0..=0, Some(0));
+    let mut run = opened.runs.pop().unwrap();
+    assert_eq!(run.next().await, Some(0..100));
+    assert_eq!(run.write(&[1; 200]), Flow::Done);
+    assert_eq!(run.next().await, None);
+    assert_eq!(store.residents().total().bytes, 100);
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_follows_stops_after_its_block() {
+    let store = store(64 * MIB);
+    let version = version(4 * MIB);
+    let mut opened = store.open(&object(), &version, 0..=3, Some(0));
+    let mut run = opened.runs.pop().unwrap();
+    run.next().await.unwrap();
+    run.write(&[1; 10]);
+    drop(opened);
+    assert_eq!(run.write(&vec![1; 2 << 20]), Flow::Done);
+    assert_eq!(run.next().await, None);
+    drop(run);
+    assert_eq!(store.residents().total().blocks, 1);
+    assert_eq!((store.running_fills(), store.budget().used()), (0, MIB));
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_fails_its_followers_and_frees_its_place() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let mut opened = store.open(&object(), &version, 0..=0, Some(0));
+    drop(opened.runs.pop());
+    let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
+        panic!("the block must be in flight");
+    };
+    assert_eq!(follower.wait(0).await, Err(OriginError::Abandoned));
+    let again = store.open(&object(), &version, 0..=0, Some(0));
+    assert_eq!(outcomes(&again), [Outcome::Led]);
+}
+
+#[tokio::test]
+async fn a_fill_takes_memory_from_the_oldest_blocks() {
+    let store = store(64 * MIB);
+    let version = version(200 * MIB);
+    for index in 0..100 {
+        let mut opened = store.open(&object(), &version, index..=index, Some(index));
+        fill_all(opened.runs.pop().unwrap()).await;
+        assert!(store.budget().used() <= store.budget().limit());
+    }
+    let newest = store.open(&object(), &version, 99..=99, Some(99));
+    assert_eq!(outcomes(&newest), [Outcome::Hit]);
+}
+
+#[tokio::test]
+async fn a_reservation_waits_only_for_what_readers_hold() {
+    let store = store(2 * MIB);
+    let version = version(4 * MIB);
+    let mut held = Vec::new();
+    for index in 0..2 {
+        let mut opened = store.open(&object(), &version, index..=index, Some(index));
+        let run = opened.runs.pop().unwrap();
+        fill_all(run).await;
+        held.push(opened);
+    }
+    let mut opened = store.open(&object(), &version, 2..=2, Some(2));
+    let filling = tokio::spawn(fill_all(opened.runs.pop().unwrap()));
+    // The fill can't have its memory while both blocks are held; it must have it once one is not.
+    assert_eq!(store.budget().used(), 2 * MIB);
+    held.pop();
+    filling.await.unwrap();
+    let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
+        panic!("the block was in flight");
+    };
+    assert_eq!(follower.wait(15).await, Ok(()));
+}
+
+#[tokio::test]
+async fn nothing_is_read_ahead_when_memory_is_nearly_full() {
+    let store = store(2 * MIB);
+    let version = version(4 * MIB);
+    let mut first = store.open(&object(), &version, 0..=1, Some(0));
+    let mut run = first.runs.pop().unwrap();
+    run.next().await.unwrap();
+    let second = store.open(&object(), &version, 2..=3, Some(2));
+    assert_eq!(outcomes(&second), [Outcome::Led], "only the demanded block");
+}
+
+#[tokio::test]
+async fn what_is_purged_in_flight_is_served_to_its_followers_only() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let mut opened = store.open(&object(), &version, 0..=0, Some(0));
+    let mut run = opened.runs.pop().unwrap();
+    run.next().await.unwrap();
+    store.purge("models", |key| key == "a");
+    run.write(&vec![1; 1 << 20]);
+    let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
+        panic!("the block must be in flight");
+    };
+    assert_eq!(follower.wait(15).await, Ok(()));
+    let again = store.open(&object(), &version, 0..=0, Some(0));
+    assert_eq!(outcomes(&again), [Outcome::Led]);
+}
+
+#[tokio::test]
+async fn purge_counts_what_it_let_go() {
+    let store = store(64 * MIB);
+    let version = version(2 * MIB);
+    let mut opened = store.open(&object(), &version, 0..=1, Some(0));
+    fill_all(opened.runs.pop().unwrap()).await;
+    drop(opened);
+    assert_eq!(store.purge("models", |key| key == "b").blocks, 0);
+    let purged = store.purge("models", |key| key == "a");
+    assert_eq!((purged.blocks, purged.bytes), (2, 2 * MIB));
+    assert_eq!(store.budget().used(), 0);
+}
