@@ -10,7 +10,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::account::Account;
 use crate::metrics::Source;
 use crate::read::body::{CutError, ReadBody};
-use crate::read::passthrough::Passthrough;
 
 /// An answer's content, before it is accounted for.
 pub enum Content {
@@ -18,10 +17,8 @@ pub enum Content {
     Empty,
     /// Text of ours.
     Text(Bytes),
-    /// An object, through the cache.
+    /// An object.
     Read(Box<ReadBody>),
-    /// An object, past the cache.
-    Through(Box<Passthrough>),
     /// What axum made.
     Control(axum::body::Body),
 }
@@ -80,11 +77,6 @@ impl HttpBody for Body {
             Content::Text(text) if text.is_empty() => None,
             Content::Text(text) => Some(Ok((std::mem::take(text), None))),
             Content::Read(body) => std::task::ready!(body.poll_next(cx)),
-            Content::Through(body) => std::task::ready!(body.poll_next(cx)).map(|chunk| {
-                chunk
-                    .map(|bytes| (bytes, Some(Source::Origin)))
-                    .map_err(CutError::from)
-            }),
             Content::Control(body) => {
                 let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
                 return Poll::Ready(match frame {

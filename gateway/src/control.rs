@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use forebay_ring::{Extents, Member, Table};
 use forebay_storage::block::BlockKey;
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
@@ -51,6 +53,8 @@ pub struct RequestId(pub Arc<str>);
 pub struct State {
     /// The gateway's own name.
     pub name: Arc<str>,
+    /// Who owns what: in a fleet of one, this gateway everything.
+    table: Table,
     reads: Arc<Reads>,
     datasets: Arc<Datasets>,
     listings: Arc<Listings>,
@@ -65,7 +69,9 @@ impl State {
         datasets: Arc<Datasets>,
         listings: Arc<Listings>,
     ) -> Self {
+        let alone = Member::new(&*name, "", NonZeroU16::MIN);
         Self {
+            table: Table::build(alone),
             name,
             reads,
             datasets,
@@ -384,17 +390,23 @@ async fn blocks(
     let end = first
         .saturating_add(count)
         .min(block_size.count(version.size));
+    let extents = Extents::new(version.size, block_size.bytes());
     let blocks = (first..end).map(|index| {
-        let key = BlockKey {
+        let block = BlockKey {
             version: version.key,
             index,
         };
-        let holders = if state.reads.store.contains(&key) {
+        let holders = if state.reads.store.contains(&block) {
             vec![json!({ "member": &*state.name, "tiers": ["memory"] })]
         } else {
             Vec::new()
         };
-        json!({ "index": index, "owner": &*state.name, "holders": holders })
+        let extent = extents.holding(u64::from(index));
+        let owner = state
+            .table
+            .owner(&dataset.name, &key, extent, extents.count());
+        let owner = owner.map(Member::name);
+        json!({ "index": index, "owner": owner, "holders": holders })
     });
     let answer = json!({
         "dataset": &*dataset.name,

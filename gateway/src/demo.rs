@@ -88,7 +88,7 @@ fn write_shard(file: &mut impl Write, shard: usize) -> io::Result<()> {
         header.insert(tensor_name(shard, tensor), entry);
     }
     let mut header = Value::Object(header).to_string();
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     file.write_all(&(header.len() as u64).to_le_bytes())?;

@@ -106,7 +106,7 @@ impl Flight {
 }
 
 /// Somebody who follows a fill. Dropping it is leaving.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Follower {
     flight: Arc<Flight>,
     progress: watch::Receiver<Progress>,

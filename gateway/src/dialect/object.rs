@@ -22,7 +22,7 @@ use crate::body::Content;
 use crate::dataset::Dataset;
 use crate::error::of_origin;
 use crate::read::Reads;
-use crate::read::body::ReadBody;
+use crate::read::body::{Feed, ReadBody};
 use crate::read::passthrough;
 use crate::read::version::{Current, How};
 use crate::read::window::{FirstLook, Piece, Reader};
@@ -324,9 +324,7 @@ impl<'a> Asked<'a> {
             .await
             .map_err(|error| self.origin_failed(&error))?;
         set_cache_status(reply, about_blocks(current, look));
-        let pressed = self.reads.store.budget().clone();
-        let body = ReadBody::new(reader, self.reads.write_timeout, pressed);
-        reply.content = Content::Read(Box::new(body));
+        reply.content = self.content(Feed::Blocks(reader));
         Ok(())
     }
 
@@ -356,8 +354,14 @@ impl<'a> Asked<'a> {
         }
         reply.set_length(range.end - range.start);
         set_cache_status(&mut reply, "forebay; fwd=miss".into());
-        reply.content = Content::Through(Box::new(body));
+        reply.content = self.content(Feed::Through(body));
         Ok(reply)
+    }
+
+    fn content(&self, feed: Feed) -> Content {
+        let budget = self.reads.store.budget().clone();
+        let body = ReadBody::new(feed, self.reads.write_timeout, budget);
+        Content::Read(Box::new(body))
     }
 
     fn object_reply(&self, status: StatusCode, version: &Version) -> Reply {

@@ -7,6 +7,7 @@ pub mod xml;
 
 use std::sync::Arc;
 
+use forebay_storage::error::OriginError;
 use forebay_storage::listing::ListPage;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
@@ -91,7 +92,11 @@ async fn list_objects(
         Arc::new(ListPage::default())
     } else {
         let page = gateway.listings.page(dataset, &asked.request).await;
-        page.map_err(|error| of_origin(&error, &dataset.name, "", None))?
+        page.map_err(|error| match error {
+            // The bucket itself: a listing names no key.
+            OriginError::NotFound => S3Error::no_such_bucket(&dataset.name),
+            error => of_origin(&error, &dataset.name, "", None),
+        })?
     };
     let xml = asked.xml(&dataset.name, &page);
     Ok(Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into()))

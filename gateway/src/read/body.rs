@@ -12,10 +12,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_storage::budget::Budget;
 use forebay_storage::error::OriginError;
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 
+use super::passthrough::Passthrough;
 use super::window::{Reader, Step};
 use crate::metrics::Source;
 
@@ -54,33 +56,64 @@ impl CutError {
     }
 }
 
+/// Bytes that leave and where they were (`None`: text of ours), or why none do.
+pub type Leaving = Result<(Bytes, Option<Source>), CutError>;
+
 /// The body of an object's answer.
-#[derive(Debug)]
 pub struct ReadBody {
-    state: State,
+    /// None: all has left, or the rest can't be had.
+    feed: Option<Feed>,
     handed_out: Arc<HandedOut>,
     most: usize,
     stalled: Option<Stalled>,
     write_timeout: Duration,
-    pressed: Pressure,
+    budget: Budget,
 }
 
-/// Asks whether a fill waits for memory.
-type Pressure = forebay_storage::budget::Budget;
-
-enum State {
-    Ready(Reader),
-    Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
-    Done,
+/// Where a body's bytes come from.
+pub enum Feed {
+    /// The cache.
+    Blocks(Reader),
+    /// The cache, which is waiting for a fill.
+    Waiting(Reader, Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// One answer of the origin, past the cache.
+    Through(Passthrough),
 }
 
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Ready(_) => "Ready",
-            Self::Waiting(_) => "Waiting",
-            Self::Done => "Done",
-        })
+impl Feed {
+    fn poll_step(self, cx: &mut Context<'_>) -> (Poll<Step>, Self) {
+        let mut reader = match self {
+            Self::Through(mut through) => {
+                let step = through.poll_step(cx);
+                return (step, Self::Through(through));
+            }
+            Self::Blocks(reader) => reader,
+            Self::Waiting(reader, mut waiting) => match waiting.as_mut().poll(cx) {
+                Poll::Ready(()) => reader,
+                Poll::Pending => return (Poll::Pending, Self::Waiting(reader, waiting)),
+            },
+        };
+        loop {
+            let step = reader.step();
+            if !matches!(step, Step::Wait) {
+                return (Poll::Ready(step), Self::Blocks(reader));
+            }
+            let mut waiting = Box::pin(reader.waiting());
+            if waiting.as_mut().poll(cx).is_pending() {
+                return (Poll::Pending, Self::Waiting(reader, waiting));
+            }
+        }
+    }
+
+    /// Lets go of what can be had again.
+    fn release(self) -> Self {
+        match self {
+            Self::Blocks(mut reader) | Self::Waiting(mut reader, _) => {
+                reader.release();
+                Self::Blocks(reader)
+            }
+            Self::Through(through) => Self::Through(through),
+        }
     }
 }
 
@@ -118,23 +151,20 @@ impl Drop for Handed {
 }
 
 impl ReadBody {
-    /// The body that `reader` reads.
-    pub fn new(reader: Reader, write_timeout: Duration, pressed: Pressure) -> Self {
+    /// The body that `feed` feeds. `budget` tells whether somebody waits for memory.
+    pub fn new(feed: Feed, write_timeout: Duration, budget: Budget) -> Self {
         Self {
-            state: State::Ready(reader),
+            feed: Some(feed),
             handed_out: Arc::default(),
             most: FEW,
             stalled: None,
             write_timeout,
-            pressed,
+            budget,
         }
     }
 
     /// The next bytes and where they were.
-    pub fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<(Bytes, Option<Source>), CutError>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Leaving>> {
         if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
             self.handed_out.taken.register(cx.waker());
             // It may have been taken between the look and the registration.
@@ -143,38 +173,21 @@ impl ReadBody {
             }
         }
         self.moving();
-        loop {
-            match &mut self.state {
-                State::Done => return Poll::Ready(None),
-                State::Waiting(waiting) => match waiting.as_mut().poll(cx) {
-                    Poll::Ready(reader) => self.state = State::Ready(reader),
-                    Poll::Pending => return Poll::Pending,
-                },
-                State::Ready(reader) => match reader.next() {
-                    Step::Bytes(bytes, source) => {
-                        return Poll::Ready(Some(Ok((self.hand_out(bytes), source))));
-                    }
-                    Step::Wait => self.start_waiting(),
-                    Step::End => {
-                        self.state = State::Done;
-                        return Poll::Ready(None);
-                    }
-                    Step::Fail(error) => {
-                        self.state = State::Done;
-                        return Poll::Ready(Some(Err(error.into())));
-                    }
-                },
+        let Some(feed) = self.feed.take() else {
+            return Poll::Ready(None);
+        };
+        let (step, feed) = feed.poll_step(cx);
+        match step {
+            Poll::Pending | Poll::Ready(Step::Wait) => {
+                self.feed = Some(feed);
+                Poll::Pending
             }
-        }
-    }
-
-    fn start_waiting(&mut self) {
-        let state = std::mem::replace(&mut self.state, State::Done);
-        if let State::Ready(mut reader) = state {
-            self.state = State::Waiting(Box::pin(async move {
-                reader.wait().await;
-                reader
-            }));
+            Poll::Ready(Step::Bytes(bytes, source)) => {
+                self.feed = Some(feed);
+                Poll::Ready(Some(Ok((self.hand_out(bytes), source))))
+            }
+            Poll::Ready(Step::End) => Poll::Ready(None),
+            Poll::Ready(Step::Fail(error)) => Poll::Ready(Some(Err(error.into()))),
         }
     }
 
@@ -199,7 +212,7 @@ impl ReadBody {
 
     /// The socket holds as much as it may: how long has nothing moved?
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<CutError> {
-        let soon = if self.pressed.waiting() > 0 {
+        let soon = if self.budget.waiting() > 0 {
             STALLED_UNDER_PRESSURE
         } else {
             STALLED
@@ -219,9 +232,7 @@ impl ReadBody {
                 .as_mut()
                 .reset(stalled.since + self.write_timeout);
             self.most = FEW;
-            if let State::Ready(reader) = &mut self.state {
-                reader.release();
-            }
+            self.feed = self.feed.take().map(Feed::release);
         }
         Poll::Pending
     }

@@ -39,7 +39,7 @@ pub enum Piece {
 pub enum Step {
     /// Bytes, and where they were; `None`: text of ours.
     Bytes(Bytes, Option<Source>),
-    /// Nothing yet: [`Reader::wait`], then ask again.
+    /// Nothing yet: await [`Reader::waiting`], then step again.
     Wait,
     /// Nothing more.
     End,
@@ -146,7 +146,7 @@ impl Reader {
     }
 
     /// The next bytes, as far as they are here.
-    pub fn next(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         loop {
             let range = match self.pieces.front_mut() {
                 None => return Step::End,
@@ -161,11 +161,11 @@ impl Reader {
                 }
                 Some(Piece::Range(range)) => range.clone(),
             };
-            return self.next_of(&range);
+            return self.step_in(&range);
         }
     }
 
-    fn next_of(&mut self, range: &Range<u64>) -> Step {
+    fn step_in(&mut self, range: &Range<u64>) -> Step {
         let block_size = self.reads.store.block_size();
         let index = block_size.index(range.start);
         self.advance_to(index, range);
@@ -212,15 +212,22 @@ impl Reader {
         }
     }
 
-    /// Returns once [`Self::next`] has something else to say than [`Step::Wait`].
-    pub async fn wait(&mut self) {
-        let Some(Piece::Range(range)) = self.pieces.front() else {
-            return;
+    /// A future that ends once [`Self::step`] has something else to say than [`Step::Wait`]. It
+    /// borrows nothing, so the blocks can be let go while it waits.
+    pub fn waiting(&self) -> impl Future<Output = ()> + Send + use<> {
+        let place = match self.pieces.front() {
+            Some(Piece::Range(range)) => self.place(range.start),
+            _ => 0,
         };
-        let place = self.place(range.start);
-        if let Some((_, Handle::Following(follower))) = self.window.front_mut() {
-            // How it ended is read from the follower by `next`.
-            let _ = follower.wait(place).await;
+        let follower = match self.window.front() {
+            Some((_, Handle::Following(follower))) => Some(follower.clone()),
+            _ => None,
+        };
+        async move {
+            if let Some(mut follower) = follower {
+                // How it ended is read from the window's own follower by `step`.
+                let _ = follower.wait(place).await;
+            }
         }
     }
 

@@ -78,6 +78,12 @@ impl Stream for ExactBody {
 pub(crate) fn failure(exchange: &Exchange, error: &object_store::Error) -> OriginError {
     match exchange.seen() {
         Some(Seen::Failed(failed)) => failed.clone(),
+        // Of an empty object no range can be had, and some servers send the empty whole instead.
+        Some(Seen::Answer { status, headers })
+            if *status == StatusCode::OK && content_length(headers) == Some(0) =>
+        {
+            OriginError::PastEnd
+        }
         Some(Seen::Answer { status, .. }) => of_status(*status).unwrap_or_else(|| {
             // A good status, and still no answer: object_store found something missing in it.
             if matches!(error, object_store::Error::NotSupported { .. })
