@@ -31,6 +31,10 @@ pub const USAGE: u8 = 2;
 pub async fn run(args: &ServeArgs) -> ExitCode {
     machine::raise_open_files();
     let flags = args.flags();
+    let content = args
+        .config
+        .as_ref()
+        .and_then(|path| std::fs::read(path).ok());
     let mut settings = match Settings::load(args.config.as_deref(), &flags) {
         Ok(settings) => settings,
         Err(mistakes) => {
@@ -59,6 +63,7 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         let reload = args.config.clone().map(|config| Reload {
             config,
             flags,
+            content,
             settings: settings.clone(),
         });
         serve_until_told(&settings, gateway, reload).await?;
@@ -190,6 +195,7 @@ async fn serve_until_told(
     };
     let mut terminate = signal(SignalKind::terminate()).context("await SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("await SIGINT")?;
+    let hangup = reload::catch().context("await SIGHUP")?;
     let (stop, stopped) = watch::channel(false);
     let stop_after = settings.stop_after;
     let mut servers = tokio::task::JoinSet::new();
@@ -207,7 +213,8 @@ async fn serve_until_told(
             stop_after,
         ));
     }
-    let reloading = reload.map(|reload| tokio::spawn(reload::watch(Arc::clone(&gateway), reload)));
+    let watched = Arc::clone(&gateway);
+    let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     known::load_now(&gateway, &settings.data_dir);
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), settings.data_dir.clone()));
     gateway.state.set_ready(true);

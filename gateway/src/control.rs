@@ -294,12 +294,10 @@ async fn describe(
     params: &HashMap<String, String>,
 ) -> Result<Response, Problem> {
     // A fleet of one: its scope is the gateway's.
-    match params.get("scope").map(String::as_str) {
-        None | Some("gateway" | "fleet") => {}
-        Some(_) => {
-            let detail = "scope is gateway or fleet";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
-        }
+    let scope = params.get("scope").map_or("gateway", String::as_str);
+    if !matches!(scope, "gateway" | "fleet") {
+        let detail = "scope is gateway or fleet";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
     let list = params.get("list").is_some_and(|list| list == "true");
     let mut described = Vec::new();
@@ -312,7 +310,7 @@ async fn describe(
         };
         described.push(dataset_json(state, dataset, at_origin));
     }
-    let answer = json!({ "gateway": &*state.name, "datasets": described });
+    let answer = json!({ "gateway": &*state.name, "scope": scope, "datasets": described });
     Ok(axum::Json(answer).into_response())
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -120,6 +120,16 @@ impl Gateway {
     /// them.
     pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body> {
         let (parts, _) = request.into_parts();
+        let last = ends_connection(&parts);
+        let mut response = self.answer(parts).await;
+        if last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    async fn answer(self: &Arc<Self>, parts: request::Parts) -> Response<Body> {
         let id = self.request_id();
         let method = parts.method.clone();
         let metrics = Arc::clone(&self.metrics);
@@ -157,11 +167,7 @@ impl Gateway {
         permit.ok()?.ok()
     }
 
-    async fn control(
-        &self,
-        mut account: Box<Account>,
-        parts: http::request::Parts,
-    ) -> Response<Body> {
+    async fn control(&self, mut account: Box<Account>, parts: request::Parts) -> Response<Body> {
         account.api = "control";
         let mut request = Request::from_parts(parts, axum::body::Body::empty());
         let id = control::RequestId(Arc::clone(&account.request_id));
@@ -233,4 +239,13 @@ impl Gateway {
         let id = xxh3_64_with_seed(&number.to_le_bytes(), self.seed);
         format!("{id:016X}").into()
     }
+}
+
+/// A body that is not read stands in the way of the next request on an HTTP/1 connection, so the
+/// client is told that there is none (RFC 9112 §9.6).
+fn ends_connection(parts: &request::Parts) -> bool {
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let body = length.is_some_and(|length| length != "0")
+        || parts.headers.contains_key(header::TRANSFER_ENCODING);
+    body && parts.version <= Version::HTTP_11
 }

@@ -1,10 +1,11 @@
 //! Reading the settings again: on SIGHUP, and when the file changes.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::gateway::Gateway;
 use crate::settings::{Flags, Settings};
@@ -19,19 +20,27 @@ pub struct Reload {
     pub config: PathBuf,
     /// The flags, which win over it as they did at the start.
     pub flags: Flags,
+    /// The file's content before it was read: a change from then on is news.
+    pub content: Option<Vec<u8>>,
     /// What is in force.
     pub settings: Settings,
 }
 
+/// Begins to catch SIGHUP, which ends the process otherwise.
+///
+/// # Errors
+/// If the signal can't be caught.
+pub fn catch() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// Reads the settings again whenever that is asked for. Never returns.
-pub async fn watch(gateway: Arc<Gateway>, mut reload: Reload) {
-    let mut content = read(&reload.config).await;
-    // Without the signal, changes are still seen.
-    let mut hangup = signal(SignalKind::hangup()).ok();
+pub async fn watch(gateway: Arc<Gateway>, mut reload: Reload, mut hangup: Signal) {
+    let mut content = reload.content.take();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         let asked = tokio::select! {
-            () = hung_up(&mut hangup) => true,
+            _ = hangup.recv() => true,
             _ = ticks.tick() => false,
         };
         let now = read(&reload.config).await;
@@ -45,16 +54,7 @@ pub async fn watch(gateway: Arc<Gateway>, mut reload: Reload) {
     }
 }
 
-async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
-    match hangup {
-        Some(hangup) => {
-            hangup.recv().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn read(path: &PathBuf) -> Option<Vec<u8>> {
+async fn read(path: &Path) -> Option<Vec<u8>> {
     tokio::fs::read(path).await.ok()
 }
 

@@ -441,18 +441,21 @@ fn about_version(how: How) -> Arc<str> {
 
 /// RFC 9211 for an answer whose first window looked like this.
 fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
-    if let (How::Stale(past), 0) = (current.how, look.led + look.joined) {
-        return format!("forebay; hit; ttl=-{past}").into();
+    match (current.how, &current.fills) {
+        (How::Stale(past), _) if look.led + look.joined == 0 => {
+            return format!("forebay; hit; ttl=-{past}").into();
+        }
+        // The question for the version brought the first blocks along; by now they may all be here.
+        (How::Asked, Some(_)) => return "forebay; fwd=miss".into(),
+        (How::Joined, Some(_)) => return "forebay; fwd=miss; collapsed".into(),
+        _ => {}
     }
     match look {
         FirstLook {
             led: 0, joined: 0, ..
         } => "forebay; hit; detail=\"memory\"".into(),
         FirstLook { hits: 1.., .. } => "forebay; fwd=partial".into(),
-        // The question for the version brought the first blocks along: that fill was ours.
-        FirstLook { led: 0, .. } if current.how != How::Asked => {
-            "forebay; fwd=miss; collapsed".into()
-        }
+        FirstLook { led: 0, .. } => "forebay; fwd=miss; collapsed".into(),
         FirstLook { .. } => "forebay; fwd=miss".into(),
     }
 }

@@ -10,12 +10,13 @@ use forebay_storage::stats::DatasetStats;
 use forebay_storage::versions::Found;
 use futures::StreamExt;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Reads;
 use crate::dataset::Dataset;
 
 /// Tries without a byte of progress before a fill is given up.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 /// Tries in all: an origin that cuts every answer after a byte is not followed for ever.
 const TRIES_IN_ALL: u32 = 32;
@@ -87,7 +88,8 @@ async fn fetch(
             return Err(OriginError::Abandoned);
         }
         DatasetStats::add(&dataset.origin.stats().origin_retries, 1);
-        tokio::time::sleep(backoff(run, tries)).await;
+        let spread = run.version().key.0 as u64 ^ run.reached();
+        tokio::time::sleep(backoff(tries, spread)).await;
     }
     Ok(())
 }
@@ -142,12 +144,10 @@ async fn changed(reads: &Reads, dataset: &Dataset, run: &Run) -> Result<OriginEr
     }
 }
 
-/// Doubles with each try, and differs from run to run by up to half, so that fills that failed
+/// Doubles with each try, and differs by `spread` by up to half, so that questions that failed
 /// together do not come back together.
-fn backoff(run: &Run, tries: u32) -> Duration {
-    let step = BACKOFF * 2u32.saturating_pow(tries - 1);
-    let spread = run.version().key.0 as u64 ^ run.reached().rotate_left(17) ^ u64::from(tries);
-    // The key is a hash already: its bits are as good as random.
-    let part = u32::try_from(spread % 512).unwrap_or(0);
-    step - step / 2 * part / 512
+pub(super) fn backoff(tries: u32, spread: u64) -> Duration {
+    let step = BACKOFF * 2u32.saturating_pow(tries.saturating_sub(1));
+    let part = xxh3_64(&spread.to_le_bytes()) % 512;
+    step - step / 2 * u32::try_from(part).unwrap_or(0) / 512
 }

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_storage::block::BlockKey;
 use forebay_storage::error::OriginError;
 use forebay_storage::flight::Follower;
 use forebay_storage::object::ObjectId;
+use forebay_storage::stats::DatasetStats;
 use forebay_storage::store::{Handle, Opened, RUN_BYTES};
 use forebay_storage::version::Version;
 use forebay_storage::versions::{Found, Known};
@@ -15,6 +17,9 @@ use tokio::time::Instant;
 use super::Reads;
 use super::fetch;
 use crate::dataset::Dataset;
+
+/// A question that took so long is not asked again: the client has waited enough to hear so.
+const RETRY_FOR: Duration = Duration::from_secs(2);
 
 /// The version that a response is pinned to.
 #[derive(Debug)]
@@ -129,7 +134,7 @@ impl Reads {
     }
 }
 
-fn stale(version: Arc<Version>, age: std::time::Duration, dataset: &Dataset) -> Current {
+fn stale(version: Arc<Version>, age: Duration, dataset: &Dataset) -> Current {
     let past = age.saturating_sub(dataset.rules.fresh_for);
     Current {
         version,
@@ -138,22 +143,47 @@ fn stale(version: Arc<Version>, age: std::time::Duration, dataset: &Dataset) -> 
     }
 }
 
-/// Asks the origin: by the first run of blocks if the reader is about to read them, else by HEAD.
+/// Asks the origin, again if it did not answer: an idle connection that the origin has just closed
+/// is found out by the request that it loses.
 async fn ask(
     reads: Arc<Reads>,
     dataset: Arc<Dataset>,
     object: ObjectId,
     first: Option<FirstBytes>,
 ) -> Result<Found, OriginError> {
+    let begun = Instant::now();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let error = match ask_once(&reads, &dataset, &object, first.clone()).await {
+            Err(error) if error.retryable() => error,
+            answer => return answer,
+        };
+        if tries >= fetch::TRIES || begun.elapsed() >= RETRY_FOR {
+            return Err(error);
+        }
+        DatasetStats::add(&dataset.origin.stats().origin_retries, 1);
+        let spread = u64::try_from(begun.elapsed().as_micros()).unwrap_or(0);
+        tokio::time::sleep(fetch::backoff(tries, spread)).await;
+    }
+}
+
+/// Asks the origin: by the first run of blocks if the reader is about to read them, else by HEAD.
+async fn ask_once(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    object: &ObjectId,
+    first: Option<FirstBytes>,
+) -> Result<Found, OriginError> {
     let asked_at = Instant::now();
     if let Some(first) = first {
-        match ask_by_get(&reads, &dataset, &object, first, asked_at).await {
+        match ask_by_get(reads, dataset, object, first, asked_at).await {
             // Past the end, or empty: only a HEAD tells the size.
             Err(OriginError::PastEnd) => {}
             answer => return answer,
         }
     }
-    let version = dataset.origin.head(&object).await?;
+    let version = dataset.origin.head(object).await?;
     Ok(Found {
         version: Arc::new(version),
         asked_at,

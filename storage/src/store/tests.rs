@@ -1,3 +1,5 @@
+//! What looking up, joining and leading promise, with fills written by hand.
+
 #![allow(clippy::unwrap_used)]
 
 use http::HeaderMap;

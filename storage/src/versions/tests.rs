@@ -1,3 +1,5 @@
+//! What the table of known versions promises.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::version::{Identity, Version};
