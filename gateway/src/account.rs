@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::stats::DatasetStats;
-use http::{Method, StatusCode};
+use http::Method;
 use tokio::time::Instant;
 
 use crate::metrics::{Metrics, Source};
+
+/// nginx's number for it; no standard has one.
+const CLIENT_LEFT: u16 = 499;
 
 /// The account of one request, from its headers to the end of its answer.
 ///
@@ -29,7 +32,7 @@ pub struct Account {
     /// The dialect that answered.
     pub api: &'static str,
     /// The answer's status.
-    pub status: StatusCode,
+    pub status: u16,
     /// What the answer said of the cache.
     pub cache_status: Option<Arc<str>>,
     /// The dataset's own counters, if its bytes are in the answer.
@@ -55,7 +58,8 @@ impl Account {
             method,
             path: String::new(),
             api: "none",
-            status: StatusCode::OK,
+            // What is said of a client that left before its answer.
+            status: CLIENT_LEFT,
             cache_status: None,
             stats: None,
             first_byte: None,
@@ -103,7 +107,7 @@ impl Drop for Account {
         let took = self.begun.elapsed();
         let metrics = &self.metrics;
         metrics.requests_in_flight.dec();
-        metrics.request(self.api, self.status.as_u16(), took, self.first_byte);
+        metrics.request(self.api, self.status, took, self.first_byte);
         // Once a request rather than once a segment: the shared counters are hot.
         for (source, bytes) in [
             (Source::Memory, self.memory_bytes),
@@ -127,7 +131,7 @@ impl Drop for Account {
             method = self.method.as_str(),
             path = self.path,
             api = self.api,
-            status = self.status.as_u16(),
+            status = self.status,
             bytes = self.memory_bytes + self.origin_bytes + self.other_bytes,
             memory_bytes = self.memory_bytes,
             origin_bytes = self.origin_bytes,

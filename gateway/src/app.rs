@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use forebay_storage::block::BlockSize;
 use forebay_storage::origin::{self, OriginUrl};
 use forebay_storage::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
@@ -133,14 +133,18 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     Ok(Ok(gateway.map_err(|error| anyhow!(error))?))
 }
 
-/// An origin that is this gateway would ask itself for ever.
-fn served_by_us(datasets: &Datasets, listen: SocketAddr) -> Vec<String> {
+/// An origin that is this gateway would ask itself for ever. What is not seen here, behind a
+/// balancer or a port that was not known yet, is found out by the first request that comes back.
+pub fn served_by_us(datasets: &Datasets, listen: SocketAddr) -> Vec<String> {
+    let local = |address: SocketAddr| {
+        address.ip() == listen.ip()
+            || (listen.ip().is_unspecified()
+                && std::net::UdpSocket::bind((address.ip(), 0)).is_ok())
+    };
     let ours = |endpoint: &str| {
-        endpoint.parse::<SocketAddr>().is_ok_and(|address| {
-            address.port() == listen.port()
-                && listen.port() != 0
-                && (address.ip() == listen.ip()
-                    || (listen.ip().is_unspecified() && address.ip().is_loopback()))
+        let addresses = endpoint.to_socket_addrs();
+        addresses.is_ok_and(|mut addresses| {
+            addresses.any(|address| address.port() == listen.port() && local(address))
         })
     };
     let datasets = datasets.all();
@@ -216,7 +220,9 @@ async fn serve_until_told(
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     known::load_now(&gateway, &settings.data_dir);
-    let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), settings.data_dir.clone()));
+    let (all_served, served) = oneshot::channel();
+    let data_dir = settings.data_dir.clone();
+    let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), data_dir, served));
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
     tracing::info!(
@@ -234,9 +240,10 @@ async fn serve_until_told(
     if let Some(reloading) = reloading {
         reloading.abort();
     }
-    keeping.abort();
     while servers.join_next().await.is_some() {}
-    known::save_now(&gateway, &settings.data_dir).await;
+    // The keeper may be gone only if it panicked, and then there is nothing to wait for.
+    let _ = all_served.send(());
+    let _ = keeping.await;
     tracing::info!("stopped");
     Ok(())
 }

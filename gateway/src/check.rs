@@ -8,7 +8,7 @@ use forebay_storage::listing::{ListRequest, Start};
 use forebay_storage::object::ObjectId;
 use forebay_storage::origin;
 
-use crate::app::USAGE;
+use crate::app::{USAGE, served_by_us};
 use crate::cli::CheckArgs;
 use crate::dataset::{Dataset, Datasets};
 use crate::settings::size::shown;
@@ -26,11 +26,22 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     for warning in &settings.warnings {
         println!("warning: {warning}");
     }
+    if args.config.is_none() {
+        println!("no settings file is named (--config FILE): only the defaults are judged");
+    }
     print_memory(&settings);
     let block_size = BlockSize::new(settings.cache.block_size);
     let datasets = origin::transport()
         .map_err(|error| vec![error.to_string()])
         .and_then(|transport| Datasets::new(&settings.datasets, block_size, transport));
+    let datasets = datasets.and_then(|datasets| {
+        let looped = served_by_us(&datasets, settings.listen);
+        if looped.is_empty() {
+            Ok(datasets)
+        } else {
+            Err(looped)
+        }
+    });
     let datasets = match datasets {
         Ok(datasets) => datasets.all(),
         Err(mistakes) => {

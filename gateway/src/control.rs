@@ -129,7 +129,7 @@ impl Problem {
 
     fn of_origin(error: &OriginError) -> Self {
         let status = match error {
-            OriginError::NotFound => StatusCode::NOT_FOUND,
+            OriginError::NotFound | OriginError::Unnameable(_) => StatusCode::NOT_FOUND,
             OriginError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             error if error.is_outage() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
@@ -199,6 +199,15 @@ async fn only_where_offered(request: Request, next: Next) -> Response {
 /// Without `[[access]]` there are no administrators to know, so only this machine is one.
 async fn only_from_loopback(request: Request, next: Next) -> Response {
     let remote = request.extensions().get::<Remote>();
+    // A page in a browser on this machine is not this machine's administrator.
+    let page = request.headers().get("sec-fetch-site");
+    let page = page.is_some_and(|site| site != "none" && site != "same-origin")
+        || (request.headers().contains_key(header::ORIGIN)
+            && request.method() != axum::http::Method::GET);
+    if page {
+        let detail = "pages of other sites may not ask that";
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
     if remote.is_some_and(|remote| is_loopback(remote.address)) {
         return next.run(request).await;
     }
@@ -326,7 +335,8 @@ async fn count(dataset: &Dataset) -> Result<(u64, u64), OriginError> {
     loop {
         let page = dataset.origin.list(&request).await?;
         objects += page.objects.len() as u64;
-        bytes += page.objects.iter().map(|object| object.size).sum::<u64>();
+        let sizes = page.objects.iter().map(|object| object.size);
+        bytes = sizes.fold(bytes, u64::saturating_add);
         match page.next {
             Some(token) => request.start = Start::Token(token),
             None => return Ok((objects, bytes)),

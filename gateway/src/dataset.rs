@@ -108,8 +108,8 @@ impl Datasets {
     }
 
     /// Puts the datasets of `settings` in the place of those there are. What did not change stays
-    /// as it is, with its connections and counters. Returns the names of those that changed or
-    /// went.
+    /// as it is, with its connections and counters. Returns the names of those that went, or whose
+    /// objects are other ones now: what is cached of them is of no use.
     ///
     /// # Errors
     /// One sentence for each dataset that can't be made; then nothing is replaced.
@@ -137,7 +137,10 @@ impl Datasets {
         }
         let changed = old
             .iter()
-            .filter(|(name, dataset)| new.get(*name).is_none_or(|now| !Arc::ptr_eq(now, dataset)))
+            .filter(|(name, dataset)| {
+                new.get(*name)
+                    .is_none_or(|now| now.origin.identity() != dataset.origin.identity())
+            })
             .map(|(name, _)| Arc::clone(name))
             .collect();
         self.by_name.store(Arc::new(new));

@@ -13,6 +13,7 @@ pub fn of_origin(error: &OriginError, dataset: &str, key: &str, version: Option<
             Some(version) => S3Error::no_such_version(dataset, key, version),
             None => S3Error::no_such_key(dataset, key),
         },
+        OriginError::Unnameable(reason) => S3Error::new(Code::NoSuchKey, *reason),
         OriginError::SlowDown { .. } => S3Error::new(Code::SlowDown, cause()),
         OriginError::Unreachable(_) | OriginError::TimedOut => {
             S3Error::new(Code::ServiceUnavailable, cause())

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
@@ -137,6 +138,9 @@ impl Gateway {
         account.remote = parts.extensions.get().map(|remote: &Remote| remote.address);
         let target = match Target::parse(&parts.uri) {
             Ok(target) => target,
+            Err(_) if parts.uri.path().starts_with("/-/") => {
+                return self.control(account, parts).await;
+            }
             Err(mistake) => {
                 account.path = parts.uri.path().to_owned();
                 return self.finish(account, None, &parts.method, Err(mistake.into()));
@@ -147,6 +151,11 @@ impl Gateway {
             return self.control(account, parts).await;
         }
         account.api = "s3";
+        if came_back(&parts) {
+            let looped = "The origin of this dataset is this gateway itself; name the object store";
+            let reply = Err(S3Error::new(Code::BadGateway, looped));
+            return self.finish(account, None, &parts.method, reply);
+        }
         let Some(permit) = self.permit().await else {
             let metrics = &self.metrics.shed;
             metrics.with_label_values(&["max_requests"]).inc();
@@ -174,7 +183,7 @@ impl Gateway {
         request.extensions_mut().insert(id);
         let Ok(mut response) = self.control.clone().oneshot(request).await;
         self.identify(&account, response.headers_mut());
-        account.status = response.status();
+        account.status = response.status().as_u16();
         response.map(|body| Body::new(Content::Control(body), None, account, None))
     }
 
@@ -196,7 +205,7 @@ impl Gateway {
             reply.left = Some(0);
         }
         self.identify(&account, &mut reply.headers);
-        account.status = reply.status;
+        account.status = reply.status.as_u16();
         account.cache_status = reply.cache_status;
         account.stats = reply.stats;
         let body = Body::new(reply.content, reply.left, account, permit);
@@ -239,6 +248,12 @@ impl Gateway {
         let id = xxh3_64_with_seed(&number.to_le_bytes(), self.seed);
         format!("{id:016X}").into()
     }
+}
+
+/// Whether this is a request of our own to an origin (RFC 8586).
+fn came_back(parts: &request::Parts) -> bool {
+    let mut values = parts.headers.get_all(LOOP_HEADER).iter();
+    values.any(|value| value == loop_value())
 }
 
 /// A body that is not read stands in the way of the next request on an HTTP/1 connection, so the

@@ -13,6 +13,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::versions::Versions;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::dataset::Datasets;
 use crate::gateway::Gateway;
@@ -34,19 +35,22 @@ struct Line {
     asked: u64,
 }
 
-/// Writes the file now and then. Never returns.
-pub async fn keep(gateway: Arc<Gateway>, data_dir: PathBuf) {
+/// Writes the file now and then, and once more when `stop` says so. One task, so that there are
+/// never two who write it.
+pub async fn keep(gateway: Arc<Gateway>, data_dir: PathBuf, stop: oneshot::Receiver<()>) {
     let mut ticks = tokio::time::interval(SAVE_EVERY);
     // The first tick comes at once, when there is nothing new to keep.
     ticks.tick().await;
+    let mut stop = std::pin::pin!(stop);
     loop {
-        ticks.tick().await;
-        save_now(&gateway, &data_dir).await;
+        tokio::select! {
+            _ = ticks.tick() => save_now(&gateway, &data_dir).await,
+            _ = &mut stop => return save_now(&gateway, &data_dir).await,
+        }
     }
 }
 
-/// Writes the file.
-pub async fn save_now(gateway: &Arc<Gateway>, data_dir: &Path) {
+async fn save_now(gateway: &Arc<Gateway>, data_dir: &Path) {
     let (gateway, path) = (Arc::clone(gateway), file(data_dir));
     let saved = tokio::task::spawn_blocking(move || {
         save(&path, &gateway.reads.versions, &gateway.datasets)
@@ -84,7 +88,7 @@ fn save(path: &Path, versions: &Versions, datasets: &Datasets) -> io::Result<()>
         let asked = asked.and_then(|asked| asked.duration_since(SystemTime::UNIX_EPOCH).ok());
         let line = Line {
             dataset: object.dataset.to_string(),
-            origin: dataset.origin_url(),
+            origin: dataset.origin.identity().origin.clone(),
             key: object.key.to_string(),
             version_id: object.version_id.as_deref().map(str::to_owned),
             size: version.size,
@@ -110,7 +114,7 @@ fn load(path: &Path, versions: &Versions, datasets: &Datasets) -> io::Result<usi
         let Some(dataset) = datasets.get(&line.dataset) else {
             continue;
         };
-        if dataset.origin_url() != line.origin {
+        if dataset.origin.identity().origin != line.origin {
             continue;
         }
         let mut object = ObjectId::new(Arc::clone(&dataset.name), line.key);

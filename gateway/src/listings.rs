@@ -1,16 +1,18 @@
 //! Listings, asked of the origin once for all who ask the same, and kept for a moment.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListPage, ListRequest};
-use tokio::sync::watch;
+use forebay_storage::watch;
 use tokio::time::Instant;
 
 use crate::dataset::Dataset;
 
-/// Pages kept at most: a page of 1000 keys takes up to a few hundred KiB.
+/// Pages kept at most: a page of 1000 keys takes a few hundred KiB, and with the longest keys over
+/// one MiB.
 const KEPT: usize = 64;
 
 type Answer = Result<Arc<ListPage>, OriginError>;
@@ -20,11 +22,14 @@ type Asked = (Arc<str>, ListRequest);
 #[derive(Debug, Default)]
 pub struct Listings {
     pages: Mutex<HashMap<Asked, Page>>,
+    asked: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
 struct Page {
     asked_at: Instant,
+    /// Pages are numbered as they are asked for; two may be asked for at one instant.
+    number: u64,
     answer: watch::Receiver<Option<Answer>>,
 }
 
@@ -34,7 +39,7 @@ impl Page {
         let on_its_way = self.answer.borrow().is_none();
         if on_its_way {
             // A sender that is gone without an answer panicked.
-            return self.answer.has_changed().is_ok();
+            return !self.answer.is_orphaned();
         }
         let good = matches!(&*self.answer.borrow(), Some(Ok(_)));
         good && self.asked_at.elapsed() < dataset.rules.fresh_for
@@ -48,12 +53,13 @@ impl Listings {
     /// What the origin answered.
     pub async fn page(self: &Arc<Self>, dataset: &Arc<Dataset>, request: &ListRequest) -> Answer {
         let asked = (Arc::clone(&dataset.name), request.clone());
-        let mut answer = {
+        let answer = {
             let mut pages = self.lock();
             match pages.get(&asked) {
                 Some(page) if page.holds(dataset) => page.answer.clone(),
                 _ => {
-                    let page = ask(Arc::clone(dataset), request.clone());
+                    let number = self.asked.fetch_add(1, Ordering::Relaxed);
+                    let page = ask(Arc::clone(dataset), request.clone(), number);
                     let answer = page.answer.clone();
                     pages.insert(asked, page);
                     make_room(&mut pages);
@@ -78,14 +84,19 @@ impl Listings {
 }
 
 /// In a task of its own: an asker who leaves takes no answer from the others.
-fn ask(dataset: Arc<Dataset>, request: ListRequest) -> Page {
+fn ask(dataset: Arc<Dataset>, request: ListRequest, number: u64) -> Page {
     let (sender, answer) = watch::channel(None);
     tokio::spawn(async move {
-        let page = dataset.origin.list(&request).await.map(Arc::new);
-        sender.send_replace(Some(page));
+        tokio::select! {
+            biased;
+            page = dataset.origin.list(&request) => sender.send_replace(Some(page.map(Arc::new))),
+            // Nobody waits, and the page was put out of the table.
+            () = sender.closed() => {}
+        }
     });
     Page {
         asked_at: Instant::now(),
+        number,
         answer,
     }
 }
@@ -94,7 +105,7 @@ fn make_room(pages: &mut HashMap<Asked, Page>) {
     while pages.len() > KEPT {
         let oldest = pages
             .iter()
-            .min_by_key(|(_, page)| page.asked_at)
+            .min_by_key(|(_, page)| page.number)
             .map(|(asked, _)| asked.clone());
         match oldest {
             Some(asked) => pages.remove(&asked),

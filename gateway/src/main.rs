@@ -1,6 +1,7 @@
 //! The binary `forebay`: arguments in, an exit code out.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use forebay_gateway::cli::{self, Command};
 use forebay_gateway::{app, check, client};
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         match &command {
             Command::Serve(args) => app::run(args).await,
             Command::Check(args) => check::run(args).await,
@@ -36,5 +37,8 @@ fn main() -> ExitCode {
             Command::Datasets(args) => client::datasets(args).await,
             Command::Purge(args) => client::purge(args).await,
         }
-    })
+    });
+    // A thread that waits for a disk or a mount that does not answer is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
 }

@@ -301,8 +301,9 @@ impl Collector for Elsewhere {
         }
         let memory = [("tier", "memory")];
         let budget = self.store.budget();
-        values[4].push(gauged(self.store.memory_usage(), &memory));
-        values[5].push(gauged(self.store.residents().total().blocks, &memory));
+        let resident = self.store.residents().total();
+        values[4].push(gauged(resident.bytes, &memory));
+        values[5].push(gauged(resident.blocks, &memory));
         values[6].push(gauged(budget.used(), &[]));
         values[7].push(gauged(budget.limit(), &[]));
         values[8].push(gauged(budget.waiting() as u64, &[]));

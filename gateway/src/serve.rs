@@ -1,5 +1,7 @@
 //! Sockets: the only module that knows hyper's server.
 
+pub mod socket;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,13 +10,14 @@ use std::time::Duration;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::socket::{Socket, Timed};
 use crate::gateway::{Gateway, Remote};
 use crate::settings::Limits;
 
@@ -89,7 +92,14 @@ pub async fn serve(
         let controls = side.controls;
         let gateway = Arc::clone(&gateway);
         let metrics = Arc::clone(&gateway.metrics);
+        let socket = Timed::new(
+            socket,
+            side.limits.header_timeout,
+            side.limits.write_timeout,
+        );
+        let first_request = socket.first_request();
         let service = service_fn(move |mut request: Request<Incoming>| {
+            first_request.came();
             let gateway = Arc::clone(&gateway);
             request.extensions_mut().insert(Remote {
                 address: remote,
@@ -98,7 +108,7 @@ pub async fn serve(
             async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
         });
         let connection = builder
-            .serve_connection(TokioIo::new(socket), service)
+            .serve_connection(Socket::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
         tasks.spawn(async move {

@@ -17,6 +17,10 @@ pub struct BlockKey {
     pub index: u32,
 }
 
+/// Bytes that a block takes beside its own: entries in the cache, in the table of residents and in
+/// their maps, and the owners of its segments. Of a block of one byte they are nearly all.
+pub const OVERHEAD: u32 = 1024;
+
 /// A whole block in memory: its segments, shared and never changed.
 ///
 /// Each segment carries its lease: the budget gets the bytes back when the last holder, cache,
@@ -41,6 +45,11 @@ impl Block {
     #[allow(clippy::len_without_is_empty, reason = "no block is empty")]
     pub fn len(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Bytes that the block is charged for: its own, and [`OVERHEAD`].
+    pub fn weight(&self) -> usize {
+        self.len() + OVERHEAD as usize
     }
 
     /// Whether anybody else holds this block as a whole.

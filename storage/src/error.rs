@@ -11,6 +11,9 @@ pub enum OriginError {
     /// The origin says that there is no such object.
     #[error("the origin has no such object")]
     NotFound,
+    /// No origin of this kind could have an object of that name.
+    #[error("{0}")]
+    Unnameable(&'static str),
     /// The origin refuses us: our credentials are wrong, or may not read this.
     #[error("the origin answered {status}: check the dataset's credentials and what they may read")]
     Refused {
@@ -79,6 +82,7 @@ impl OriginError {
             | Self::Abandoned => true,
             Self::Status { status } => *status >= 500 || *status == 408,
             Self::NotFound
+            | Self::Unnameable(_)
             | Self::Refused { .. }
             | Self::NoCredentials
             | Self::Changed
@@ -88,13 +92,18 @@ impl OriginError {
         }
     }
 
-    /// Whether known versions may stand in for the answer that did not come: the origin is away,
-    /// rather than of another opinion.
+    /// Whether the origin is away, rather than of an opinion about this object.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Refused { .. } => false,
-            Self::BadAnswer(_) => false,
-            other => other.retryable(),
+            Self::Unreachable(_) | Self::TimedOut => true,
+            Self::Status { status } | Self::SlowDown { status } => *status >= 500,
+            _ => false,
         }
+    }
+
+    /// Whether a known version may stand in for the answer that did not come: the origin is away,
+    /// or does not let us in.
+    pub fn may_be_bridged(&self) -> bool {
+        self.retryable() || matches!(self, Self::Refused { .. } | Self::NoCredentials)
     }
 }

@@ -84,7 +84,7 @@ impl Run {
             let first = Arc::clone(self.flights.front()?);
             tokio::select! {
                 biased;
-                lease = self.store.reserve(first.len()) => {
+                lease = self.store.reserve(first.weight()) => {
                     self.leases.push_back(lease);
                     break;
                 }
@@ -100,7 +100,7 @@ impl Run {
     /// For a GET that is under way already: its headers are what made this run.
     pub fn adopt(&mut self) -> Option<Range<u64>> {
         let first = self.flights.front()?;
-        let lease = self.store.try_reserve(first.len())?;
+        let lease = self.store.try_reserve(first.weight())?;
         self.leases.push_back(lease);
         self.reserve_more();
         Some(self.reached()..self.end())
@@ -111,7 +111,7 @@ impl Run {
             if !flight.is_followed() {
                 break;
             }
-            match self.store.try_reserve(flight.len()) {
+            match self.store.try_reserve(flight.weight()) {
                 Some(lease) => self.leases.push_back(lease),
                 None => break,
             }
@@ -174,8 +174,10 @@ impl Run {
             return Flow::Done;
         };
         let buffer = std::mem::take(&mut self.partial);
-        // Invariant: a block's lease covers its length, and segments add up to it.
-        let lease = lease.split(buffer.len());
+        // Invariant: a block's lease covers its weight. The last segment takes all that is left, and
+        // with it what the block costs beside its bytes.
+        let last = (self.segments + 1) * SEGMENT >= flight.len() as usize;
+        let lease = lease.split(if last { lease.bytes() } else { buffer.len() });
         debug_assert!(lease.is_some());
         flight.push(
             self.segments,

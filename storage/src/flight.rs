@@ -6,12 +6,12 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use crate::SEGMENT;
-use crate::block::BlockKey;
+use crate::block::{BlockKey, OVERHEAD};
 use crate::error::OriginError;
 use crate::object::ObjectId;
+use crate::watch;
 
 /// How far a fill has come.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,11 @@ impl Flight {
     /// Bytes in the whole block.
     pub(crate) fn len(&self) -> u32 {
         self.len
+    }
+
+    /// Bytes to reserve for the block.
+    pub(crate) fn weight(&self) -> u32 {
+        self.len.saturating_add(OVERHEAD)
     }
 
     /// Joins: the fill goes on at least as long as somebody follows it.

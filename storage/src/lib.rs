@@ -10,6 +10,7 @@
 //! | [`memory`], [`residents`] | the memory tier, and our own table of what it holds |
 //! | [`store`] | one door to all of that: look up, join, or lead |
 //! | [`origin`], [`listing`] | the object stores behind us, none of whose answers is trusted |
+//! | [`watch`] | a value that many wait on, in the order they came |
 //! | [`stats`] | what a dataset cost and saved, counted where it happens |
 //!
 //! What it is *not*: it serves no HTTP, knows no other gateway and starts no task of its own but
@@ -20,8 +21,8 @@
 //! of our own (status codes, no redirects, a connection budget); `foyer` evicts; `bytes` shares
 //! segments without copying; `aws-lc-rs` names versions by SHA-256, since names are chosen by
 //! strangers; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
-//! `httpdate` and `chrono` read and write dates; `xxhash-rust` places and jitters; the rest is
-//! plumbing that the ecosystem shares.
+//! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant
+//! to be; `rustix` names the flags of open files; the rest is plumbing that the ecosystem shares.
 
 pub mod block;
 pub mod budget;
@@ -37,6 +38,7 @@ pub mod stats;
 pub mod store;
 pub mod version;
 pub mod versions;
+pub mod watch;
 
 /// Bytes in a segment: what a follower of a running fill can see, and what a slow socket pins.
 ///

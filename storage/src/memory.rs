@@ -24,7 +24,7 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     fn insert(&self, key: BlockKey, block: Block);
     /// Lets a block go.
     fn remove(&self, key: &BlockKey) -> Option<Block>;
-    /// Bytes of the blocks that are resident.
+    /// Bytes that the resident blocks are charged for ([`Block::weight`]).
     fn usage(&self) -> u64;
 }
 
@@ -47,7 +47,7 @@ impl Memory {
             .with_name("forebay-memory")
             .with_shards(shards)
             .with_eviction_config(LruConfig::default())
-            .with_weighter(|_: &BlockKey, block: &Block| block.len())
+            .with_weighter(|_: &BlockKey, block: &Block| block.weight())
             .with_event_listener(Arc::new(Leaving(residents)))
             .build();
         Self { cache }

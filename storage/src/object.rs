@@ -23,6 +23,12 @@ impl ObjectId {
             version_id: None,
         }
     }
+
+    /// Whether this names bytes that never change. S3's version `null` is the one that does: it is
+    /// what is written while versioning is off.
+    pub fn is_immutable(&self) -> bool {
+        self.version_id.as_deref().is_some_and(|id| id != "null")
+    }
 }
 
 impl fmt::Display for ObjectId {

@@ -22,13 +22,13 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange};
 
 pub use self::answer::{Answer, ExactBody};
-pub use self::connect::transport;
+pub use self::connect::{LOOP_HEADER, loop_value, transport};
 pub use self::url::OriginUrl;
 pub use object_store::client::{
     HttpClient, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
 
-use self::answer::{bad, claimed_range, content_length, failure};
+use self::answer::{bad, claimed_range, content_length, failure, ranged_failure};
 use self::build::Remote;
 use self::connect::{Connector, Exchange, Seen};
 use self::local::Directory;
@@ -56,7 +56,7 @@ pub struct OriginConfig {
 /// One dataset's object store.
 pub struct Origin {
     kind: Kind,
-    identity: Identity,
+    identity: Arc<Identity>,
     stats: Arc<DatasetStats>,
     block_size: BlockSize,
 }
@@ -106,7 +106,7 @@ impl Origin {
         };
         Ok(Self {
             kind,
-            identity,
+            identity: Arc::new(identity),
             stats,
             block_size: config.block_size,
         })
@@ -117,7 +117,7 @@ impl Origin {
         &self.stats
     }
 
-    /// The host, with a port if the settings name one, that requests go to.
+    /// `HOST:PORT` that requests go to.
     pub fn endpoint(&self) -> Option<&str> {
         match &self.kind {
             Kind::Remote(remote) => Some(&remote.endpoint),
@@ -133,9 +133,10 @@ impl Origin {
         }
     }
 
-    /// Whether blocks of `version` may be kept from one request to the next.
-    pub fn cacheable(&self, version: &Version) -> bool {
-        version.cacheable(&self.identity)
+    /// What names this origin in every version of its objects: two datasets with the same identity
+    /// can read each other's blocks, but for their names.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
     }
 
     /// Asks which version is current.
@@ -193,9 +194,16 @@ impl Origin {
         range: Range<u64>,
         pin: Option<&Version>,
     ) -> Result<Answer, OriginError> {
+        let start = range.start;
         let answer = self.ask_get(object, range, pin).await;
         self.note(&answer);
-        let answer = answer?;
+        let answer = match answer {
+            // The pinned version has bytes there: this origin looked at another one.
+            Err(OriginError::PastEnd) if pin.is_some_and(|pin| start < pin.size) => {
+                return Err(OriginError::Changed);
+            }
+            answer => answer?,
+        };
         if pin.is_some_and(|pin| pin.key != answer.version.key) {
             return Err(OriginError::Changed);
         }
@@ -219,7 +227,7 @@ impl Origin {
                     .store
                     .get_opts(&path, options)
                     .await
-                    .map_err(|error| failure(&exchange, &error))?;
+                    .map_err(|error| ranged_failure(&exchange, &error))?;
                 let chunks = result
                     .into_stream()
                     .map(|chunk| chunk.map_err(|error| stream_error(&error)));
@@ -227,11 +235,7 @@ impl Origin {
             }
             Place::Odd(s3, key) => {
                 let mut headers = s3::range_header(&range);
-                if let Some(Validator::Strong(etag)) = pin.map(|pin| &pin.validator)
-                    && let Ok(etag) = HeaderValue::try_from(etag)
-                {
-                    headers.insert(header::IF_MATCH, etag);
-                }
+                pin_headers(pin, &mut headers);
                 let query = version_query(object);
                 let answer = s3.ask(Method::GET, Some(&key), &query, headers).await?;
                 if answer.status != StatusCode::PARTIAL_CONTENT {
@@ -300,23 +304,24 @@ impl Origin {
         query.push(("partNumber", text.as_str()));
         let key = format!("{}{}", remote.prefix, object.key);
         let count = parts_in_etag(version.etag().unwrap_or_default());
-        let answer = s3
-            .ask(Method::HEAD, Some(&key), &query, HeaderMap::new())
-            .await;
+        let mut headers = HeaderMap::new();
+        pin_headers(Some(version), &mut headers);
+        let answer = s3.ask(Method::HEAD, Some(&key), &query, headers).await;
         let answer = match answer {
-            // S3 answers a part that is not there with 416, others with 400 or 404.
-            Err(OriginError::PastEnd | OriginError::NotFound)
-            | Err(OriginError::Status { status: 400 }) => {
+            // S3 answers a part that is not there with 416, others with 400.
+            Err(OriginError::PastEnd) => return Err(OriginError::NoSuchPart { count }),
+            Err(OriginError::Status { status: 400 }) if number > count => {
                 return Err(OriginError::NoSuchPart { count });
             }
             answer => answer?,
         };
         let told = answer.headers.get("x-amz-mp-parts-count");
         let told = told.and_then(|count| count.to_str().ok()?.parse().ok());
-        if !answer.headers.contains_key(header::CONTENT_RANGE) {
-            return Err(bad("it does not say which bytes a part has"));
+        let (range, size) = answer::any_range(&answer.headers)
+            .ok_or_else(|| bad("it does not say which bytes a part has"))?;
+        if self.describe(object, size, &answer.headers)?.key != version.key {
+            return Err(OriginError::Changed);
         }
-        let range = part_range(&answer.headers, version.size)?;
         Ok(Part {
             range,
             count: told.unwrap_or(count),
@@ -347,8 +352,16 @@ impl Origin {
     /// How the object is asked for.
     fn place(&self, object: &ObjectId) -> Result<Place<'_>, OriginError> {
         let dots = |key: &str| key.split('/').any(|part| part == "." || part == "..");
+        if object.key.is_empty() || dots(&object.key) {
+            let reason = "No key has an empty name, or . or .. between its slashes";
+            return Err(OriginError::Unnameable(reason));
+        }
         match &self.kind {
-            _ if object.key.is_empty() || dots(&object.key) => Err(OriginError::NotFound),
+            // They would answer with the current version, whatever was asked for.
+            Kind::Directory(_) if object.version_id.is_some() => Err(OriginError::NotFound),
+            Kind::Remote(remote) if object.version_id.is_some() && !remote.has_versions => {
+                Err(OriginError::NotFound)
+            }
             Kind::Directory(directory) => Ok(Place::Directory(directory)),
             Kind::Remote(remote) => {
                 let key = format!("{}{}", remote.prefix, object.key);
@@ -358,7 +371,9 @@ impl Origin {
                     Ok(path) if path.as_ref() == key => Ok(Place::Path(remote, path)),
                     _ => match &remote.s3 {
                         Some(s3) => Ok(Place::Odd(s3, key)),
-                        None => Err(OriginError::NotFound),
+                        None => Err(OriginError::Unnameable(
+                            "This kind of origin has no keys with empty segments or a final slash",
+                        )),
                     },
                 }
             }
@@ -413,6 +428,20 @@ fn pinned(
     options
 }
 
+/// The same pin as headers of a request of our own.
+fn pin_headers(pin: Option<&Version>, headers: &mut HeaderMap) {
+    let (name, text) = match pin.map(|pin| &pin.validator) {
+        Some(Validator::Strong(etag)) => (header::IF_MATCH, etag),
+        Some(Validator::Dated { last_modified, .. }) => {
+            (header::IF_UNMODIFIED_SINCE, last_modified)
+        }
+        Some(Validator::None) | None => return,
+    };
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
+    }
+}
+
 fn seen_headers(exchange: &Exchange) -> Result<HeaderMap, OriginError> {
     match exchange.seen() {
         Some(Seen::Answer { headers, .. }) => Ok(headers.clone()),
@@ -448,21 +477,4 @@ fn parts_in_etag(etag: &str) -> u32 {
     etag.rsplit_once('-')
         .and_then(|(_, parts)| parts.parse().ok())
         .unwrap_or(0)
-}
-
-fn part_range(headers: &HeaderMap, size: u64) -> Result<Range<u64>, OriginError> {
-    let value = headers.get(header::CONTENT_RANGE);
-    let value = value.and_then(|value| value.to_str().ok());
-    let range = value.and_then(|value| {
-        let (first, last) = value
-            .strip_prefix("bytes ")?
-            .split_once('/')?
-            .0
-            .split_once('-')?;
-        Some(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?)
-    });
-    match range {
-        Some(range) if range.start < range.end && range.end <= size => Ok(range),
-        _ => Err(bad("it does not say which bytes a part has")),
-    }
 }

@@ -65,7 +65,7 @@ pub struct Opened {
 pub struct Store {
     memory: Box<dyn BlockStore>,
     residents: Arc<Residents>,
-    flights: Mutex<HashMap<BlockKey, Arc<Flight>>>,
+    flights: Mutex<Flights>,
     budget: Budget,
     block_size: BlockSize,
 }
@@ -112,7 +112,7 @@ impl Store {
 
     /// Fills that are under way.
     pub fn running_fills(&self) -> usize {
-        self.lock().len()
+        self.lock().0.len()
     }
 
     /// The table of resident blocks.
@@ -123,6 +123,11 @@ impl Store {
     /// Whether a block is resident; moves nothing.
     pub fn contains(&self, key: &BlockKey) -> bool {
         self.memory.contains(key)
+    }
+
+    /// Whether a block is resident or arriving; moves nothing.
+    pub fn has(&self, key: &BlockKey) -> bool {
+        self.memory.contains(key) || self.lock().0.contains_key(key)
     }
 
     /// Finds every block of `indexes`: resident, joined, or led by the runs that come back.
@@ -170,7 +175,7 @@ impl Store {
         ahead: bool,
     ) -> Option<(Handle, Option<Arc<Flight>>, Outcome)> {
         let mut flights = self.lock();
-        if let Some(flight) = flights.get(&key) {
+        if let Some(flight) = flights.0.get(&key) {
             let follower = Handle::Following(flight.follow());
             return Some((follower, None, Outcome::Joined));
         }
@@ -179,15 +184,22 @@ impl Store {
         if let Some(block) = self.memory.get(&key) {
             return Some((Handle::Resident(block), None, Outcome::Hit));
         }
-        if ahead && self.budget.used() >= self.budget.limit() / AHEAD_SHARE.1 * AHEAD_SHARE.0 {
+        if ahead && self.is_nearly_full() {
             return None;
         }
         let range = self.block_size.range(key.index, size);
         let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
         let flight = Flight::new(object.clone(), key, len);
         let follower = Handle::Following(flight.follow());
-        flights.insert(key, Arc::clone(&flight));
+        flights.0.insert(key, Arc::clone(&flight));
         Some((follower, Some(flight), Outcome::Led))
+    }
+
+    /// Whether what can't be given up, fills and what sockets hold, leaves no room for reading ahead.
+    /// What the caches hold is not in the way: a fill makes them give it up.
+    fn is_nearly_full(&self) -> bool {
+        let held = self.budget.used().saturating_sub(self.memory.usage());
+        held >= self.budget.limit() / AHEAD_SHARE.1 * AHEAD_SHARE.0
     }
 
     fn add_to_run(
@@ -239,8 +251,16 @@ impl Store {
         }
     }
 
-    /// Memory for a fill, if it is there at once.
+    /// Memory for a fill, if it is there at once, or once the caches have given up as much.
     pub(crate) fn try_reserve(&self, bytes: u32) -> Option<Lease> {
+        if let Some(lease) = self.budget.try_reserve(bytes) {
+            return Some(lease);
+        }
+        // Who waits comes first; what the caches give up is theirs.
+        if self.budget.waiting() > 0 {
+            return None;
+        }
+        self.give_up(u64::from(bytes));
         self.budget.try_reserve(bytes)
     }
 
@@ -254,7 +274,7 @@ impl Store {
             if let Some(block) = self.memory.remove(&key)
                 && !block.is_shared()
             {
-                freed += block.len() as u64;
+                freed += block.weight() as u64;
             }
         }
     }
@@ -263,19 +283,23 @@ impl Store {
     ///
     /// A fill that was purged meanwhile is out of the table: its followers get their bytes, and
     /// nobody who comes later does.
-    pub(crate) fn complete(&self, flight: &Flight) {
+    pub(crate) fn complete(&self, flight: &Arc<Flight>) {
         let key = flight.key();
-        if self.lock().contains_key(&key) {
-            self.residents.entered(flight.object(), key, flight.len());
-            self.memory.insert(key, Block::new(flight.segments()));
-            self.lock().remove(&key);
+        {
+            // Under the lock a purge comes either before, and finds the fill, or after, and finds
+            // the block.
+            let mut table = self.lock();
+            if table.remove(flight) {
+                self.residents.entered(flight.object(), key, flight.len());
+                self.memory.insert(key, Block::new(flight.segments()));
+            }
         }
         flight.end(Ok(()));
     }
 
     /// Ends a fill that will not be done.
-    pub(crate) fn abandon(&self, flight: &Flight, error: OriginError) {
-        self.lock().remove(&flight.key());
+    pub(crate) fn abandon(&self, flight: &Arc<Flight>, error: OriginError) {
+        self.lock().remove(flight);
         flight.end(Err(error));
     }
 
@@ -285,7 +309,7 @@ impl Store {
         let mut table = self.lock();
         while flights.front().is_some_and(|flight| !flight.is_followed()) {
             if let Some(flight) = flights.pop_front() {
-                table.remove(&flight.key());
+                table.remove(&flight);
                 flight.end(Err(OriginError::Abandoned));
             }
         }
@@ -296,7 +320,7 @@ impl Store {
         let mut table = self.lock();
         while flights.back().is_some_and(|flight| !flight.is_followed()) {
             if let Some(flight) = flights.pop_back() {
-                table.remove(&flight.key());
+                table.remove(&flight);
                 flight.end(Err(OriginError::Abandoned));
             }
         }
@@ -306,7 +330,7 @@ impl Store {
     /// and those that arrive just now.
     pub fn purge(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Tally {
         let mut purged = Tally::default();
-        self.lock().retain(|_, flight| {
+        self.lock().0.retain(|_, flight| {
             let object = flight.object();
             &*object.dataset != dataset || !wanted(&object.key)
         });
@@ -319,8 +343,25 @@ impl Store {
         purged
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BlockKey, Arc<Flight>>> {
+    fn lock(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The running fills that can be joined.
+#[derive(Debug, Default)]
+struct Flights(HashMap<BlockKey, Arc<Flight>>);
+
+impl Flights {
+    /// Takes this fill out; false if it is not there, be it that another one of the same block is:
+    /// then this one was purged.
+    fn remove(&mut self, flight: &Arc<Flight>) -> bool {
+        let here = self.0.get(&flight.key());
+        let here = here.is_some_and(|here| Arc::ptr_eq(here, flight));
+        if here {
+            self.0.remove(&flight.key());
+        }
+        here
     }
 }
 

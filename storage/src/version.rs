@@ -1,5 +1,6 @@
 //! The immutable bytes that an object had at one time.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
@@ -39,12 +40,14 @@ pub struct Version {
     pub validator: Validator,
     /// Bytes in the whole object.
     pub size: u64,
+    /// The origin that it was asked of.
+    pub identity: Arc<Identity>,
     /// Headers for clients: ETag, Last-Modified, Content-Type, user metadata and the like.
     pub headers: HeaderMap,
 }
 
 /// What goes into a version's name beside the object's own: see [`Version::from_headers`].
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The origin's address, without credentials.
     pub origin: String,
@@ -76,7 +79,7 @@ impl Version {
     /// The version that an origin's answer describes; `size` is that of the whole object.
     pub fn from_headers(
         object: &ObjectId,
-        identity: &Identity,
+        identity: &Arc<Identity>,
         size: u64,
         answer: &HeaderMap,
     ) -> Self {
@@ -87,6 +90,7 @@ impl Version {
             key,
             validator,
             size,
+            identity: Arc::clone(identity),
             headers,
         }
     }
@@ -105,8 +109,8 @@ impl Version {
     }
 
     /// Whether blocks of this version may outlive the response they were read for.
-    pub fn cacheable(&self, identity: &Identity) -> bool {
-        identity.immutable || self.validator != Validator::None
+    pub fn cacheable(&self) -> bool {
+        self.identity.immutable || self.validator != Validator::None
     }
 }
 
@@ -198,12 +202,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn identity() -> Identity {
-        Identity {
+    fn identity() -> Arc<Identity> {
+        Arc::new(Identity {
             origin: "s3://weights/".into(),
             block_size: 1 << 20,
             immutable: false,
-        }
+        })
     }
 
     fn version(key: &str, size: u64, pairs: &[(&'static str, &str)]) -> Version {
@@ -240,7 +244,7 @@ mod tests {
         assert!(matches!(dated.validator, Validator::Dated { .. }));
         let none = version("a", 1, &[("etag", "W/\"x\"")]);
         assert_eq!(none.validator, Validator::None);
-        assert!(!none.cacheable(&identity()));
+        assert!(!none.cacheable());
     }
 
     #[test]

@@ -5,22 +5,29 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::OriginError;
 use crate::flight::Follower;
 use crate::object::ObjectId;
 use crate::version::Version;
+use crate::watch;
 
 /// Objects remembered at most; at about 1 KiB each that is 32 MiB.
 const REMEMBERED: usize = 32 * 1024;
 
+/// Absences remembered at most. They hold for a second only.
+const ABSENCES: usize = 4096;
+
 /// How long a 404 or 403 is believed.
 const ABSENT_FOR: Duration = Duration::from_secs(1);
 
-/// How long after the origin was found to be away it is not asked again while we know a version.
-const OUTAGE_FOR: Duration = Duration::from_secs(1);
+/// How long after a failure a known version is served without asking again, and how often an
+/// origin that is away is asked whether it is back.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+
+/// A question that was given up while somebody was about to wait for it is asked again this often.
+const ASKED_AGAIN: u32 = 3;
 
 /// How long answers about versions hold in a dataset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,8 +51,8 @@ pub enum Known {
         version: Arc<Version>,
         /// Time since the origin was asked.
         age: Duration,
-        /// The origin was found to be away within the last second, and `stale_for` allows this
-        /// version: serve it.
+        /// The origin is away, or failed for this object within the last second, and `stale_for`
+        /// allows this version: serve it.
         stale: bool,
     },
     /// It was not there, or not for us, a moment ago.
@@ -77,80 +84,97 @@ pub struct Versions {
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<ObjectId, Entry>,
-    /// Objects in the order they were first known: the longest known are forgotten first.
-    order: VecDeque<ObjectId>,
-    asking: HashMap<ObjectId, watch::Receiver<Option<Answer>>>,
+    /// Known objects, from the one whose turn it is to be forgotten unless it was used since.
+    turns: VecDeque<ObjectId>,
+    absent: HashMap<ObjectId, (OriginError, Instant)>,
+    asking: HashMap<ObjectId, Asking>,
+    /// Datasets whose origin is away, and when it was last asked whether it is back.
     outages: HashMap<Arc<str>, Instant>,
 }
 
+/// Whoever waits subscribes here; the question is given up when nobody does.
+type Asking = Arc<watch::Sender<Option<Answer>>>;
+
 #[derive(Debug)]
 struct Entry {
-    state: Result<Arc<Version>, OriginError>,
+    version: Arc<Version>,
     asked_at: Instant,
     /// Somebody saw another version since: ask again, however young this is.
     doubted: bool,
+    /// When the origin last failed to confirm it.
+    failed_at: Option<Instant>,
+    used: bool,
 }
 
 impl Versions {
     /// What is known of `object` now.
     pub fn known(&self, object: &ObjectId, rules: &Freshness) -> Known {
-        let table = self.lock();
-        let Some(entry) = table.known.get(object) else {
-            return Known::Unknown;
-        };
-        let age = entry.asked_at.elapsed();
-        match &entry.state {
-            // A version that the client named by its id never changes.
-            Ok(version)
-                if !entry.doubted
-                    && (rules.immutable
-                        || object.version_id.is_some()
-                        || age < rules.fresh_for) =>
-            {
-                Known::Fresh(Arc::clone(version))
+        let mut table = self.lock();
+        let away = table.outages.contains_key(&object.dataset);
+        if let Some(entry) = table.known.get_mut(object) {
+            entry.used = true;
+            let age = entry.asked_at.elapsed();
+            let version = Arc::clone(&entry.version);
+            let unchanging = rules.immutable || object.is_immutable();
+            if !entry.doubted && (unchanging || age < rules.fresh_for) {
+                return Known::Fresh(version);
             }
-            Ok(version) => {
-                let away = table.outages.get(&object.dataset);
-                let away = away.is_some_and(|at| at.elapsed() < OUTAGE_FOR);
-                Known::Due {
-                    version: Arc::clone(version),
-                    age,
-                    stale: away && age < rules.fresh_for + rules.stale_for,
-                }
+            let failed = entry.failed_at.is_some_and(|at| at.elapsed() < FAILED_FOR);
+            return Known::Due {
+                version,
+                age,
+                stale: (away || failed) && age < rules.fresh_for + rules.stale_for,
+            };
+        }
+        match table.absent.get(object) {
+            Some((error, at)) if at.elapsed() < ABSENT_FOR => Known::Absent(error.clone()),
+            _ => Known::Unknown,
+        }
+    }
+
+    /// Whether it is time to ask the dataset's origin, which is away, whether it is back. True once
+    /// a second, for one asker.
+    pub fn may_probe(&self, dataset: &str) -> bool {
+        match self.lock().outages.get_mut(dataset) {
+            Some(probed) if probed.elapsed() >= FAILED_FOR => {
+                *probed = Instant::now();
+                true
             }
-            Err(error) if age < ABSENT_FOR => Known::Absent(error.clone()),
-            Err(_) => Known::Unknown,
+            _ => false,
         }
     }
 
     /// Asks by `ask`, or waits for the answer that somebody asks for already.
     ///
-    /// `ask` runs in a task of its own: an asker who leaves takes no answer from the others.
+    /// `ask` runs in a task of its own: an asker who leaves takes no answer from the others, and
+    /// when all have left it is given up.
     ///
     /// # Errors
     /// What the origin answered, or [`OriginError::Abandoned`] if `ask` panicked.
     pub async fn look_up<F>(
         self: &Arc<Self>,
         object: &ObjectId,
-        ask: impl FnOnce() -> F,
+        mut ask: impl FnMut() -> F,
     ) -> Result<Found, OriginError>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        let mut answer = {
-            let mut table = self.lock();
-            // A sender that is gone without an answer panicked: its place is free.
-            let asking = table.asking.get(object).cloned();
-            match asking.filter(|answer| answer.has_changed().is_ok()) {
-                Some(answer) => answer,
-                None => self.start(&mut table, object, ask()),
+        for _ in 0..ASKED_AGAIN {
+            let answer = {
+                let mut table = self.lock();
+                match table.asking.get(object) {
+                    Some(asking) => asking.subscribe(),
+                    None => self.start(&mut table, object, ask()),
+                }
+            };
+            match answer.wait_for(Option::is_some).await.as_deref() {
+                // Its askers had left just when we came.
+                Ok(Some(Err(OriginError::Abandoned))) => {}
+                Ok(Some(answer)) => return answer.clone(),
+                Ok(None) | Err(_) => return Err(OriginError::Abandoned),
             }
-        };
-        let seen = answer.wait_for(Option::is_some).await;
-        match seen {
-            Ok(answer) => answer.clone().unwrap_or(Err(OriginError::Abandoned)),
-            Err(_) => Err(OriginError::Abandoned),
         }
+        Err(OriginError::Abandoned)
     }
 
     fn start<F>(
@@ -162,18 +186,22 @@ impl Versions {
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        let (sender, receiver) = watch::channel(None);
-        table.asking.insert(object.clone(), receiver.clone());
-        let (versions, object) = (Arc::clone(self), object.clone());
-        let asked_at = Instant::now();
+        let asking: Asking = Arc::new(watch::Sender::new(None));
+        let receiver = asking.subscribe();
+        table.asking.insert(object.clone(), Arc::clone(&asking));
+        let question = Question {
+            versions: Arc::clone(self),
+            object: object.clone(),
+            asked_at: Instant::now(),
+            asking,
+        };
         tokio::spawn(async move {
-            let answer = ask.await;
-            match &answer {
-                Ok(found) => versions.observe(&object, &found.version, found.asked_at),
-                Err(error) => versions.observe_error(&object, error, asked_at),
-            }
-            versions.lock().asking.remove(&object);
-            sender.send_replace(Some(answer));
+            let answer = tokio::select! {
+                biased;
+                answer = ask => answer,
+                () = question.asking.closed() => return,
+            };
+            question.answer(answer);
         });
         receiver
     }
@@ -183,59 +211,24 @@ impl Versions {
     /// An answer to an older question than the one whose answer is known changes nothing: a
     /// version that was seen to be replaced never comes back that way.
     pub fn observe(&self, object: &ObjectId, version: &Arc<Version>, asked_at: Instant) {
-        self.lock().outages.remove(&object.dataset);
-        self.note(object, Ok(Arc::clone(version)), asked_at);
+        self.lock().observe(object, version, asked_at);
     }
 
     /// Notes that the origin, asked at `asked_at`, gave no version.
     pub fn observe_error(&self, object: &ObjectId, error: &OriginError, asked_at: Instant) {
-        match error {
-            OriginError::NotFound | OriginError::Refused { .. } => {
-                self.note(object, Err(error.clone()), asked_at);
-            }
-            error if error.is_outage() => {
-                let dataset = Arc::clone(&object.dataset);
-                self.lock().outages.insert(dataset, Instant::now());
-            }
-            _ => {}
-        }
-    }
-
-    fn note(&self, object: &ObjectId, state: Result<Arc<Version>, OriginError>, asked_at: Instant) {
-        let mut table = self.lock();
-        let entry = Entry {
-            state,
-            asked_at,
-            doubted: false,
-        };
-        match table.known.get_mut(object) {
-            Some(known) if known.asked_at > asked_at => {}
-            Some(known) => *known = entry,
-            None => {
-                table.known.insert(object.clone(), entry);
-                table.order.push_back(object.clone());
-                while table.known.len() > REMEMBERED {
-                    let Some(oldest) = table.order.pop_front() else {
-                        break;
-                    };
-                    table.known.remove(&oldest);
-                }
-            }
-        }
+        self.lock().observe_error(object, error, asked_at);
     }
 
     /// Every known version and its age, for a restart.
     pub fn export(&self) -> Vec<(ObjectId, Arc<Version>, Duration)> {
         let table = self.lock();
-        let known = table.known.iter().filter_map(|(object, entry)| {
-            let version = entry.state.as_ref().ok()?;
-            Some((
-                object.clone(),
-                Arc::clone(version),
-                entry.asked_at.elapsed(),
-            ))
-        });
-        known.collect()
+        let known = table.known.iter();
+        known
+            .map(|(object, entry)| {
+                let age = entry.asked_at.elapsed();
+                (object.clone(), Arc::clone(&entry.version), age)
+            })
+            .collect()
     }
 
     /// Takes over what was known before a restart, `age` ago.
@@ -243,26 +236,30 @@ impl Versions {
         // The machine may be up for less time than that: then the version is as old as it can be.
         let now = Instant::now();
         let asked_at = now.checked_sub(age).unwrap_or(now);
-        let doubted = now.duration_since(asked_at) < age;
-        self.note(object, Ok(Arc::clone(version)), asked_at);
-        if doubted {
-            self.doubt(object, version);
+        let mut table = self.lock();
+        table.insert(object, version, asked_at);
+        if now.duration_since(asked_at) < age {
+            table.doubt(object, version);
         }
     }
 
     /// Makes a known version due: somebody saw another one.
     pub fn doubt(&self, object: &ObjectId, version: &Version) {
-        if let Some(entry) = self.lock().known.get_mut(object)
-            && matches!(&entry.state, Ok(known) if known.key == version.key)
-        {
-            entry.doubted = true;
-        }
+        self.lock().doubt(object, version);
     }
 
-    /// Forgets what is known of the objects of `dataset` that `wanted` picks by key.
+    /// Forgets what is known of the objects of `dataset` that `wanted` picks by key, also what is
+    /// being asked: who asks from now on gets an answer to a new question.
     pub fn forget(&self, dataset: &str, wanted: impl Fn(&str) -> bool) {
-        self.lock()
-            .forget(|object| &*object.dataset == dataset && wanted(&object.key));
+        let meant = |object: &ObjectId| &*object.dataset == dataset && wanted(&object.key);
+        let mut table = self.lock();
+        let table = &mut *table;
+        table.known.retain(|object, _| !meant(object));
+        table.absent.retain(|object, _| !meant(object));
+        table.asking.retain(|object, _| !meant(object));
+        table
+            .turns
+            .retain(|object| table.known.contains_key(object));
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -270,11 +267,159 @@ impl Versions {
     }
 }
 
+/// A question under way. If it is dropped without an answer, because all askers left or because it
+/// panicked, its place is free again.
+struct Question {
+    versions: Arc<Versions>,
+    object: ObjectId,
+    asked_at: Instant,
+    asking: Asking,
+}
+
+impl Question {
+    fn answer(&self, mut answer: Answer) {
+        {
+            let mut table = self.versions.lock();
+            // A question whose object was forgotten meanwhile answers its askers and nobody else.
+            if self.leave(&mut table) {
+                match &mut answer {
+                    Ok(found) => {
+                        table.observe(&self.object, &found.version, found.asked_at);
+                        table.prefer_newer(&self.object, found);
+                    }
+                    Err(error) => table.observe_error(&self.object, error, self.asked_at),
+                }
+            }
+        }
+        self.asking.send_replace(Some(answer));
+    }
+
+    /// Takes the question off the table; false if it is not there any more.
+    fn leave(&self, table: &mut Table) -> bool {
+        let asking = table.asking.get(&self.object);
+        let ours = asking.is_some_and(|asking| Arc::ptr_eq(asking, &self.asking));
+        if ours {
+            table.asking.remove(&self.object);
+        }
+        ours
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.leave(&mut self.versions.lock());
+        self.asking.send_if_modified(|answer| {
+            let unanswered = answer.is_none();
+            if unanswered {
+                *answer = Some(Err(OriginError::Abandoned));
+            }
+            unanswered
+        });
+    }
+}
+
 impl Table {
-    fn forget(&mut self, wanted: impl Fn(&ObjectId) -> bool) {
-        self.known.retain(|object, _| !wanted(object));
-        let known = &self.known;
-        self.order.retain(|object| known.contains_key(object));
+    fn observe(&mut self, object: &ObjectId, version: &Arc<Version>, asked_at: Instant) {
+        self.outages.remove(&object.dataset);
+        self.insert(object, version, asked_at);
+    }
+
+    fn insert(&mut self, object: &ObjectId, version: &Arc<Version>, asked_at: Instant) {
+        let entry = Entry {
+            version: Arc::clone(version),
+            asked_at,
+            doubted: false,
+            failed_at: None,
+            used: false,
+        };
+        if self
+            .absent
+            .get(object)
+            .is_some_and(|(_, at)| *at > asked_at)
+        {
+            return;
+        }
+        self.absent.remove(object);
+        match self.known.get_mut(object) {
+            Some(known) if known.asked_at > asked_at => {}
+            Some(known) => *known = entry,
+            None => {
+                self.known.insert(object.clone(), entry);
+                self.turns.push_back(object.clone());
+                self.make_room();
+            }
+        }
+    }
+
+    /// Forgets by turns, but passes over once whoever was used since the last time.
+    fn make_room(&mut self) {
+        while self.known.len() > REMEMBERED {
+            let Some(object) = self.turns.pop_front() else {
+                return;
+            };
+            match self.known.get_mut(&object) {
+                Some(entry) if entry.used => {
+                    entry.used = false;
+                    self.turns.push_back(object);
+                }
+                _ => {
+                    self.known.remove(&object);
+                }
+            }
+        }
+    }
+
+    fn observe_error(&mut self, object: &ObjectId, error: &OriginError, asked_at: Instant) {
+        let newer = |entry: &Entry| entry.asked_at > asked_at;
+        match error {
+            OriginError::NotFound if self.known.get(object).is_some_and(newer) => {}
+            OriginError::NotFound => {
+                self.known.remove(object);
+                self.turns.retain(|known| known != object);
+                self.note_absent(object, error, asked_at);
+            }
+            OriginError::Unreachable(_) | OriginError::TimedOut | OriginError::NoCredentials => {
+                let dataset = Arc::clone(&object.dataset);
+                self.outages.insert(dataset, Instant::now());
+            }
+            error => match self.known.get_mut(object) {
+                // What is known stands in; whoever may not read it now could a moment ago.
+                Some(entry) => entry.failed_at = Some(Instant::now()),
+                None if matches!(error, OriginError::Refused { .. }) => {
+                    self.note_absent(object, error, asked_at);
+                }
+                None => {}
+            },
+        }
+    }
+
+    fn note_absent(&mut self, object: &ObjectId, error: &OriginError, asked_at: Instant) {
+        if self.absent.len() >= ABSENCES {
+            self.absent.retain(|_, (_, at)| at.elapsed() < ABSENT_FOR);
+        }
+        if self.absent.len() < ABSENCES {
+            self.absent
+                .insert(object.clone(), (error.clone(), asked_at));
+        }
+    }
+
+    /// Where a younger question was answered before, its answer holds.
+    fn prefer_newer(&self, object: &ObjectId, found: &mut Found) {
+        if let Some(entry) = self.known.get(object)
+            && entry.asked_at > found.asked_at
+        {
+            found.version = Arc::clone(&entry.version);
+            found.asked_at = entry.asked_at;
+            found.fills = None;
+        }
+    }
+
+    fn doubt(&mut self, object: &ObjectId, version: &Version) {
+        if let Some(entry) = self.known.get_mut(object)
+            && entry.version.key == version.key
+        {
+            entry.doubted = true;
+        }
     }
 }
 

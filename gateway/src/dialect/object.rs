@@ -27,6 +27,9 @@ use crate::read::passthrough;
 use crate::read::version::{Current, How};
 use crate::read::window::{FirstLook, Piece, Reader};
 
+/// Bodies over HTTP/2 that are longer than this are watched.
+const WATCHED: u64 = 1 << 20;
+
 /// S3 numbers parts from 1 to this.
 const MAX_PARTS: u32 = 10_000;
 
@@ -39,6 +42,7 @@ struct Asked<'a> {
     headers: &'a HeaderMap,
     overrides: ResponseOverrides,
     part: Option<u32>,
+    http2: bool,
 }
 
 /// Why an attempt gave no reply.
@@ -113,6 +117,7 @@ impl<'a> Asked<'a> {
             headers: &parts.headers,
             overrides: ResponseOverrides::parse(query)?,
             part,
+            http2: parts.version == http::Version::HTTP_2,
         })
     }
 
@@ -148,7 +153,7 @@ impl<'a> Asked<'a> {
         }
         let wanted = self.headers.get(header::RANGE).filter(|_| with_range);
         let mut ranges = range::judge(wanted, version.size);
-        if !self.dataset.origin.cacheable(version) {
+        if !version.cacheable() {
             // Several ranges would be several questions, and their answers perhaps of different
             // versions: a Range header may always be ignored.
             if let Ranges::Several(_) = ranges {
@@ -187,7 +192,7 @@ impl<'a> Asked<'a> {
             .await;
         match asked {
             Ok(current) => Ok(current),
-            Err(error) if error.is_outage() => Ok(current),
+            Err(error) if error.may_be_bridged() => Ok(current),
             Err(error) => Err(self.origin_failed(&error)),
         }
     }
@@ -212,7 +217,13 @@ impl<'a> Asked<'a> {
     fn not_modified(&self, current: &Current) -> Reply {
         let mut reply = Reply::empty(StatusCode::NOT_MODIFIED);
         // RFC 9110 §15.4.5: what a 200 would have said of the validators and of caching.
-        for name in [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL] {
+        let about = [
+            header::ETAG,
+            header::LAST_MODIFIED,
+            header::CACHE_CONTROL,
+            header::EXPIRES,
+        ];
+        for name in about {
             if let Some(value) = current.version.headers.get(&name) {
                 reply.headers.insert(name, value.clone());
             }
@@ -236,6 +247,13 @@ impl<'a> Asked<'a> {
             Err(error) => return Err(self.origin_failed(&error)),
         };
         let range = part.range.clone();
+        if !current.version.cacheable() && !range.is_empty() {
+            let last = range.end - 1;
+            let first = range.start;
+            return self
+                .reply_through(current, &Ranges::One(ByteRange { first, last }))
+                .await;
+        }
         let mut reply = if range.is_empty() {
             // The one part of an empty object: 206 without a range that could be named.
             self.reply(current, StatusCode::PARTIAL_CONTENT, range)
@@ -324,7 +342,7 @@ impl<'a> Asked<'a> {
             .await
             .map_err(|error| self.origin_failed(&error))?;
         set_cache_status(reply, about_blocks(current, look));
-        reply.content = self.content(Feed::Blocks(reader));
+        reply.content = self.content(Feed::Blocks(reader), reply.left.unwrap_or(0));
         Ok(())
     }
 
@@ -333,17 +351,24 @@ impl<'a> Asked<'a> {
         let (status, range) = match ranges {
             Ranges::One(range) => (StatusCode::PARTIAL_CONTENT, half_open(*range)),
             Ranges::Unsatisfiable => {
-                let error = S3Error::invalid_range("", known.size);
+                let requested = self.headers.get(header::RANGE);
+                let requested = requested.and_then(|value| value.to_str().ok());
+                let error = S3Error::invalid_range(requested.unwrap_or_default(), known.size);
                 return Err(error.about(&self.dataset.name, &self.object.key).into());
             }
             Ranges::Whole | Ranges::Several(_) => (StatusCode::OK, 0..known.size),
         };
         if *self.method == Method::HEAD || range.is_empty() {
-            return self.reply(current, status, range).await;
+            return match ranges {
+                Ranges::One(_) => self.reply_range(current, range).await,
+                _ => self.reply(current, status, range).await,
+            };
         }
         let opened = passthrough::open(self.dataset, &self.object, range.clone()).await;
         let (version, got, body) = opened.map_err(|error| self.origin_failed(&error))?;
-        if version.size != known.size || got != range {
+        // The conditions were judged by what was known.
+        let same = version.size == known.size && version.etag() == known.etag();
+        if !same || got != range {
             self.reads.versions.doubt(&self.object, known);
             return Err(Failed::Changed);
         }
@@ -354,14 +379,16 @@ impl<'a> Asked<'a> {
         }
         reply.set_length(range.end - range.start);
         set_cache_status(&mut reply, "forebay; fwd=miss".into());
-        reply.content = self.content(Feed::Through(body));
+        reply.content = self.content(Feed::Through(body), range.end - range.start);
         Ok(reply)
     }
 
-    fn content(&self, feed: Feed) -> Content {
+    fn content(&self, feed: Feed, length: u64) -> Content {
         let budget = self.reads.store.budget().clone();
         let body = ReadBody::new(feed, self.reads.write_timeout, budget);
-        Content::Read(Box::new(body))
+        // What fits the client's first window is not worth a watcher.
+        let watched = self.http2 && length > WATCHED;
+        Content::Read(Box::new(if watched { body.watched() } else { body }))
     }
 
     fn object_reply(&self, status: StatusCode, version: &Version) -> Reply {
@@ -444,6 +471,11 @@ fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
     match (current.how, &current.fills) {
         (How::Stale(past), _) if look.led + look.joined == 0 => {
             return format!("forebay; hit; ttl=-{past}").into();
+        }
+        // Blocks that were still to be had of a stale version: they come only if it is current.
+        (How::Stale(past), _) => {
+            let some = if look.hits > 0 { "partial" } else { "miss" };
+            return format!("forebay; fwd={some}; ttl=-{past}").into();
         }
         // The question for the version brought the first blocks along; by now they may all be here.
         (How::Asked, Some(_)) => return "forebay; fwd=miss".into(),

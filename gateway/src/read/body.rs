@@ -6,8 +6,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ const FEW: usize = 2;
 /// Segments handed out while the socket drains. hyper stops asking at about 400 KiB, that is in
 /// its seventh segment; below that it is we who notice that nothing moves.
 const MANY: usize = 6;
+
+/// Before so much has left, a socket that drains may only be filling the kernel's buffers: a client
+/// that never reads takes about 2.5 MiB that way.
+const SWALLOWED: u64 = 4 << 20;
 
 /// A socket that took nothing for so long is slow: its blocks are let go.
 const STALLED: Duration = Duration::from_millis(250);
@@ -61,13 +65,32 @@ pub type Leaving = Result<(Bytes, Option<Source>), CutError>;
 
 /// The body of an object's answer.
 pub struct ReadBody {
-    /// None: all has left, or the rest can't be had.
-    feed: Option<Feed>,
+    feed: Arc<Shared>,
     handed_out: Arc<HandedOut>,
     most: usize,
     stalled: Option<Stalled>,
+    /// Bytes handed out so far.
+    sent: u64,
     write_timeout: Duration,
     budget: Budget,
+}
+
+/// What a body shares with the task that watches it, if one does.
+struct Shared {
+    /// None: all has left, or the rest can't be had. Nobody but the watcher ever contends for it.
+    feed: Mutex<Option<Feed>>,
+    polls: AtomicU64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Feed>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self) {
+        let mut feed = self.lock();
+        *feed = feed.take().map(Feed::release);
+    }
 }
 
 /// Where a body's bytes come from.
@@ -105,14 +128,14 @@ impl Feed {
         }
     }
 
-    /// Lets go of what can be had again.
+    /// Lets go of what can be had again. Not while it waits for a fill: who waits is woken by it.
     fn release(self) -> Self {
         match self {
-            Self::Blocks(mut reader) | Self::Waiting(mut reader, _) => {
+            Self::Blocks(mut reader) => {
                 reader.release();
                 Self::Blocks(reader)
             }
-            Self::Through(through) => Self::Through(through),
+            other => other,
         }
     }
 }
@@ -154,13 +177,40 @@ impl ReadBody {
     /// The body that `feed` feeds. `budget` tells whether somebody waits for memory.
     pub fn new(feed: Feed, write_timeout: Duration, budget: Budget) -> Self {
         Self {
-            feed: Some(feed),
+            feed: Arc::new(Shared {
+                feed: Mutex::new(Some(feed)),
+                polls: AtomicU64::new(0),
+            }),
             handed_out: Arc::default(),
             most: FEW,
             stalled: None,
+            sent: 0,
             write_timeout,
             budget,
         }
+    }
+
+    /// Has a task of its own let the blocks go when nobody asks for bytes any more.
+    ///
+    /// For HTTP/2: there hyper takes one piece and asks for the next when the stream's window has
+    /// room, so a body whose client stands still is not polled at all.
+    pub fn watched(self) -> Self {
+        let shared = Arc::downgrade(&self.feed);
+        tokio::spawn(async move {
+            let mut seen = u64::MAX;
+            loop {
+                tokio::time::sleep(STALLED).await;
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                let polls = shared.polls.load(Ordering::Relaxed);
+                if polls == seen {
+                    shared.release();
+                }
+                seen = polls;
+            }
+        });
+        self
     }
 
     /// The next bytes and where they were.
@@ -173,17 +223,20 @@ impl ReadBody {
             }
         }
         self.moving();
-        let Some(feed) = self.feed.take() else {
+        self.feed.polls.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(&self.feed);
+        let mut slot = shared.lock();
+        let Some(feed) = slot.take() else {
             return Poll::Ready(None);
         };
         let (step, feed) = feed.poll_step(cx);
         match step {
             Poll::Pending | Poll::Ready(Step::Wait) => {
-                self.feed = Some(feed);
+                *slot = Some(feed);
                 Poll::Pending
             }
             Poll::Ready(Step::Bytes(bytes, source)) => {
-                self.feed = Some(feed);
+                *slot = Some(feed);
                 Poll::Ready(Some(Ok((self.hand_out(bytes), source))))
             }
             Poll::Ready(Step::End) => Poll::Ready(None),
@@ -193,6 +246,7 @@ impl ReadBody {
 
     fn hand_out(&mut self, bytes: Bytes) -> Bytes {
         self.handed_out.segments.fetch_add(1, Ordering::AcqRel);
+        self.sent += bytes.len() as u64;
         Bytes::from_owner(Handed {
             bytes,
             handed_out: Arc::clone(&self.handed_out),
@@ -205,8 +259,10 @@ impl ReadBody {
             None => self.handed_out.segments.load(Ordering::Acquire) == 0,
             Some(stalled) => !stalled.released,
         };
-        if quick {
-            self.most = (self.most * 2).min(MANY);
+        if self.budget.waiting() > 0 {
+            self.most = FEW;
+        } else if quick && self.sent >= SWALLOWED {
+            self.most = MANY;
         }
     }
 
@@ -232,7 +288,7 @@ impl ReadBody {
                 .as_mut()
                 .reset(stalled.since + self.write_timeout);
             self.most = FEW;
-            self.feed = self.feed.take().map(Feed::release);
+            self.feed.release();
         }
         Poll::Pending
     }

@@ -7,7 +7,6 @@ use forebay_storage::error::OriginError;
 use forebay_storage::fill::{Flow, Run};
 use forebay_storage::origin::Answer;
 use forebay_storage::stats::DatasetStats;
-use forebay_storage::versions::Found;
 use futures::StreamExt;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -32,7 +31,7 @@ pub fn spawn(reads: Arc<Reads>, dataset: Arc<Dataset>, run: Run, feed: Option<An
     });
 }
 
-async fn fill(reads: &Reads, dataset: &Dataset, mut run: Run, feed: Option<Answer>) {
+async fn fill(reads: &Arc<Reads>, dataset: &Arc<Dataset>, mut run: Run, feed: Option<Answer>) {
     // Memory comes before a connection: who holds one while waiting for the other may wait for
     // somebody that waits for them. So an answer that is here already feeds the run only if there
     // is memory at once.
@@ -59,8 +58,8 @@ async fn fill(reads: &Reads, dataset: &Dataset, mut run: Run, feed: Option<Answe
 
 /// Brings what the run has memory for.
 async fn fetch(
-    reads: &Reads,
-    dataset: &Dataset,
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
     run: &mut Run,
     mut feed: Option<Answer>,
 ) -> Result<(), OriginError> {
@@ -121,27 +120,20 @@ async fn ask(dataset: &Dataset, run: &mut Run, feed: Option<Answer>) -> Result<(
 /// # Errors
 /// [`OriginError::Changed`] if it is. If it is not, the answer was a lie or came from a replica
 /// that lags: then what comes back is worth another try.
-async fn changed(reads: &Reads, dataset: &Dataset, run: &Run) -> Result<OriginError, OriginError> {
+async fn changed(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    run: &Run,
+) -> Result<OriginError, OriginError> {
     let object = run.object();
     reads.versions.doubt(object, run.version());
-    let asked_at = Instant::now();
-    let now = dataset.origin.head(object).await;
-    let answer = now.map(|version| Found {
-        version: Arc::new(version),
-        asked_at,
-        fills: None,
-    });
-    match &answer {
-        Ok(found) => reads.versions.observe(object, &found.version, asked_at),
-        Err(error) => reads.versions.observe_error(object, error, asked_at),
+    // One question for all runs that were surprised together.
+    let current = reads.current(dataset, object, None, true).await?;
+    if current.version.key != run.version().key {
+        return Err(OriginError::Changed);
     }
-    match answer {
-        Ok(found) if found.version.key == run.version().key => Ok(OriginError::BadAnswer(
-            "it answered with another version than it says is current".into(),
-        )),
-        Ok(_) => Err(OriginError::Changed),
-        Err(error) => Err(error),
-    }
+    let reason = "it answered with another version than it says is current";
+    Ok(OriginError::BadAnswer(reason.into()))
 }
 
 /// Doubles with each try, and differs by `spread` by up to half, so that questions that failed

@@ -64,7 +64,15 @@ impl Reads {
         first: Option<FirstBytes>,
         doubting: bool,
     ) -> Result<Current, OriginError> {
-        let known = self.versions.known(object, &dataset.rules);
+        let known = match self.versions.known(object, &dataset.rules) {
+            // Left by a question that was under way when the dataset got another origin.
+            Known::Fresh(version) | Known::Due { version, .. }
+                if version.identity != *dataset.origin.identity() =>
+            {
+                Known::Unknown
+            }
+            known => known,
+        };
         let due = match known {
             Known::Fresh(version) if !doubting || dataset.rules.immutable => {
                 return Ok(Current {
@@ -78,7 +86,10 @@ impl Reads {
                 version,
                 age,
                 stale: true,
-            } => return Ok(stale(version, age, dataset)),
+            } => {
+                self.probe(dataset, object);
+                return Ok(stale(version, age, dataset));
+            }
             Known::Due { version, age, .. } => Some((version, age)),
             Known::Fresh(_) | Known::Unknown => None,
         };
@@ -91,7 +102,7 @@ impl Reads {
             }),
             Err(error) => match due {
                 Some((version, age))
-                    if error.is_outage()
+                    if error.may_be_bridged()
                         && age < dataset.rules.fresh_for + dataset.rules.stale_for =>
                 {
                     Ok(stale(version, age, dataset))
@@ -103,11 +114,25 @@ impl Reads {
 
     fn holds(&self, version: Option<&Arc<Version>>, first: &FirstBytes) -> bool {
         version.is_some_and(|version| {
-            self.store.contains(&BlockKey {
+            self.store.has(&BlockKey {
                 version: version.key,
                 index: self.store.block_size().index(first.start),
             })
         })
+    }
+
+    /// Asks, now and then, an origin that is away whether it is back: nobody waits for the answer.
+    fn probe(self: &Arc<Self>, dataset: &Arc<Dataset>, object: &ObjectId) {
+        if !self.versions.may_probe(&dataset.name) {
+            return;
+        }
+        let (reads, dataset, object) = (Arc::clone(self), Arc::clone(dataset), object.clone());
+        tokio::spawn(async move {
+            let asked = reads.look_up(&dataset, &object, None, false).await;
+            if let Err(error) = asked {
+                tracing::debug!(%object, %error, "the origin is still away");
+            }
+        });
     }
 
     async fn look_up(
@@ -126,8 +151,10 @@ impl Reads {
                 ask(reads, dataset, object.clone(), first.clone())
             };
             let found = self.versions.look_up(object, ask).await?;
-            // A question that was under way may be older than what the client knows: once more.
-            if !doubting || found.asked_at >= come {
+            // A question that was under way may be older than what the client knows, or have waited
+            // so long that its answer is past its time: once more.
+            let old = come.saturating_duration_since(found.asked_at);
+            if old.is_zero() || (!doubting && old < dataset.rules.fresh_for) {
                 return Ok((found, how));
             }
         }
@@ -212,7 +239,7 @@ async fn ask_by_get(
         asked_at,
         fills: None,
     };
-    if !dataset.origin.cacheable(&version) {
+    if !version.cacheable() {
         return Ok(found);
     }
     let first_block = block_size.index(answer.range.start);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_storage::SEGMENT;
@@ -21,6 +22,9 @@ use crate::metrics::Source;
 
 /// Bytes that are opened ahead of the socket at most.
 const WINDOW_BYTES: u64 = 2 * RUN_BYTES;
+
+/// Who waits for a block looks this often whether others wait for memory.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How often a block is looked up again whose fill was given up by others.
 const REOPENED: u32 = 3;
@@ -70,6 +74,8 @@ pub struct Reader {
     window: VecDeque<(u32, Handle)>,
     /// Blocks up to here (not included) were asked for; reading ahead goes on from it.
     opened_to: u32,
+    /// The block at which reading ahead was last tried: where it is refused, once a block is enough.
+    tried_at: Option<u32>,
     reopened: u32,
     first_look: Option<FirstLook>,
 }
@@ -91,6 +97,7 @@ impl Reader {
             pieces: pieces.into_iter().collect(),
             window: VecDeque::new(),
             opened_to: 0,
+            tried_at: None,
             reopened: 0,
             first_look: None,
         }
@@ -128,11 +135,22 @@ impl Reader {
         for _ in 0..REOPENED {
             self.advance_to(index, &range);
             match self.window.front_mut() {
-                Some((_, Handle::Following(follower))) => match follower.wait(place).await {
-                    Err(OriginError::Abandoned) => self.release(),
-                    result => return result,
-                },
+                Some((_, Handle::Following(_))) => {}
                 _ => return Ok(()),
+            }
+            loop {
+                self.waiting_for(place).await;
+                let Some((_, Handle::Following(follower))) = self.window.front() else {
+                    return Ok(());
+                };
+                if follower.segment(place).is_some() {
+                    return Ok(());
+                }
+                match follower.ended() {
+                    None => {}
+                    Some(Err(OriginError::Abandoned)) => break self.release(),
+                    Some(result) => return result,
+                }
             }
         }
         Err(OriginError::Abandoned)
@@ -212,13 +230,24 @@ impl Reader {
         }
     }
 
-    /// A future that ends once [`Self::step`] has something else to say than [`Step::Wait`]. It
-    /// borrows nothing, so the blocks can be let go while it waits.
-    pub fn waiting(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// A future that ends once [`Self::step`] may have something else to say than [`Step::Wait`],
+    /// or now and then. It borrows nothing.
+    ///
+    /// Whoever waits while others wait for memory lets go of what it holds beyond the block it waits
+    /// for: else readers that each hold the end of their windows could wait for each other for ever.
+    pub fn waiting(&mut self) -> impl Future<Output = ()> + Send + use<> {
         let place = match self.pieces.front() {
             Some(Piece::Range(range)) => self.place(range.start),
             _ => 0,
         };
+        self.waiting_for(place)
+    }
+
+    fn waiting_for(&mut self, place: usize) -> impl Future<Output = ()> + Send + use<> {
+        if self.reads.store.budget().waiting() > 0 && self.window.len() > 1 {
+            self.window.truncate(1);
+            self.opened_to = self.window.front().map_or(0, |(index, _)| index + 1);
+        }
         let follower = match self.window.front() {
             Some((_, Handle::Following(follower))) => Some(follower.clone()),
             _ => None,
@@ -226,7 +255,7 @@ impl Reader {
         async move {
             if let Some(mut follower) = follower {
                 // How it ended is read from the window's own follower by `step`.
-                let _ = follower.wait(place).await;
+                let _ = tokio::time::timeout(LOOK_AGAIN, follower.wait(place)).await;
             }
         }
     }
@@ -249,7 +278,8 @@ impl Reader {
             let per_run = u32::try_from(RUN_BYTES / self.reads.store.block_size().bytes());
             let per_run = per_run.unwrap_or(1);
             // Only when a whole run has room: runs of one block each would be a GET each.
-            if self.opened_to <= index + per_run {
+            if self.opened_to <= index + per_run && self.tried_at != Some(index) {
+                self.tried_at = Some(index);
                 self.open(self.opened_to, range, false);
             }
         }

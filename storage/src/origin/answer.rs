@@ -74,25 +74,27 @@ impl Stream for ExactBody {
     }
 }
 
+/// What went wrong with a ranged request that object_store gave up on.
+pub(crate) fn ranged_failure(exchange: &Exchange, error: &object_store::Error) -> OriginError {
+    match exchange.seen() {
+        // Of an empty object no range can be had, and some servers send the empty whole instead.
+        Some(Seen::Answer { status, headers }) if *status == StatusCode::OK => {
+            match content_length(headers) {
+                Some(0) => OriginError::PastEnd,
+                _ => bad("it ignored the Range header; ranges must be on at the origin"),
+            }
+        }
+        _ => failure(exchange, error),
+    }
+}
+
 /// What went wrong with a request that object_store gave up on.
 pub(crate) fn failure(exchange: &Exchange, error: &object_store::Error) -> OriginError {
     match exchange.seen() {
         Some(Seen::Failed(failed)) => failed.clone(),
-        // Of an empty object no range can be had, and some servers send the empty whole instead.
-        Some(Seen::Answer { status, headers })
-            if *status == StatusCode::OK && content_length(headers) == Some(0) =>
-        {
-            OriginError::PastEnd
-        }
+        // A good status, and still no answer: object_store found something missing in it.
         Some(Seen::Answer { status, .. }) => of_status(*status).unwrap_or_else(|| {
-            // A good status, and still no answer: object_store found something missing in it.
-            if matches!(error, object_store::Error::NotSupported { .. })
-                || *status == StatusCode::OK
-            {
-                bad("it ignored the Range header; ranges must be on at the origin")
-            } else {
-                bad("its headers lack a length, a range or a date that can be read")
-            }
+            bad("its headers lack a length, a range or a date that can be read")
         }),
         // The request never left: the only thing that comes before it is credentials.
         None => match error {
@@ -130,17 +132,11 @@ pub(crate) fn claimed_range(
     headers: &HeaderMap,
     asked: &Range<u64>,
 ) -> Result<(Range<u64>, u64), OriginError> {
-    let value = headers
-        .get(header::CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(|| bad("a 206 without a Content-Range"))?;
-    let (first, last, size) =
-        parse_content_range(value).ok_or_else(|| bad("a Content-Range that can't be read"))?;
-    let end = last.checked_add(1).filter(|end| *end <= size);
+    let (claimed, size) =
+        any_range(headers).ok_or_else(|| bad("a 206 without a Content-Range that can be read"))?;
     let wanted = asked.start..asked.end.min(size);
-    match end {
-        Some(end) if (first..end) == wanted => {}
-        _ => return Err(bad("a Content-Range other than the range asked for")),
+    if claimed != wanted {
+        return Err(bad("a Content-Range other than the range asked for"));
     }
     if let Some(length) = content_length(headers)
         && length != wanted.end - wanted.start
@@ -150,10 +146,14 @@ pub(crate) fn claimed_range(
     Ok((wanted, size))
 }
 
-fn parse_content_range(value: &str) -> Option<(u64, u64, u64)> {
+/// The range, not empty and within the object, and the whole size that an answer claims.
+pub(crate) fn any_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
+    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    Some((first.parse().ok()?, last.parse().ok()?, size.parse().ok()?))
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let size = size.parse().ok()?;
+    (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -188,6 +188,7 @@ mod tests {
             "bytes 1-10/100",
             "bytes 0-9/*",
             "bytes 0-9/5",
+            "bytes 10-4/5",
             "items 0-9/100",
             "bytes 0-18446744073709551615/100",
         ] {

@@ -11,9 +11,9 @@ use object_store::azure::{AzureConfigKey as Azure, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Google};
 use object_store::http::HttpBuilder;
 use object_store::list::PaginatedListStore;
-use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
-use super::connect::Connector;
+use super::connect::{Connector, Exchange};
 use super::s3::S3;
 use super::url::OriginUrl;
 
@@ -27,11 +27,19 @@ pub(crate) struct Remote {
     pub(crate) s3: Option<S3>,
     /// What every key begins with at the origin.
     pub(crate) prefix: String,
-    /// Where the requests go: `host` or `host:port`, for messages and to see whether it is us.
+    /// Where the requests go: `host:port`, for messages and to see whether it is us.
     pub(crate) endpoint: String,
     /// Where the credentials come from, in words.
     pub(crate) credentials: &'static str,
+    /// Whether a version can be asked for by its id.
+    pub(crate) has_versions: bool,
+    /// A client for one listing that tells what came back, where object_store's listings can't
+    /// carry an exchange themselves: plain HTTP.
+    pub(crate) listing: Option<Listing>,
 }
+
+/// Makes a client whose requests tell an exchange what came back.
+pub(crate) type Listing = Box<dyn Fn(&Exchange) -> Arc<dyn ObjectStore> + Send + Sync>;
 
 /// Retries are ours, at the byte reached and with the pinned version.
 fn no_retries() -> RetryConfig {
@@ -56,7 +64,8 @@ pub(crate) fn remote(
         OriginUrl::Oss { bucket, prefix } => s3(bucket, prefix, true, options, connector),
         OriginUrl::Gcs { bucket, prefix } => gcs(bucket, prefix, options, connector),
         OriginUrl::Azure { container, prefix } => azure(container, prefix, options, connector),
-        OriginUrl::Http { url } => http(url, options, connector),
+        // Its options are those of object_store's own connections, and are not ours.
+        OriginUrl::Http { url } => http(url, connector),
         OriginUrl::Directory { .. } => Err("a directory has no client".to_owned()),
     }
 }
@@ -67,6 +76,9 @@ struct Merged<K> {
     credentials_from_options: bool,
     credentials_from_environment: bool,
 }
+
+/// Ends of variables that name a bucket or container: `AWS_BUCKET`, `GOOGLE_BUCKET_NAME` …
+const PLACES: [&str; 4] = ["_BUCKET", "_BUCKET_NAME", "_CONTAINER", "_CONTAINER_NAME"];
 
 /// Merges options with the environment's variables that begin with `prefix`. No credential of the
 /// environment is used once `options` names any.
@@ -83,8 +95,13 @@ fn merge<K: FromStr + PartialEq>(
     }
     let named = pairs.iter().any(|(key, _)| is_credential(key));
     let mut from_environment = false;
-    for (name, value) in std::env::vars() {
-        if !name.starts_with(prefix) {
+    for (name, value) in std::env::vars_os() {
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else {
+            continue;
+        };
+        // What names the bucket is the dataset's own address and nothing else.
+        let place = PLACES.iter().any(|place| name.ends_with(place));
+        if !name.starts_with(prefix) || place {
             continue;
         }
         let Ok(key) = K::from_str(&name.to_ascii_lowercase()) else {
@@ -194,7 +211,9 @@ fn s3(
         store: Arc::new(store),
         pages: None,
         prefix: prefix.to_owned(),
-        endpoint: host_of(&bucket_endpoint),
+        endpoint: host_and_port(&bucket_endpoint),
+        has_versions: true,
+        listing: None,
         credentials: merged.source(unsigned, "the instance's metadata service"),
     })
 }
@@ -230,7 +249,9 @@ fn gcs(
         store,
         s3: None,
         prefix: prefix.to_owned(),
-        endpoint: host_of(base.as_deref().unwrap_or("https://storage.googleapis.com")),
+        endpoint: host_and_port(base.as_deref().unwrap_or("https://storage.googleapis.com")),
+        has_versions: true,
+        listing: None,
         credentials: merged.source(unsigned, "the instance's metadata service"),
     })
 }
@@ -274,32 +295,41 @@ fn azure(
         store,
         s3: None,
         prefix: prefix.to_owned(),
-        endpoint: host_of(&endpoint),
+        endpoint: host_and_port(&endpoint),
+        has_versions: true,
+        listing: None,
         credentials: merged.source(unsigned, "the managed identity"),
     })
 }
 
-fn http(
-    url: &str,
-    options: &BTreeMap<String, String>,
-    connector: &Connector,
-) -> Result<Remote, String> {
-    let mut builder = HttpBuilder::new()
-        .with_url(url)
-        .with_retry(no_retries())
-        .with_http_connector(connector.clone());
-    for (name, value) in options {
-        let key = ClientConfigKey::from_str(&name.to_ascii_lowercase());
-        let key = key.map_err(|_| format!("`{name}` is not an option of an HTTP origin"))?;
-        builder = builder.with_config(key, value);
-    }
-    let store = builder.build().map_err(|error| error.to_string())?;
+fn http(url: &str, connector: &Connector) -> Result<Remote, String> {
+    let builder = HttpBuilder::new().with_url(url).with_retry(no_retries());
+    let build = |connector: Connector| {
+        let store = builder.clone().with_http_connector(connector).build();
+        store.map_err(|error| error.to_string())
+    };
+    let store = Arc::new(build(connector.clone())?);
+    let listing = {
+        let (builder, connector, otherwise) =
+            (builder.clone(), connector.clone(), Arc::clone(&store));
+        move |exchange: &Exchange| -> Arc<dyn ObjectStore> {
+            let connector = connector.telling(exchange);
+            let store = builder.clone().with_http_connector(connector).build();
+            // What was built once with the same settings is built again.
+            store.map_or_else(
+                |_| Arc::clone(&otherwise) as _,
+                |store| Arc::new(store) as _,
+            )
+        }
+    };
     Ok(Remote {
-        store: Arc::new(store),
+        store,
         pages: None,
         s3: None,
         prefix: String::new(),
-        endpoint: host_of(url),
+        endpoint: host_and_port(url),
+        has_versions: false,
+        listing: Some(Box::new(listing)),
         credentials: "none: requests are not signed",
     })
 }
@@ -307,6 +337,19 @@ fn http(
 fn is_true(value: Option<String>) -> bool {
     let value = value.unwrap_or_default().to_ascii_lowercase();
     matches!(value.as_str(), "true" | "1" | "yes" | "on" | "y")
+}
+
+/// `HOST:PORT` of a URL, with the port that its scheme implies.
+fn host_and_port(url: &str) -> String {
+    let host = host_of(url);
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    match has_port {
+        true => host,
+        false if url.starts_with("http://") => format!("{host}:80"),
+        false => format!("{host}:443"),
+    }
 }
 
 /// The authority of a URL, without its userinfo.

@@ -5,6 +5,8 @@
 //! [`Exchange`] that is told what came back; it holds one of the dataset's connection slots until
 //! its body ends, and is counted. Requests for credentials carry none and are not.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -12,8 +14,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
@@ -41,6 +44,23 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request for credentials may take in all. Off a cloud, the metadata address answers
 /// nobody, and whoever forgot their keys should hear of it soon.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No token is longer.
+const CREDENTIALS_BYTES: usize = 1 << 20;
+
+/// Says to whoever gets a request that it went through us (RFC 8586): an origin that is this very
+/// gateway would ask itself for ever.
+pub const LOOP_HEADER: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// The value of [`LOOP_HEADER`]: another one for each process.
+pub fn loop_value() -> &'static HeaderValue {
+    static VALUE: OnceLock<HeaderValue> = OnceLock::new();
+    VALUE.get_or_init(|| {
+        let id = RandomState::new().build_hasher().finish();
+        HeaderValue::try_from(format!("forebay; id={id:016x}"))
+            .unwrap_or_else(|_| HeaderValue::from_static("forebay"))
+    })
+}
 
 /// Idle connections are closed by us before most servers do it at a bad moment.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -126,9 +146,7 @@ impl HttpService for Transport {
             HttpError::new(kind, error)
         })?;
         let (parts, body) = response.into_parts();
-        let body = http_body_util::BodyExt::map_err(body, |error| {
-            HttpError::new(HttpErrorKind::Interrupted, error)
-        });
+        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }
@@ -139,6 +157,8 @@ pub(crate) struct Connector {
     transport: HttpClient,
     stats: Arc<DatasetStats>,
     slots: Arc<Semaphore>,
+    /// The exchange of requests that carry none.
+    exchange: Option<Exchange>,
 }
 
 impl Connector {
@@ -147,6 +167,15 @@ impl Connector {
             transport,
             stats,
             slots: Arc::new(Semaphore::new(connections)),
+            exchange: None,
+        }
+    }
+
+    /// The same, telling `exchange` what came back for requests that carry none themselves.
+    pub(crate) fn telling(&self, exchange: &Exchange) -> Self {
+        Self {
+            exchange: Some(exchange.clone()),
+            ..self.clone()
         }
     }
 
@@ -166,13 +195,14 @@ impl HttpConnector for Connector {
 impl HttpService for Connector {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let user_agent = concat!("forebay/", env!("CARGO_PKG_VERSION"));
-        let user_agent = header::HeaderValue::from_static(user_agent);
+        let user_agent = HeaderValue::from_static(user_agent);
         request.headers_mut().insert(header::USER_AGENT, user_agent);
-        let Some(exchange) = request.extensions().get::<Exchange>().cloned() else {
-            let answer = self.transport.execute(request);
-            let answer = tokio::time::timeout(CREDENTIALS_TIMEOUT, answer).await;
-            return answer
-                .unwrap_or_else(|elapsed| Err(HttpError::new(HttpErrorKind::Timeout, elapsed)));
+        request
+            .headers_mut()
+            .insert(LOOP_HEADER, loop_value().clone());
+        let carried = request.extensions().get::<Exchange>().cloned();
+        let Some(exchange) = carried.or_else(|| self.exchange.clone()) else {
+            return self.credentials(request).await;
         };
         let slot = Arc::clone(&self.slots)
             .acquire_owned()
@@ -199,6 +229,19 @@ impl HttpService for Connector {
 }
 
 impl Connector {
+    /// A request for credentials, body and all, in its time.
+    async fn credentials(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = async {
+            let (parts, body) = self.transport.execute(request).await?.into_parts();
+            let body = Limited::new(body, CREDENTIALS_BYTES).collect().await;
+            let body = body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error))?;
+            let body = HttpResponseBody::from(body.to_bytes());
+            Ok(HttpResponse::from_parts(parts, body))
+        };
+        let answer = tokio::time::timeout(CREDENTIALS_TIMEOUT, answer).await;
+        answer.unwrap_or_else(|elapsed| Err(HttpError::new(HttpErrorKind::Timeout, elapsed)))
+    }
+
     fn count(&self, method: &Method) {
         let counter = match *method {
             Method::GET => &self.stats.origin_gets,
@@ -214,11 +257,19 @@ impl Connector {
         response: HttpResponse,
         slot: OwnedSemaphorePermit,
     ) -> HttpResponse {
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         exchange.set(Seen::Answer {
             status: parts.status,
             headers: parts.headers.clone(),
         });
+        // object_store refuses an answer of which any header it looks at is not ASCII, be it the name
+        // of whoever wrote the object. What we pass on we take from the exchange.
+        parts.headers = parts
+            .headers
+            .iter()
+            .filter(|(_, value)| value.to_str().is_ok())
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         // The text of an error is the origin's and may be of any length: nobody reads it. The
         // multistatus of a PROPFIND and the like are success too.
         let body = if parts.status.is_success() {
@@ -226,7 +277,8 @@ impl Connector {
                 body,
                 stats: Arc::clone(&self.stats),
                 _slot: slot,
-                stalled: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
+                timer: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
+                moved_at: Instant::now(),
             })
         } else {
             HttpResponseBody::from(Bytes::new())
@@ -259,7 +311,9 @@ struct Metered {
     body: HttpResponseBody,
     stats: Arc<DatasetStats>,
     _slot: OwnedSemaphorePermit,
-    stalled: Pin<Box<Sleep>>,
+    /// Asks now and then how long ago the last bytes came.
+    timer: Pin<Box<Sleep>>,
+    moved_at: Instant,
 }
 
 impl Body for Metered {
@@ -277,17 +331,22 @@ impl Body for Metered {
                 {
                     DatasetStats::add(&self.stats.origin_bytes, data.len() as u64);
                 }
-                self.stalled.as_mut().reset(Instant::now() + STALL_TIMEOUT);
+                self.moved_at = Instant::now();
                 Poll::Ready(frame)
             }
-            Poll::Pending => match self.stalled.as_mut().poll(cx) {
-                Poll::Ready(()) => {
-                    let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                    let error = HttpError::new(HttpErrorKind::Timeout, error);
-                    Poll::Ready(Some(Err(error)))
+            Poll::Pending => {
+                // The timer is set anew only when it has run out: not with every chunk.
+                while self.timer.as_mut().poll(cx).is_ready() {
+                    let until = self.moved_at + STALL_TIMEOUT;
+                    if until <= Instant::now() {
+                        let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                        let error = HttpError::new(HttpErrorKind::Timeout, error);
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    self.timer.as_mut().reset(until);
                 }
-                Poll::Pending => Poll::Pending,
-            },
+                Poll::Pending
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Listing what an origin has.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::TryStreamExt;
@@ -13,6 +14,10 @@ use super::connect::Exchange;
 use super::{Kind, Origin};
 use crate::error::OriginError;
 use crate::listing::{ListPage, ListRequest, ListedObject, Start, page};
+
+/// What a web server that knows no PROPFIND comes to.
+const CANNOT_LIST: &str = "this origin is a plain HTTP server that can't list (it does not know \
+    PROPFIND); ask for objects by their keys";
 
 /// Keys that an origin without pages may list; more would have to be held at once.
 const LARGEST_FLAT_LISTING: usize = 100_000;
@@ -84,8 +89,8 @@ async fn list_pages(
     loop {
         let exchange = Exchange::default();
         let options = PaginatedListOptions {
-            // Not every dialect takes an offset, so what it did not skip is skipped below.
-            offset: None,
+            // Some dialects begin with it and some do not know it: what was not skipped is below.
+            offset: after.clone(),
             delimiter: request.delimiter.clone().map(Into::into),
             max_keys: Some(request.max_keys.max(1)),
             page_token: token.take(),
@@ -104,7 +109,11 @@ async fn list_pages(
         }
         for path in listed.result.common_prefixes {
             let delimiter = request.delimiter.as_deref().unwrap_or("/");
-            let prefix = format!("{path}{delimiter}");
+            // A path loses a final slash and no other delimiter.
+            let mut prefix = path.to_string();
+            if !prefix.ends_with(delimiter) {
+                prefix.push_str(delimiter);
+            }
             let skipped = after.as_ref().is_some_and(|after| match marker {
                 true => prefix <= *after,
                 false => prefix <= *after && !after.starts_with(&prefix),
@@ -134,15 +143,21 @@ async fn list_flat(remote: &Remote, request: &ListRequest) -> Result<ListPage, O
         Some(Ok(path)) => Some(path),
         Some(Err(_)) => return Ok(ListPage::default()),
     };
+    let exchange = Exchange::default();
+    let store = match &remote.listing {
+        Some(listing) => listing(&exchange),
+        None => Arc::clone(&remote.store),
+    };
     let mut keys = Vec::new();
-    let mut stream = remote.store.list(directory.as_ref());
+    let mut stream = store.list(directory.as_ref());
     loop {
-        let next = stream.try_next().await.map_err(|_| {
-            OriginError::Unsupported(
-                "this origin is a plain HTTP server that can't list (it does not know PROPFIND); \
-                 ask for objects by their keys"
-                    .into(),
-            )
+        let next = stream.try_next().await;
+        let next = next.map_err(|error| match failure(&exchange, &error) {
+            OriginError::Status {
+                status: 400 | 405 | 501,
+            }
+            | OriginError::BadAnswer(_) => OriginError::Unsupported(CANNOT_LIST.into()),
+            error => error,
         })?;
         match next {
             Some(meta) => keys.push(listed_object(meta)),

@@ -7,7 +7,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,8 +21,8 @@ use crate::error::OriginError;
 use crate::listing::{ListPage, ListRequest, ListedObject, page};
 use crate::stats::DatasetStats;
 
-/// Bytes read at once: one block of the usual size.
-const PIECE: u64 = 1 << 20;
+/// Bytes read at once: few enough that what is not yet in a block does not count.
+const PIECE: u64 = 256 << 10;
 
 /// A directory whose files are objects.
 #[derive(Debug)]
@@ -60,11 +60,16 @@ impl Stamp {
         }
     }
 
-    /// A change within the clock's tick may leave the time as it was, but not together with the
-    /// inode and the size: nothing better is to be had without reading the file.
+    /// The time of change is in it because nobody can set it: a file that is unpacked over another
+    /// may have its time of modification, its size and, once that is deleted, its inode. A change
+    /// within the clock's tick may still leave all of them as they were; nothing better is to be
+    /// had without reading the file.
     fn etag(&self) -> String {
-        let (seconds, nanos) = self.modified;
-        format!("\"{:x}-{seconds:x}.{nanos:x}-{:x}\"", self.inode, self.size)
+        let (modified, changed) = (self.modified, self.changed);
+        format!(
+            "\"{:x}-{:x}-{:x}.{:x}-{:x}.{:x}\"",
+            self.inode, self.size, modified.0, modified.1, changed.0, changed.1
+        )
     }
 }
 
@@ -74,13 +79,16 @@ impl Directory {
     /// # Errors
     /// A sentence if it is not.
     pub(crate) fn new(root: &Path, stats: Arc<DatasetStats>) -> Result<Self, String> {
-        let root = root.canonicalize().map_err(|error| {
+        let found = root.canonicalize().map_err(|error| {
             format!("the directory {} can't be opened: {error}", root.display())
         })?;
-        if !root.is_dir() {
+        if !found.is_dir() {
             return Err(format!("{} is not a directory", root.display()));
         }
-        Ok(Self { root, stats })
+        Ok(Self {
+            root: root.to_owned(),
+            stats,
+        })
     }
 
     /// Opens the file of `key`.
@@ -92,7 +100,7 @@ impl Directory {
         };
         DatasetStats::add(counter, 1);
         let (root, key) = (self.root.clone(), key.to_owned());
-        blocking(move || open_file(&root, &key)).await
+        blocking(move || open_file(&resolve(&root)?, &key)).await
     }
 
     /// The bytes of `range`, which lies within the file as it was opened.
@@ -125,7 +133,7 @@ impl Directory {
         DatasetStats::add(&self.stats.origin_gets, 1);
         let (root, request) = (self.root.clone(), request.clone());
         blocking(move || {
-            let walk = Walk::below(&root, &request.prefix);
+            let walk = Walk::below(&resolve(&root)?, &request);
             Ok(page(walk, &request))
         })
         .await
@@ -141,6 +149,12 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Where the root is now: a link to it may have been turned to another directory.
+fn resolve(root: &Path) -> Result<PathBuf, OriginError> {
+    let gone = |_| OriginError::Unreachable("the directory is not there".into());
+    root.canonicalize().map_err(gone)
+}
+
 fn open_file(root: &Path, key: &str) -> Result<Opened, OriginError> {
     let plain = Path::new(key)
         .components()
@@ -148,7 +162,13 @@ fn open_file(root: &Path, key: &str) -> Result<Opened, OriginError> {
     if key.is_empty() || key.ends_with('/') || key.contains("//") || !plain {
         return Err(OriginError::NotFound);
     }
-    let file = File::open(root.join(key)).map_err(|error| io_error(&error))?;
+    // A pipe without a writer would hold the thread for ever.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(root.join(key))
+        .map_err(|error| io_error(&error))?;
     let metadata = file.metadata().map_err(|error| io_error(&error))?;
     if !metadata.is_file() {
         return Err(OriginError::NotFound);
@@ -209,7 +229,7 @@ fn io_error(error: &io::Error) -> OriginError {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
             OriginError::NotFound
         }
-        io::ErrorKind::PermissionDenied => OriginError::Refused { status: 403 },
+        io::ErrorKind::PermissionDenied => bad("the gateway's user may not read the file"),
         // A name that no file can have.
         io::ErrorKind::InvalidInput => OriginError::NotFound,
         kind => bad(&format!("the file can't be read: {kind}")),
@@ -220,15 +240,19 @@ fn io_error(error: &io::Error) -> OriginError {
 struct Walk {
     root: PathBuf,
     prefix: String,
+    /// Of all keys below one directory of the prefix the first is enough: they are rolled up.
+    rolled_up: bool,
     /// Keys still to be visited, the next one last; those of directories end in a slash.
     todo: Vec<String>,
 }
 
 impl Walk {
-    fn below(root: &Path, prefix: &str) -> Self {
+    fn below(root: &Path, request: &ListRequest) -> Self {
+        let prefix = request.prefix.as_str();
         let mut walk = Self {
             root: root.to_owned(),
             prefix: prefix.to_owned(),
+            rolled_up: request.delimiter.as_deref() == Some("/"),
             todo: Vec::new(),
         };
         // Nothing outside the prefix's own directory can begin with the prefix.
@@ -251,15 +275,12 @@ impl Walk {
 
     fn enter(&mut self, key: &str) {
         let path = self.root.join(key);
-        let inside = path
-            .canonicalize()
-            .is_ok_and(|path| path.starts_with(&self.root));
+        if !self.may_enter(key, &path) {
+            return;
+        }
         let Ok(entries) = std::fs::read_dir(&path) else {
             return;
         };
-        if !inside {
-            return;
-        }
         let mut found: Vec<String> = entries
             .filter_map(Result::ok)
             .filter_map(|entry| {
@@ -273,6 +294,29 @@ impl Walk {
         found.sort_unstable_by(|a, b| b.cmp(a));
         self.todo.append(&mut found);
     }
+
+    /// Not outside the root, and not where the walk has come through already: a link may lead
+    /// anywhere.
+    fn may_enter(&self, key: &str, path: &Path) -> bool {
+        let Ok(place) = path.canonicalize() else {
+            return false;
+        };
+        let mut above = Path::new(key).ancestors().skip(1);
+        place.starts_with(&self.root)
+            && !above.any(|above| {
+                let above = self.root.join(above).canonicalize();
+                above.is_ok_and(|above| above == place)
+            })
+    }
+
+    /// Forgets the rest of the directory that `key` is rolled up into.
+    fn roll_up(&mut self, key: &str) {
+        let rest = key.get(self.prefix.len()..).unwrap_or_default();
+        if let Some(slash) = rest.find('/') {
+            let directory = &key[..=self.prefix.len() + slash];
+            self.todo.retain(|todo| !todo.starts_with(directory));
+        }
+    }
 }
 
 impl Iterator for Walk {
@@ -282,15 +326,15 @@ impl Iterator for Walk {
         loop {
             let key = self.todo.pop()?;
             if key.ends_with('/') {
-                // Links may make a loop; no path is longer than this.
-                if key.len() < 4096 {
-                    self.enter(&key);
-                }
+                self.enter(&key);
                 continue;
             }
             let Ok(opened) = open_file(&self.root, &key) else {
                 continue;
             };
+            if self.rolled_up {
+                self.roll_up(&key);
+            }
             let text = |name| Some(opened.headers.get(name)?.to_str().ok()?.to_owned());
             let date = text(header::LAST_MODIFIED);
             return Some(ListedObject {
@@ -303,3 +347,6 @@ impl Iterator for Walk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

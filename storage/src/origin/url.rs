@@ -139,6 +139,11 @@ impl OriginUrl {
                 "`{key}` is not an option here, the origin's address names it already: remove it"
             ));
         }
+        if known && is_for_the_connection(key, prefix) {
+            return Err(format!(
+                "`{key}` is for object_store's own connections, and Forebay has others: remove it"
+            ));
+        }
         if known {
             return Ok(());
         }
@@ -163,6 +168,14 @@ impl OriginUrl {
             Self::Directory { .. } => "file://",
         }
     }
+}
+
+/// Options of object_store's HTTP client, which is not the one in use. `allow_http` says what holds
+/// anyway.
+fn is_for_the_connection(key: &str, prefix: &str) -> bool {
+    let option = key.strip_prefix(prefix).unwrap_or(key);
+    let option = option.parse::<ClientConfigKey>();
+    option.is_ok_and(|option| option != ClientConfigKey::AllowHttp)
 }
 
 /// The address as its owner would write it, without a prefix's last slash. Reading it again gives
@@ -229,7 +242,7 @@ fn unknown_scheme(scheme: &str) -> String {
         }
         None => format!(
             "`{scheme}://` is not a known kind of origin: write s3://, oss://, gs://, az://, \
-             http://, https://, file:///              or a directory"
+             http://, https://, file:/// or a directory"
         ),
     }
 }
@@ -458,27 +471,7 @@ const AZURE_OPTIONS: &[&str] = &[
     "use_azure_cli",
 ];
 
-const CLIENT_OPTIONS: &[&str] = &[
-    "allow_http",
-    "allow_invalid_certificates",
-    "connect_timeout",
-    "disable_system_certificates",
-    "http1_only",
-    "http2_keep_alive_interval",
-    "http2_keep_alive_timeout",
-    "http2_keep_alive_while_idle",
-    "http2_max_frame_size",
-    "http2_only",
-    "pool_idle_timeout",
-    "pool_max_idle_per_host",
-    "proxy_ca_certificate",
-    "proxy_excludes",
-    "proxy_url",
-    "randomize_addresses",
-    "read_timeout",
-    "timeout",
-    "user_agent",
-];
+const CLIENT_OPTIONS: &[&str] = &["allow_http"];
 
 #[cfg(test)]
 mod tests {
@@ -643,7 +636,7 @@ mod tests {
                 "did you mean `azure_storage_account_key`?",
             ),
             (&az, "container_name", "names it already"),
-            (&web, "timeuot", "did you mean `timeout`?"),
+            (&web, "alow_http", "did you mean `allow_http`?"),
             (&web, "aws_region", "remove it"),
         ] {
             let sentence = origin.check_option(key).unwrap_err();
@@ -655,6 +648,20 @@ mod tests {
                 .unwrap_err()
                 .contains("takes no options")
         );
+    }
+
+    #[test]
+    fn options_of_connections_that_are_not_made_are_refused() {
+        let s3 = OriginUrl::parse("s3://b").unwrap();
+        for name in [
+            "timeout",
+            "aws_timeout",
+            "proxy_url",
+            "allow_invalid_certificates",
+        ] {
+            let refused = s3.check_option(name).unwrap_err();
+            assert!(refused.contains("connections"), "{name}: {refused}");
+        }
     }
 
     #[test]

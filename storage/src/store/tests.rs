@@ -6,6 +6,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::SEGMENT;
+use crate::block::OVERHEAD;
 use crate::fill::Flow;
 use crate::version::Identity;
 
@@ -20,11 +21,11 @@ fn object() -> ObjectId {
 }
 
 fn version(size: u64) -> Arc<Version> {
-    let identity = Identity {
+    let identity = Arc::new(Identity {
         origin: "s3://b/".into(),
         block_size: 1 << 20,
         immutable: false,
-    };
+    });
     let mut headers = HeaderMap::new();
     headers.insert("etag", "\"x\"".parse().unwrap());
     Arc::new(Version::from_headers(&object(), &identity, size, &headers))
@@ -122,7 +123,8 @@ async fn a_run_that_nobody_follows_stops_after_its_block() {
     assert_eq!(run.next().await, None);
     drop(run);
     assert_eq!(store.residents().total().blocks, 1);
-    assert_eq!((store.running_fills(), store.budget().used()), (0, MIB));
+    let weight = MIB + u64::from(OVERHEAD);
+    assert_eq!((store.running_fills(), store.budget().used()), (0, weight));
 }
 
 #[tokio::test]
@@ -154,7 +156,7 @@ async fn a_fill_takes_memory_from_the_oldest_blocks() {
 
 #[tokio::test]
 async fn a_reservation_waits_only_for_what_readers_hold() {
-    let store = store(2 * MIB);
+    let store = store(2 * (MIB + u64::from(OVERHEAD)));
     let version = version(4 * MIB);
     let mut held = Vec::new();
     for index in 0..2 {
@@ -166,7 +168,7 @@ async fn a_reservation_waits_only_for_what_readers_hold() {
     let mut opened = store.open(&object(), &version, 2..=2, Some(2));
     let filling = tokio::spawn(fill_all(opened.runs.pop().unwrap()));
     // The fill can't have its memory while both blocks are held; it must have it once one is not.
-    assert_eq!(store.budget().used(), 2 * MIB);
+    assert_eq!(store.budget().used(), store.budget().limit());
     held.pop();
     filling.await.unwrap();
     let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
@@ -177,7 +179,7 @@ async fn a_reservation_waits_only_for_what_readers_hold() {
 
 #[tokio::test]
 async fn nothing_is_read_ahead_when_memory_is_nearly_full() {
-    let store = store(2 * MIB);
+    let store = store(2 * (MIB + u64::from(OVERHEAD)));
     let version = version(4 * MIB);
     let mut first = store.open(&object(), &version, 0..=1, Some(0));
     let mut run = first.runs.pop().unwrap();
@@ -201,6 +203,41 @@ async fn what_is_purged_in_flight_is_served_to_its_followers_only() {
     assert_eq!(follower.wait(15).await, Ok(()));
     let again = store.open(&object(), &version, 0..=0, Some(0));
     assert_eq!(outcomes(&again), [Outcome::Led]);
+}
+
+#[tokio::test]
+async fn a_purged_fill_does_not_take_the_place_of_the_one_that_came_after() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let mut purged = store.open(&object(), &version, 0..=0, Some(0));
+    let mut old = purged.runs.pop().unwrap();
+    old.next().await.unwrap();
+    store.purge("models", |key| key == "a");
+    let mut later = store.open(&object(), &version, 0..=0, Some(0));
+    old.write(&vec![1; 1 << 20]);
+    let third = store.open(&object(), &version, 0..=0, Some(0));
+    assert_eq!(
+        outcomes(&third),
+        [Outcome::Joined],
+        "the later fill is still there"
+    );
+    fill_all(later.runs.pop().unwrap()).await;
+    let fourth = store.open(&object(), &version, 0..=0, Some(0));
+    assert_eq!(outcomes(&fourth), [Outcome::Hit]);
+}
+
+#[tokio::test]
+async fn many_tiny_objects_are_charged_for_what_they_cost() {
+    let store = store(64 * MIB);
+    let identity = version(1);
+    for number in 0..70_000 {
+        let object = ObjectId::new("models", format!("{number}"));
+        let headers = HeaderMap::new();
+        let version = Version::from_headers(&object, &identity.identity, 1, &headers);
+        let mut opened = store.open(&object, &Arc::new(version), 0..=0, Some(0));
+        fill_all(opened.runs.pop().unwrap()).await;
+    }
+    assert!(store.residents().total().blocks <= 64 * MIB / u64::from(OVERHEAD));
 }
 
 #[tokio::test]

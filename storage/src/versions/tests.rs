@@ -17,11 +17,11 @@ fn object() -> ObjectId {
 }
 
 fn version(etag: &str) -> Arc<Version> {
-    let identity = Identity {
+    let identity = Arc::new(Identity {
         origin: "s3://b/".into(),
         block_size: 1 << 20,
         immutable: false,
-    };
+    });
     let mut headers = HeaderMap::new();
     headers.insert("etag", etag.parse().unwrap());
     Arc::new(Version::from_headers(&object(), &identity, 1, &headers))
@@ -42,10 +42,13 @@ async fn a_hundred_askers_cost_one_question() {
     let askers = (0..100).map(|_| {
         let (versions, asked) = (Arc::clone(&versions), Arc::clone(&asked));
         async move {
-            let ask = move || async move {
-                asked.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                Ok(found("\"x\""))
+            let ask = || {
+                let asked = Arc::clone(&asked);
+                async move {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    Ok(found("\"x\""))
+                }
             };
             versions.look_up(&object(), ask).await.unwrap()
         }
@@ -122,4 +125,85 @@ async fn a_question_that_panicked_leaves_its_place_free() {
     let object = object();
     let again = versions.look_up(&object, || async { Ok(found("\"x\"")) });
     assert!(again.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_all_askers_left_is_given_up() {
+    let versions = Arc::new(Versions::default());
+    let given_up = Arc::new(tokio::sync::Notify::new());
+    struct Tells(Arc<tokio::sync::Notify>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let object = object();
+    let ask = || {
+        let tells = Tells(Arc::clone(&given_up));
+        async move {
+            let _tells = tells;
+            std::future::pending().await
+        }
+    };
+    let asking = versions.look_up(&object, ask);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), asking)
+            .await
+            .is_err()
+    );
+    given_up.notified().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_while_it_is_asked_is_not_noted() {
+    let versions = Arc::new(Versions::default());
+    let asking = tokio::spawn({
+        let versions = Arc::clone(&versions);
+        async move {
+            let ask = || async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(found("\"old\""))
+            };
+            versions.look_up(&object(), ask).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    versions.forget("models", |_| true);
+    assert!(asking.await.unwrap().is_ok());
+    assert!(matches!(versions.known(&object(), &RULES), Known::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_keeps_what_is_known() {
+    let versions = Arc::new(Versions::default());
+    versions.observe(&object(), &version("\"x\""), Instant::now());
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let refused = OriginError::Refused { status: 403 };
+    versions.observe_error(&object(), &refused, Instant::now());
+    let known = versions.known(&object(), &RULES);
+    assert!(matches!(known, Known::Due { stale: true, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_objects_failure_makes_no_other_stale() {
+    let versions = Arc::new(Versions::default());
+    versions.observe(&object(), &version("\"x\""), Instant::now());
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let other = ObjectId::new("models", "b");
+    versions.observe_error(&other, &OriginError::Status { status: 500 }, Instant::now());
+    let known = versions.known(&object(), &RULES);
+    assert!(matches!(known, Known::Due { stale: false, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_named_null_may_change() {
+    let versions = Arc::new(Versions::default());
+    for (id, unchanging) in [("null", false), ("abc", true)] {
+        let mut object = object();
+        object.version_id = Some(id.into());
+        versions.observe(&object, &version("\"x\""), Instant::now());
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let known = versions.known(&object, &RULES);
+        assert_eq!(matches!(known, Known::Fresh(_)), unchanging, "{id}");
+    }
 }
