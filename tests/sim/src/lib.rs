@@ -1,1 +1,34 @@
-//! x
+//! The whole read path in one thread, under faults, decided by one number.
+//!
+//! A *seed* makes a world: a gateway without sockets, an origin that is slow, breaks and lies, objects that are
+//! overwritten while they are read, and readers who check every byte. The clock is paused and jumps from event to
+//! event, so minutes take a moment, and one seed gives one trace: what a seed found can be looked at again.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`world`] | one seed from beginning to end: storm, calm, and the accounts at the end |
+//! | [`objects`] | what the origin holds, and held at any time before |
+//! | [`origin`] | the origin: S3 behind object_store's own HTTP seam, with faults |
+//! | [`tier`] | a memory tier whose order of eviction is known |
+//! | [`reader`] | readers: what they ask, at which pace they take it, and how they judge it |
+//! | [`oracle`] | which answers are right: versions, freshness, purges |
+//! | [`trace`] | one line an event, hashed; violations; how often what happened |
+//! | [`random`] | the numbers that decide everything |
+//! | [`mutation`] | planted bugs that the simulator must find, or it is no use |
+//!
+//! What it is *not*: it runs no sockets, no TLS and no disk, measures nothing, and finds no race between threads;
+//! the tests with real processes are for those.
+//!
+//! Dependencies and why they are here: `object_store` for the error type of its HTTP seam, `async-trait` because that
+//! seam is one; `forebay-loadtest` for its pattern of bytes that tell their version; `httpdate` writes
+//! `Last-Modified`; `xxhash-rust` hashes the trace; `clap` and `anyhow` make the program.
+
+pub mod mutation;
+pub mod objects;
+pub mod oracle;
+pub mod origin;
+pub mod random;
+pub mod reader;
+pub mod tier;
+pub mod trace;
+pub mod world;

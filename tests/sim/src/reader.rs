@@ -1,0 +1,178 @@
+//! Readers: what they ask, at which pace they take it, and how they judge it.
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`ask`] | one request, and what its answer must look like for an object of a size |
+//! | [`socket`] | taking a body as a socket would, at a pace |
+//! | [`verify`] | headers and bytes against the oracle |
+
+pub mod ask;
+pub mod socket;
+pub mod verify;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forebay_gateway::gateway::Gateway;
+use http::Request;
+use tokio::time::Instant;
+
+use self::ask::Ask;
+use self::socket::{End, Pace};
+use self::verify::Verdict;
+use crate::objects::{Content, Name};
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::trace::Trace;
+
+/// What every reader works with.
+#[derive(Debug)]
+pub struct Readers {
+    /// What is tested.
+    pub gateway: Arc<Gateway>,
+    /// What is right.
+    pub oracle: Arc<Oracle>,
+    /// What happened.
+    pub trace: Arc<Trace>,
+    /// Reads so far, for their names.
+    pub reads: AtomicU64,
+}
+
+/// How a read ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// All bytes of this version that were asked for came.
+    Whole(Content),
+    /// There is no such object.
+    Absent,
+    /// An answer that is right, but not the object: 412 or 416.
+    Refused,
+    /// An error of the gateway's, or of the origin's through it.
+    Failed(u16),
+    /// The body was cut.
+    Cut,
+    /// The reader left.
+    Left,
+    /// The answer was wrong; the trace says how.
+    Wrong,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Whole(_) => "reads: whole",
+            Self::Absent => "reads: 404",
+            Self::Refused => "reads: 412 or 416",
+            Self::Failed(_) => "reads: failed",
+            Self::Cut => "reads: cut",
+            Self::Left => "reads: left",
+            Self::Wrong => "reads: wrong",
+        }
+    }
+}
+
+impl Readers {
+    /// One reader: reads until `until`, with pauses.
+    pub async fn wander(&self, mut random: Random, until: Instant) {
+        let names = self.oracle.objects.names();
+        let mut known: Option<(Name, Content)> = None;
+        let slow = random.chance(30);
+        while Instant::now() < until {
+            let pause = *random.pick(&[0, 5, 300, 1500]);
+            tokio::time::sleep(random.millis(0..=pause)).await;
+            // Readers come back to what they just read, as loaders do.
+            let again = known.as_ref().filter(|_| random.chance(30));
+            let name = again.map_or_else(|| random.pick(&names).clone(), |(name, _)| name.clone());
+            let content = self.oracle.objects.current(&name);
+            let ask = Ask::draw(&mut random, &name, content, known.as_ref());
+            let pace = Pace::draw(&mut random, slow);
+            let Outcome::Whole(content) = self.read(&ask, pace).await else {
+                continue;
+            };
+            known = Some((name, content));
+        }
+    }
+
+    /// Many readers who want one object at once.
+    pub async fn herd(self: &Arc<Self>, mut random: Random) {
+        let names = self.oracle.objects.names();
+        let name = random.pick(&names).clone();
+        let content = self.oracle.objects.current(&name);
+        let mut herd = Vec::new();
+        for _ in 0..random.from(4..=12) {
+            let ask = Ask::draw(&mut random, &name, content, None);
+            let pace = Pace::draw(&mut random, false);
+            let readers = Arc::clone(self);
+            herd.push(tokio::spawn(async move {
+                readers.read(&ask, pace).await;
+            }));
+        }
+        for reader in herd {
+            // A panic is counted by the hook.
+            let _ = reader.await;
+        }
+    }
+
+    /// One read, from the request to the last byte.
+    pub async fn read(&self, ask: &Ask, pace: Pace) -> Outcome {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        let who = format!("read {number}");
+        self.trace.note(&who, format_args!("{ask} {pace:?}"));
+        let outcome = self.judged(ask, pace, &who).await;
+        self.trace.note(&who, format_args!("{outcome:?}"));
+        self.trace.count(outcome.name());
+        outcome
+    }
+
+    async fn judged(&self, ask: &Ask, pace: Pace, who: &str) -> Outcome {
+        let measure = self.oracle.measure(&ask.name);
+        let Ok(request): Result<Request<()>, _> = ask.request() else {
+            self.trace
+                .violation(who, "the reader made no request of it");
+            return Outcome::Wrong;
+        };
+        let answer = self.gateway.handle(request);
+        let answer = match pace.patience {
+            None => answer.await,
+            Some(patience) => match tokio::time::timeout(patience, answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Outcome::Left,
+            },
+        };
+        let (parts, body) = answer.into_parts();
+        let status = parts.status.as_u16();
+        let headers = &parts.headers;
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let (length, cache) = (header("content-length"), header("cache-status"));
+        self.trace
+            .note(who, format_args!("{status} {length:?} {cache:?}"));
+        if cache.is_some_and(|cache| cache.contains("ttl=-")) {
+            self.trace.count("answers: stale");
+        }
+        let verdict = verify::head(&self.oracle, ask, &measure, &parts);
+        let mut bytes = match verdict {
+            Ok(Verdict::Object(bytes)) => bytes,
+            Ok(Verdict::Other(outcome)) => return outcome,
+            Err(wrong) => {
+                self.trace.violation(who, wrong);
+                return Outcome::Wrong;
+            }
+        };
+        let taken = socket::drain(body, &pace, |piece| bytes.take(piece)).await;
+        match taken {
+            Ok(End::Whole) => match bytes.end() {
+                Ok(()) => Outcome::Whole(bytes.content),
+                Err(wrong) => {
+                    self.trace.violation(who, wrong);
+                    Outcome::Wrong
+                }
+            },
+            Ok(End::Cut) => Outcome::Cut,
+            Ok(End::Left) => Outcome::Left,
+            Err(wrong) => {
+                self.trace.violation(who, wrong);
+                Outcome::Wrong
+            }
+        }
+    }
+}

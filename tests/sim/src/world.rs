@@ -1,0 +1,241 @@
+//! One seed from beginning to end: storm, calm, and the accounts at the end.
+//!
+//! In the *storm* readers read, objects change and the origin does its worst. Then the faults end, and whoever still
+//! waits must be served in bounded time. In the *calm* everything must be readable, and be what the origin holds. At
+//! the *end* every lease, permit and fill must be back.
+
+mod end;
+mod storm;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use forebay_gateway::dataset::Datasets;
+use forebay_gateway::gateway::{Gateway, Parts};
+use forebay_gateway::settings::{DatasetSettings, Secret};
+use forebay_storage::block::BlockSize;
+use forebay_storage::origin::{HttpClient, OriginUrl};
+use forebay_storage::residents::Residents;
+use forebay_storage::store::Store;
+
+use crate::objects::{BLOCK, Kind, Name, Objects};
+use crate::oracle::{FRESH_FOR, Oracle, STALE_FOR};
+use crate::origin::SimOrigin;
+use crate::random::Random;
+use crate::reader::Readers;
+use crate::tier::Tier;
+use crate::trace::{Told, Trace};
+
+/// Requests that the simulated gateway answers at once.
+const MAX_REQUESTS: usize = 24;
+
+/// How long a client may take no byte of a body.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// One world.
+#[derive(Debug)]
+pub(crate) struct World {
+    seed: u64,
+    gateway: Arc<Gateway>,
+    store: Arc<Store>,
+    oracle: Arc<Oracle>,
+    readers: Arc<Readers>,
+    trace: Arc<Trace>,
+    faulty: Arc<AtomicBool>,
+}
+
+/// Runs one seed; the trace keeps its lines if `verbose`.
+///
+/// # Errors
+/// If the world can't be built; what happens in it is told by its trace.
+pub fn run(seed: u64, verbose: bool) -> anyhow::Result<Told> {
+    count_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .context("start the runtime")?;
+    let before = PANICS.get();
+    let trace = runtime.block_on(async {
+        // Nothing began at the beginning of time: spans that reach back must not end before it.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let world = World::new(seed, verbose)?;
+        world.live().await;
+        anyhow::Ok(Arc::clone(&world.trace))
+    })?;
+    if PANICS.get() > before {
+        trace.violation("the gateway", "a task panicked");
+    }
+    Ok(trace.told())
+}
+
+/// Runs all seeds, several at once; `each` sees them in order and says whether to go on.
+///
+/// # Errors
+/// If a world can't be built.
+pub fn run_all(seeds: Range<u64>, mut each: impl FnMut(u64, Told) -> bool) -> anyhow::Result<()> {
+    let next = AtomicU64::new(seeds.start);
+    let (sender, results) = mpsc::sync_channel(64);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let sender = sender.clone();
+            let (next, end) = (&next, seeds.end);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // A receiver that is gone has seen enough.
+                    if seed >= end || sender.send((seed, run(seed, false))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        for due in seeds.clone() {
+            while !early.contains_key(&due) {
+                let (seed, told) = results.recv().context("a world came to a bad end")?;
+                early.insert(seed, told);
+            }
+            let told = early.remove(&due).context("find a seed's trace")??;
+            if !each(due, told) {
+                next.store(seeds.end, Ordering::Relaxed);
+                drop(results);
+                return Ok(());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A panic in a task that nobody joins would pass unseen.
+fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            before(panic);
+        }));
+    });
+}
+
+impl World {
+    fn new(seed: u64, verbose: bool) -> anyhow::Result<Self> {
+        let trace = Arc::new(Trace::new(verbose));
+        let mut random = Random::new(seed, "world");
+        let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random))));
+        let faulty = Arc::new(AtomicBool::new(true));
+        let origin = SimOrigin::new(
+            seed,
+            Arc::clone(&oracle),
+            Arc::clone(&trace),
+            Arc::clone(&faulty),
+        );
+        let block_size = BlockSize::new(u32::try_from(BLOCK)?);
+        let connections = *random.pick(&[3, 16, 64]);
+        let settings: Vec<_> = Kind::ALL
+            .into_iter()
+            .map(|kind| dataset(kind, connections))
+            .collect::<Result<_, _>>()?;
+        let datasets = Datasets::new(&settings, block_size, HttpClient::new(origin))
+            .map_err(|mistakes| anyhow!(mistakes.join("; ")))?;
+        let memory = *random.pick(&[24 << 20, 64 << 20]);
+        let residents = Arc::new(Residents::default());
+        let capacity = memory / 100 * 70;
+        let tier = Tier::new(capacity, Arc::clone(&residents), Arc::clone(&trace));
+        let store = Store::with_tier(memory, block_size, Box::new(tier), residents);
+        let gateway = Gateway::new(Parts {
+            store: Arc::clone(&store),
+            datasets: Arc::new(datasets),
+            name: "sim".into(),
+            max_requests: MAX_REQUESTS,
+            write_timeout: WRITE_TIMEOUT,
+            log_access: false,
+            seed,
+        })?;
+        let readers = Arc::new(Readers {
+            gateway: Arc::clone(&gateway),
+            oracle: Arc::clone(&oracle),
+            trace: Arc::clone(&trace),
+            reads: AtomicU64::new(0),
+        });
+        Ok(Self {
+            seed,
+            gateway,
+            store,
+            oracle,
+            readers,
+            trace,
+            faulty,
+        })
+    }
+
+    async fn live(&self) {
+        self.trace.note("world", format_args!("storm"));
+        self.storm().await;
+        self.trace.note("world", format_args!("calm"));
+        self.calm().await;
+        self.trace.note("world", format_args!("end"));
+        self.end().await;
+    }
+}
+
+/// What is there in the beginning: sizes at the edges of blocks, some of many blocks.
+fn objects(random: &mut Random) -> Objects {
+    let objects = Objects::default();
+    for kind in Kind::ALL {
+        let count = match kind {
+            Kind::Models => random.from(3..=8),
+            Kind::Dated | Kind::Fixed => random.from(1..=3),
+        };
+        for number in 0..count {
+            let key = format!("{number}.bin");
+            objects.put(&Name { kind, key }, size(random));
+        }
+    }
+    objects
+}
+
+/// Bytes of an object.
+fn size(random: &mut Random) -> u64 {
+    match random.below(6) {
+        0 => random.below(2),
+        1 => BLOCK + random.below(3) - 1,
+        2 => 3 * BLOCK + 17,
+        3 => random.from(1..=BLOCK),
+        4 => random.from(1..=8 * BLOCK),
+        _ => random.from(8 * BLOCK..=40 * BLOCK),
+    }
+}
+
+fn dataset(kind: Kind, connections: usize) -> anyhow::Result<DatasetSettings> {
+    let url = format!("s3://{}", kind.name());
+    let url = OriginUrl::parse(&url).map_err(|reason| anyhow!(reason))?;
+    let options = [
+        ("aws_endpoint", "http://origin.invalid"),
+        ("aws_region", "us-east-1"),
+        ("aws_access_key_id", "SIMULATED"),
+        ("aws_secret_access_key", "simulated"),
+    ];
+    let options = options.map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    Ok(DatasetSettings {
+        options: options.into(),
+        fresh_for: FRESH_FOR,
+        stale_for: STALE_FOR,
+        immutable: kind == Kind::Fixed,
+        origin_connections: connections,
+        ..DatasetSettings::with_defaults(kind.name(), url)
+    })
+}

@@ -1,0 +1,116 @@
+//! After the storm: everything is readable, and everything that was lent is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_storage::block::OVERHEAD;
+use http::StatusCode;
+use tokio::task::JoinSet;
+
+use super::{MAX_REQUESTS, World};
+use crate::objects::{Kind, Name};
+use crate::reader::Outcome;
+use crate::reader::ask::Ask;
+use crate::reader::socket::Pace;
+
+/// Until nothing that was true in the storm may still be told: versions, stale versions, negative answers, and
+/// questions that were never answered.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// How long a read may take when nothing goes wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Readers of each object in the calm.
+const READERS: usize = 3;
+
+impl World {
+    /// Reads every object several times at once; each read must be whole and of what is current.
+    pub(super) async fn calm(&self) {
+        tokio::time::sleep(SETTLED).await;
+        for name in self.oracle.objects.names() {
+            let mut tasks = JoinSet::new();
+            for _ in 0..READERS {
+                let readers = Arc::clone(&self.readers);
+                let ask = Ask::whole(&name);
+                tasks.spawn(async move { readers.read(&ask, Pace::FAST).await });
+            }
+            let wanted = self.oracle.objects.current(&name);
+            let wanted = wanted.map_or(Outcome::Absent, Outcome::Whole);
+            for _ in 0..READERS {
+                match tokio::time::timeout(PATIENCE, tasks.join_next()).await {
+                    Ok(Some(Ok(outcome))) if outcome == wanted => {}
+                    Ok(Some(Ok(outcome))) => {
+                        let what = format!("{outcome:?} of {name} instead of {wanted:?}");
+                        self.trace.violation("calm", what);
+                    }
+                    Ok(_) => self.trace.violation("calm", "a reader came to a bad end"),
+                    Err(_) => {
+                        let what = format!("{name} did not come in {PATIENCE:?}");
+                        self.trace.violation("calm", what);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts what was lent.
+    pub(super) async fn end(&self) {
+        let fills_done = async {
+            while self.store.running_fills() > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, fills_done).await.is_err() {
+            let running = self.store.running_fills();
+            let what = format!("{running} fills run on with nobody to follow them");
+            self.trace.violation("end", what);
+        }
+        // The last fill's task may be a step from its end.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (leased, held) = (self.store.budget().used(), self.store.memory_usage());
+        let known = self.store.residents().total();
+        let charged = known.bytes + known.blocks * u64::from(OVERHEAD);
+        if leased != held || charged != held {
+            let what = format!("{leased} bytes are leased, {held} held, known: {known:?}");
+            self.trace.violation("end", what);
+        }
+        let waiting = self.store.budget().waiting();
+        let in_flight = self.gateway.metrics.requests_in_flight.get();
+        if waiting != 0 || in_flight != 0 {
+            let what = format!("{waiting} reservations and {in_flight} requests are left");
+            self.trace.violation("end", what);
+        }
+        self.trace.note("end", format_args!("{held} bytes held"));
+        self.permits().await;
+    }
+
+    /// Holds as many answers as there are permits: one that was lost is missed now, and one too many refused.
+    async fn permits(&self) {
+        let names = self.oracle.objects.names();
+        let there = |name: &&Name| {
+            let current = self.oracle.objects.current(name);
+            name.kind == Kind::Fixed && current.is_some_and(|content| content.size > 0)
+        };
+        let Some(name) = names.iter().find(there) else {
+            return;
+        };
+        let mut held = Vec::new();
+        for number in 0..=MAX_REQUESTS {
+            let Ok(request) = Ask::whole(name).request() else {
+                return;
+            };
+            let answer = self.gateway.handle(request).await;
+            let last = number == MAX_REQUESTS;
+            let wanted = match last {
+                false => StatusCode::OK,
+                true => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            if answer.status() != wanted {
+                let status = answer.status();
+                let what = format!("{status} for request {number} of {MAX_REQUESTS} permits");
+                self.trace.violation("end", what);
+            }
+            held.push(answer);
+        }
+    }
+}

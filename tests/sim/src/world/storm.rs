@@ -1,0 +1,138 @@
+//! The storm: readers read, objects change, and the origin does its worst.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forebay_gateway::gateway::{Gateway, Remote};
+use http::Request;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{World, size};
+use crate::objects::{Kind, Name, Objects};
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::reader::Readers;
+use crate::reader::socket::{self, Pace};
+use crate::trace::Trace;
+
+/// How long new reads begin and things change.
+const STORM: Duration = Duration::from_secs(15);
+
+/// How long after the faults' end the last read may take: the slowest reader takes the largest object, 40 blocks of
+/// four segments, at 400 ms a piece, and some of them ask twice.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+impl World {
+    /// Lets the storm rage, and waits until all who began in it are done.
+    pub(super) async fn storm(&self) {
+        let until = Instant::now() + STORM;
+        let mut random = Random::new(self.seed, "storm");
+        let mut tasks = JoinSet::new();
+        for number in 0..random.from(3..=6) {
+            let readers = Arc::clone(&self.readers);
+            let random = Random::new(self.seed, &format!("reader {number}"));
+            tasks.spawn(async move { readers.wander(random, until).await });
+        }
+        let herds = Random::new(self.seed, "herds");
+        tasks.spawn(herds_until(Arc::clone(&self.readers), herds, until));
+        let changes = Changes {
+            gateway: Arc::clone(&self.gateway),
+            oracle: Arc::clone(&self.oracle),
+            trace: Arc::clone(&self.trace),
+            random: Random::new(self.seed, "changes"),
+        };
+        tasks.spawn(changes.go_on(until));
+        tokio::time::sleep_until(until).await;
+        self.faulty.store(false, Ordering::Relaxed);
+        self.trace.note("world", format_args!("the faults end"));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            let what = format!("{} tasks still wait after the storm", tasks.len());
+            self.trace.violation("world", what);
+        }
+        self.trace
+            .note("world", format_args!("all readers are done"));
+    }
+}
+
+async fn herds_until(readers: Arc<Readers>, mut random: Random, until: Instant) {
+    while Instant::now() < until {
+        tokio::time::sleep(random.millis(500..=5000)).await;
+        readers.herd(random.fork()).await;
+    }
+}
+
+/// Who overwrites, deletes and purges.
+struct Changes {
+    gateway: Arc<Gateway>,
+    oracle: Arc<Oracle>,
+    trace: Arc<Trace>,
+    random: Random,
+}
+
+impl Changes {
+    async fn go_on(mut self, until: Instant) {
+        // One world in five stays as it is.
+        let pause = *self.random.pick(&[100, 400, 1000, 3000, 100_000]);
+        let names = self.oracle.objects.names();
+        let may_change = |name: &Name| name.kind != Kind::Fixed;
+        let changing: Vec<_> = names.into_iter().filter(may_change).collect();
+        while Instant::now() < until {
+            tokio::time::sleep(self.random.millis(pause / 2..=2 * pause)).await;
+            let name = self.random.pick(&changing).clone();
+            match self.random.below(10) {
+                0..=6 => self.overwrite(&name),
+                7 => {
+                    self.trace.note("changes", format_args!("delete {name}"));
+                    self.objects().delete(&name);
+                }
+                _ => {
+                    // Often right behind a change: that is when people purge.
+                    if self.random.chance(50) {
+                        self.overwrite(&name);
+                        tokio::time::sleep(self.random.millis(1..=200)).await;
+                    }
+                    self.purge(&name).await;
+                }
+            }
+        }
+    }
+
+    fn objects(&self) -> &Objects {
+        &self.oracle.objects
+    }
+
+    fn overwrite(&mut self, name: &Name) {
+        let before = self.objects().current(name);
+        let same = before.filter(|_| self.random.chance(60));
+        let size = same.map_or_else(|| size(&mut self.random), |content| content.size);
+        let now = self.objects().put(name, size);
+        self.trace
+            .note("changes", format_args!("{name} is {now:?}"));
+        self.trace.count("overwritten");
+    }
+
+    async fn purge(&self, name: &Name) {
+        let remote = Remote {
+            address: ([127, 0, 0, 1], 1).into(),
+            controls: true,
+        };
+        let request = Request::post(format!("/-/purge/{name}")).extension(remote);
+        let Ok(request) = request.body(()) else {
+            self.trace.violation("changes", "no request to purge with");
+            return;
+        };
+        let answer = self.gateway.handle(request).await;
+        let status = answer.status();
+        self.oracle.purged(name);
+        self.trace
+            .note("changes", format_args!("purge {name}: {status}"));
+        self.trace.count("purged");
+        let body = socket::drain(answer.into_body(), &Pace::FAST, |_| Ok(())).await;
+        if status != 200 || body.is_err() {
+            self.trace.violation("changes", format!("purge: {status}"));
+        }
+    }
+}
