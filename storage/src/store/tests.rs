@@ -12,7 +12,7 @@ use crate::version::Identity;
 const MIB: u64 = 1 << 20;
 
 fn store(memory: u64) -> Arc<Store> {
-    Store::new(memory, BlockSize::new(1 << 20))
+    Store::new(memory, BlockSize::new(1 << 20), None)
 }
 
 fn object() -> ObjectId {
@@ -193,7 +193,7 @@ async fn what_is_purged_in_flight_is_served_to_its_followers_only() {
     let mut opened = store.open(&object(), &version, 0..=0, Some(0));
     let mut run = opened.runs.pop().unwrap();
     run.next().await.unwrap();
-    store.purge("models", |key| key == "a");
+    store.purge("models", |key| key == "a").unwrap();
     run.write(&vec![1; 1 << 20]);
     let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
         panic!("the block must be in flight");
@@ -210,8 +210,8 @@ async fn purge_counts_what_it_let_go() {
     let mut opened = store.open(&object(), &version, 0..=1, Some(0));
     fill_all(opened.runs.pop().unwrap()).await;
     drop(opened);
-    assert_eq!(store.purge("models", |key| key == "b").blocks, 0);
-    let purged = store.purge("models", |key| key == "a");
+    assert_eq!(store.purge("models", |key| key == "b").unwrap().blocks, 0);
+    let purged = store.purge("models", |key| key == "a").unwrap();
     assert_eq!((purged.blocks, purged.bytes), (2, 2 * MIB));
     assert_eq!(store.budget().used(), 0);
 }
