@@ -39,6 +39,7 @@ pub struct Account {
     pub stats: Option<Arc<DatasetStats>>,
     first_byte: Option<Duration>,
     memory_bytes: u64,
+    nvme_bytes: u64,
     origin_bytes: u64,
     other_bytes: u64,
     whole: bool,
@@ -64,6 +65,7 @@ impl Account {
             stats: None,
             first_byte: None,
             memory_bytes: 0,
+            nvme_bytes: 0,
             origin_bytes: 0,
             other_bytes: 0,
             whole: false,
@@ -79,6 +81,7 @@ impl Account {
         let bytes = bytes as u64;
         match source {
             Some(Source::Memory) => self.memory_bytes += bytes,
+            Some(Source::Nvme) => self.nvme_bytes += bytes,
             Some(Source::Origin) => self.origin_bytes += bytes,
             None => self.other_bytes += bytes,
         }
@@ -111,6 +114,7 @@ impl Drop for Account {
         // Once a request rather than once a segment: the shared counters are hot.
         for (source, bytes) in [
             (Source::Memory, self.memory_bytes),
+            (Source::Nvme, self.nvme_bytes),
             (Source::Origin, self.origin_bytes),
         ] {
             if bytes > 0 {
@@ -118,8 +122,9 @@ impl Drop for Account {
             }
         }
         if let Some(stats) = &self.stats {
-            DatasetStats::add(&stats.served_bytes, self.memory_bytes + self.origin_bytes);
-            DatasetStats::add(&stats.served_from_cache, self.memory_bytes);
+            let cached = self.memory_bytes + self.nvme_bytes;
+            DatasetStats::add(&stats.served_bytes, cached + self.origin_bytes);
+            DatasetStats::add(&stats.served_from_cache, cached);
         }
         if !self.log {
             return;
@@ -132,8 +137,9 @@ impl Drop for Account {
             path = self.path,
             api = self.api,
             status = self.status,
-            bytes = self.memory_bytes + self.origin_bytes + self.other_bytes,
+            bytes = self.memory_bytes + self.nvme_bytes + self.origin_bytes + self.other_bytes,
             memory_bytes = self.memory_bytes,
+            nvme_bytes = self.nvme_bytes,
             origin_bytes = self.origin_bytes,
             cache = self.cache_status.as_deref(),
             whole = self.whole,

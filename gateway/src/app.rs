@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use forebay_storage::block::BlockSize;
+use forebay_storage::nvme::{self, Nvme};
 use forebay_storage::origin::{self, OriginUrl};
 use forebay_storage::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -121,8 +122,9 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     if !mistakes.is_empty() {
         return Ok(Err(mistakes));
     }
+    let nvme = open_nvme(settings, block_size)?;
     let gateway = Gateway::new(Parts {
-        store: Store::new(settings.cache.memory, block_size),
+        store: Store::new(settings.cache.memory, block_size, nvme),
         datasets,
         name: host_name().into(),
         max_requests: settings.limits.max_requests,
@@ -131,6 +133,21 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
         seed: seed(),
     });
     Ok(Ok(gateway.map_err(|error| anyhow!(error))?))
+}
+
+fn open_nvme(settings: &Settings, block_size: BlockSize) -> Result<Option<Arc<Nvme>>> {
+    let Some(nvme) = &settings.cache.nvme else {
+        Nvme::forget(&settings.data_dir).context("forget what was on NVMe")?;
+        return Ok(None);
+    };
+    let config = nvme::Config {
+        dir: nvme.dir.clone(),
+        data_dir: settings.data_dir.clone(),
+        bytes: nvme.bytes,
+    };
+    let nvme = Nvme::new(config, block_size)
+        .with_context(|| format!("prepare the NVMe tier in {}", nvme.dir.display()))?;
+    Ok(Some(nvme))
 }
 
 /// An origin that is this gateway would ask itself for ever. What is not seen here, behind a
@@ -220,6 +237,8 @@ async fn serve_until_told(
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     known::load_now(&gateway, &settings.data_dir);
+    known::recall(&gateway);
+    let nvme = tokio::spawn(Arc::clone(&gateway.reads.store).keep_nvme());
     let (all_served, served) = oneshot::channel();
     let data_dir = settings.data_dir.clone();
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), data_dir, served));
@@ -240,6 +259,7 @@ async fn serve_until_told(
     if let Some(reloading) = reloading {
         reloading.abort();
     }
+    nvme.abort();
     while servers.join_next().await.is_some() {}
     // The keeper may be gone only if it panicked, and then there is nothing to wait for.
     let _ = all_served.send(());

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use forebay_storage::block::BlockSize;
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
+use forebay_storage::nvme::geometry::Geometry;
 use forebay_storage::object::ObjectId;
 use forebay_storage::origin;
 
@@ -87,6 +88,22 @@ fn print_memory(settings: &Settings) {
         shown(block)
     );
     println!("  the process takes up to 64MiB and a tenth more than memory");
+    if let Some(nvme) = &settings.cache.nvme
+        && let Some(geometry) = Geometry::new(nvme.bytes, BlockSize::new(settings.cache.block_size))
+    {
+        println!(
+            "  of it, {} are buffers and tables of the NVMe tier",
+            shown(geometry.memory())
+        );
+        println!(
+            "nvme {} in {}: {} files of {}, at least {} blocks",
+            shown(nvme.bytes),
+            nvme.dir.display(),
+            geometry.segments,
+            shown(geometry.segment),
+            geometry.blocks()
+        );
+    }
 }
 
 /// Asks the origin for one key, or where it can't list, for one that is hardly there.

@@ -71,7 +71,7 @@ pub struct ServeArgs {
     /// Memory for blocks, such as 8GiB [default: a quarter of what there is, 64MiB to 8GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
-    /// Disk space for blocks: only 0 in this version
+    /// Disk space for blocks, such as 200GiB [default: 0, memory only]
     #[arg(long, value_name = "SIZE")]
     pub nvme: Option<String>,
     /// Datasets: a name, and s3://BUCKET/PREFIX, oss://…, gs://…, az://CONTAINER/PREFIX,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use forebay_storage::block::BlockKey;
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
 use forebay_storage::object::ObjectId;
+use forebay_storage::residents::Tally;
 use forebay_storage::stats::DatasetStats;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -85,12 +87,25 @@ impl State {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Forgets what is known and cached of datasets that changed or went.
-    pub fn forget(&self, dataset: &str) {
-        self.purge(dataset, "");
+    /// Forgets what is known and cached of a dataset that changed or went.
+    pub async fn forget(self: &Arc<Self>, dataset: &str) {
+        if let Err(error) = self.purge_elsewhere(dataset, "").await {
+            tracing::warn!(dataset, %error, "what was cached of a dataset may come back with a restart");
+        }
     }
 
-    fn purge(&self, dataset: &str, key: &str) -> (u64, u64) {
+    /// [`Self::purge`] where it may wait for the disk.
+    async fn purge_elsewhere(self: &Arc<Self>, dataset: &str, key: &str) -> io::Result<Tally> {
+        if self.reads.store.nvme().is_none() {
+            return self.purge(dataset, key);
+        }
+        let state = Arc::clone(self);
+        let (dataset, key) = (dataset.to_owned(), key.to_owned());
+        let purged = tokio::task::spawn_blocking(move || state.purge(&dataset, &key)).await;
+        purged.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn purge(&self, dataset: &str, key: &str) -> io::Result<Tally> {
         let prefix = key.is_empty() || key.ends_with('/');
         let wanted = |name: &str| {
             if prefix {
@@ -102,8 +117,7 @@ impl State {
         // Versions first: a read that comes between the two asks the origin anew.
         self.reads.versions.forget(dataset, wanted);
         self.listings.forget(dataset);
-        let purged = self.reads.store.purge(dataset, wanted);
-        (purged.blocks, purged.bytes)
+        self.reads.store.purge(dataset, wanted)
     }
 }
 
@@ -319,7 +333,16 @@ async fn describe(
         };
         described.push(dataset_json(state, dataset, at_origin));
     }
-    let answer = json!({ "gateway": &*state.name, "scope": scope, "datasets": described });
+    let nvme = state.reads.store.nvme();
+    let answer = json!({
+        "gateway": &*state.name,
+        "scope": scope,
+        "datasets": described,
+        "nvme": {
+            "state": nvme.map_or("none", |nvme| nvme.state()),
+            "detail": nvme.and_then(|nvme| nvme.trouble()).as_deref(),
+        },
+    });
     Ok(axum::Json(answer).into_response())
 }
 
@@ -346,11 +369,15 @@ async fn count(dataset: &Dataset) -> Result<(u64, u64), OriginError> {
 
 fn dataset_json(state: &State, dataset: &Dataset, at_origin: Option<(u64, u64)>) -> Value {
     let stats = dataset.origin.stats();
-    let memory = state.reads.store.residents().tally(&dataset.name);
+    let store = &state.reads.store;
+    let memory = store.residents().tally(&dataset.name);
+    let nvme = store.nvme().map(|nvme| nvme.tally(&dataset.name));
+    let nvme = nvme.unwrap_or_default();
+    let resident = store.resident_bytes(&dataset.name);
     let (objects, origin_bytes) = at_origin.unzip();
     let percent = origin_bytes.map(|bytes| match bytes {
         0 => 100.0,
-        bytes => memory.bytes as f64 * 100.0 / bytes as f64,
+        bytes => resident as f64 * 100.0 / bytes as f64,
     });
     let served = DatasetStats::get(&stats.served_bytes);
     let from_cache = DatasetStats::get(&stats.served_from_cache);
@@ -363,9 +390,9 @@ fn dataset_json(state: &State, dataset: &Dataset, at_origin: Option<(u64, u64)>)
         "origin_bytes": origin_bytes,
         "cached": {
             "memory": { "blocks": memory.blocks, "bytes": memory.bytes },
-            "nvme": { "blocks": 0, "bytes": 0 },
+            "nvme": { "blocks": nvme.blocks, "bytes": nvme.bytes },
         },
-        "resident_bytes": memory.bytes,
+        "resident_bytes": resident,
         "percent": percent,
         "hit_ratio": (served > 0).then(|| from_cache as f64 / served as f64),
         "origin_requests": stats.origin_requests(),
@@ -404,10 +431,10 @@ async fn blocks(
             version: version.key,
             index,
         };
-        let holders = if state.reads.store.contains(&block) {
-            vec![json!({ "member": &*state.name, "tiers": ["memory"] })]
-        } else {
-            Vec::new()
+        let tiers: Vec<_> = state.reads.store.tiers(&block).collect();
+        let holders = match tiers.is_empty() {
+            false => vec![json!({ "member": &*state.name, "tiers": tiers })],
+            true => Vec::new(),
         };
         let extent = extents.holding(u64::from(index));
         let owner = state
@@ -441,7 +468,14 @@ async fn purge_key(
     if state.datasets.get(&name).is_none() {
         return Err(Problem::no_dataset(&name));
     }
-    let (blocks, bytes) = state.purge(&name, &key);
+    let purged = state.purge_elsewhere(&name, &key).await.map_err(|error| {
+        let detail = format!(
+            "the blocks are gone, but that can't be noted in the data directory ({error}), so a \
+             restart may bring them back: purge again once its disk works"
+        );
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    })?;
+    let (blocks, bytes) = (purged.blocks, purged.bytes);
     let mut what = name;
     // Writing to a string can't fail.
     let _ = write!(what, "/{key}");

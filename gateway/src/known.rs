@@ -4,6 +4,7 @@
 //! One JSON line a version, written as a whole under another name and then renamed. A file that
 //! can't be read costs its versions and nothing else: they are asked for anew.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +70,35 @@ pub fn load_now(gateway: &Gateway, data_dir: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
             tracing::warn!(%error, "the known versions can't be read and are asked for anew");
+        }
+    }
+}
+
+/// Learns the versions of which blocks are on NVMe, where nothing newer is known: the file above is
+/// written now and then, a block on disk the moment it is called resident. They are due at once, so
+/// that the origin is asked whether they are still current.
+pub fn recall(gateway: &Gateway) {
+    let Some(nvme) = gateway.reads.store.nvme() else {
+        return;
+    };
+    let versions = &gateway.reads.versions;
+    let known: HashSet<ObjectId> = versions
+        .export()
+        .into_iter()
+        .map(|(object, _, _)| object)
+        .collect();
+    for remembered in nvme.take_remembered() {
+        let object = &remembered.object;
+        let Some(dataset) = gateway.datasets.get(&object.dataset) else {
+            continue;
+        };
+        let version = dataset
+            .origin
+            .describe(object, remembered.size, &remembered.headers);
+        // Of another origin, or of other settings, it says nothing.
+        let version = version.ok().filter(|version| version.key == remembered.key);
+        if let Some(version) = version.filter(|_| !known.contains(object)) {
+            versions.import(object, &Arc::new(version), dataset.rules.fresh_for);
         }
     }
 }

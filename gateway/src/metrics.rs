@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_storage::nvme::Nvme;
 use forebay_storage::stats::DatasetStats;
 use forebay_storage::store::{Outcome, Store};
 use prometheus::core::{Collector, Desc};
@@ -24,6 +25,8 @@ use crate::dataset::Datasets;
 pub enum Source {
     /// The memory tier.
     Memory,
+    /// The NVMe tier.
+    Nvme,
     /// The origin, by this request's fill or one that it joined.
     Origin,
 }
@@ -33,6 +36,7 @@ impl Source {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Nvme => "nvme",
             Self::Origin => "origin",
         }
     }
@@ -58,8 +62,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Requests that are being answered.
     pub requests_in_flight: IntGauge,
-    block_reads: [IntCounter; 3],
-    response_bytes: [IntCounter; 2],
+    block_reads: [IntCounter; 4],
+    response_bytes: [IntCounter; 3],
 }
 
 /// Seconds: from a memory hit on loopback to a large cold object.
@@ -93,7 +97,7 @@ impl Metrics {
         };
         let block_reads = counters(
             "block_reads_total",
-            "Blocks that requests opened, by outcome: hit, joined (another's fill), led",
+            "Blocks that requests opened, by outcome: hit (memory), nvme, joined (another's fill), led",
             &["outcome"],
         )?;
         let response_bytes = counters(
@@ -134,9 +138,9 @@ impl Metrics {
             )?,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
-            block_reads: ["hit", "joined", "led"]
+            block_reads: ["hit", "nvme", "joined", "led"]
                 .map(|outcome| block_reads.with_label_values(&[outcome])),
-            response_bytes: [Source::Memory, Source::Origin]
+            response_bytes: [Source::Memory, Source::Nvme, Source::Origin]
                 .map(|source| response_bytes.with_label_values(&[source.as_str()])),
             registry,
         })
@@ -158,8 +162,9 @@ impl Metrics {
     pub fn block_read(&self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Hit => 0,
-            Outcome::Joined => 1,
-            Outcome::Led => 2,
+            Outcome::Nvme => 1,
+            Outcome::Joined => 2,
+            Outcome::Led => 3,
         };
         self.block_reads[counter].inc();
     }
@@ -168,7 +173,8 @@ impl Metrics {
     pub fn sent(&self, source: Source, bytes: u64) {
         let counter = match source {
             Source::Memory => 0,
-            Source::Origin => 1,
+            Source::Nvme => 1,
+            Source::Origin => 2,
         };
         self.response_bytes[counter].inc_by(bytes);
     }
@@ -213,7 +219,7 @@ struct Elsewhere {
 }
 
 /// Name, help and kind of each of them.
-const ELSEWHERE: [(&str, &str, &[&str]); 10] = [
+const ELSEWHERE: [(&str, &str, &[&str]); 19] = [
     (
         "forebay_origin_requests_total",
         "Requests that left for the origin",
@@ -260,6 +266,51 @@ const ELSEWHERE: [(&str, &str, &[&str]); 10] = [
         &[],
     ),
     ("forebay_running_fills", "Blocks that are being filled", &[]),
+    (
+        "forebay_cache_evictions_total",
+        "Whole blocks that had to go for others, by tier",
+        &["tier"],
+    ),
+    (
+        "forebay_cache_limit_bytes",
+        "What the tier may keep, in bytes",
+        &["tier"],
+    ),
+    (
+        "forebay_nvme_state",
+        "1 for the state that the NVMe tier is in: on, opening, off (by its breaker)",
+        &["state"],
+    ),
+    (
+        "forebay_nvme_writes_total",
+        "Blocks that were written and proved to be on the disk",
+        &[],
+    ),
+    (
+        "forebay_nvme_writes_dropped_total",
+        "Blocks that were to be written and were not, by reason",
+        &["reason"],
+    ),
+    (
+        "forebay_nvme_writes_refused_total",
+        "Blocks that a full NVMe tier did not take, by reason",
+        &["reason"],
+    ),
+    (
+        "forebay_nvme_read_errors_total",
+        "Reads that the disk failed or took too long for",
+        &[],
+    ),
+    (
+        "forebay_nvme_write_errors_total",
+        "Turns of writes that the disk failed",
+        &[],
+    ),
+    (
+        "forebay_nvme_checksum_failures_total",
+        "Blocks on disk that were not what had been written; each was dropped and fetched anew",
+        &[],
+    ),
 ];
 
 fn descriptions() -> prometheus::Result<Vec<Desc>> {
@@ -308,12 +359,52 @@ impl Collector for Elsewhere {
         values[7].push(gauged(budget.limit(), &[]));
         values[8].push(gauged(budget.waiting() as u64, &[]));
         values[9].push(gauged(self.store.running_fills() as u64, &[]));
+        values[10].push(counted(self.store.residents().evictions(), &memory));
+        values[11].push(gauged(self.store.memory_limit(), &memory));
+        if let Some(nvme) = self.store.nvme() {
+            collect_nvme(nvme, &mut values);
+        }
         ELSEWHERE
             .iter()
             .zip(values)
             .map(|((name, help, _), metrics)| family(name, help, metrics))
             .collect()
     }
+}
+
+/// The NVMe tier's share of [`ELSEWHERE`]; absent where there is no such tier.
+fn collect_nvme(nvme: &Nvme, values: &mut [Vec<Metric>; ELSEWHERE.len()]) {
+    let tier = [("tier", "nvme")];
+    let stats = nvme.stats();
+    let get = DatasetStats::get;
+    let held = nvme.total();
+    values[4].push(gauged(held.bytes, &tier));
+    values[5].push(gauged(held.blocks, &tier));
+    values[10].push(counted(nvme.residents().evictions(), &tier));
+    values[11].push(gauged(nvme.geometry().kept(), &tier));
+    let state = nvme.state();
+    for name in ["on", "opening", "off"] {
+        values[12].push(gauged(u64::from(name == state), &[("state", name)]));
+    }
+    values[13].push(counted(get(&stats.written), &[]));
+    for (reason, counter) in [
+        ("evicted", &stats.dropped_evicted),
+        ("queue", &stats.dropped_queue),
+        ("off", &stats.dropped_off),
+        ("lost", &stats.dropped_lost),
+    ] {
+        values[14].push(counted(get(counter), &[("reason", reason)]));
+    }
+    for (reason, counter) in [
+        ("first_sight", &stats.refused_first_sight),
+        ("budget", &stats.refused_budget),
+        ("table", &stats.refused_table),
+    ] {
+        values[15].push(counted(get(counter), &[("reason", reason)]));
+    }
+    values[16].push(counted(get(&stats.read_errors), &[]));
+    values[17].push(counted(get(&stats.write_errors), &[]));
+    values[18].push(counted(get(&stats.damaged), &[]));
 }
 
 fn family(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {

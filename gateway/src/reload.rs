@@ -72,7 +72,7 @@ async fn apply(gateway: &Gateway, reload: &mut Reload) {
     match gateway.datasets.replace(&settings.datasets) {
         Ok(changed) => {
             for name in &changed {
-                gateway.state.forget(name);
+                gateway.state.forget(name).await;
             }
             tracing::info!(
                 datasets = settings.datasets.len(),

@@ -12,6 +12,7 @@ mod draft;
 pub mod duration;
 mod file;
 pub mod machine;
+mod nvme;
 mod report;
 mod secret;
 mod section;
@@ -71,6 +72,17 @@ pub struct CacheSettings {
     pub memory: u64,
     /// Bytes of a block: a power of two from 256 KiB to 4 MiB.
     pub block_size: u32,
+    /// The disk tier; `None`: memory only.
+    pub nvme: Option<NvmeSettings>,
+}
+
+/// `[cache] nvme` and `nvme_dir`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NvmeSettings {
+    /// Bound on the bytes of the block files.
+    pub bytes: u64,
+    /// The directory of the block files. It may not exist yet.
+    pub dir: PathBuf,
 }
 
 /// `[log]`.
@@ -150,7 +162,7 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
     /// `--memory SIZE`.
     pub memory: Option<String>,
-    /// `--nvme SIZE`: only 0 is accepted in this version.
+    /// `--nvme SIZE`.
     pub nvme: Option<String>,
     /// Each NAME=ORIGIN.
     pub datasets: Vec<String>,

@@ -18,12 +18,19 @@ pub fn begin(settings: &LogSettings) {
     } else {
         LevelFilter::WARN.min(level)
     };
+    let foyer = if settings.level > Level::INFO {
+        level
+    } else {
+        LevelFilter::OFF
+    };
     let targets = Targets::new()
         .with_default(others)
         .with_target("forebay", level)
         .with_target("forebay_gateway", level)
         .with_target("forebay_storage", level)
-        .with_target("access", level);
+        .with_target("access", level)
+        // What it meets on a disk is counted, judged and told once by the NVMe tier.
+        .with_target("foyer_storage", foyer);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // A second subscriber is refused; the first goes on.

@@ -57,6 +57,11 @@ impl Block {
         Arc::strong_count(&self.0) > 1
     }
 
+    /// All segments, in order.
+    pub fn segments(&self) -> &[Bytes] {
+        &self.0
+    }
+
     /// The segment at this place, if the block is that long.
     pub fn segment(&self, index: usize) -> Option<&Bytes> {
         self.0.get(index)

@@ -35,6 +35,17 @@ pub struct Run {
     partial: Vec<u8>,
 }
 
+/// What came of reading from the NVMe tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FromNvme {
+    /// The block is here.
+    Read,
+    /// Nobody waits for it any more.
+    Unwanted,
+    /// It is not there (any more): fetch it.
+    Missing,
+}
+
 /// What the writer should do after a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
@@ -95,12 +106,51 @@ impl Run {
         Some(self.reached()..self.end())
     }
 
+    /// Reads the run's block from the NVMe tier, if it was found there.
+    ///
+    /// What is read was checked: it is the block that was filled once, or it is not shown.
+    pub async fn read_nvme(&mut self) -> FromNvme {
+        let Some(flight) = self.flights.front().cloned() else {
+            return FromNvme::Unwanted;
+        };
+        if !flight.is_from_nvme() {
+            return FromNvme::Missing;
+        }
+        if self.next().await.is_none() {
+            return FromNvme::Unwanted;
+        }
+        let read = match self.store.nvme() {
+            Some(nvme) => nvme.read(flight.key(), flight.len()).await,
+            None => None,
+        };
+        let Some(segments) = read else {
+            // The memory is asked for again with the GET, as for any other run.
+            self.leases.clear();
+            flight.set_from_nvme(false);
+            return FromNvme::Missing;
+        };
+        let mut lease = self.leases.pop_front();
+        for (index, bytes) in segments.into_iter().enumerate() {
+            let lease = lease.as_mut().and_then(|lease| lease.split(bytes.len()));
+            debug_assert!(lease.is_some());
+            let segment = Leased {
+                bytes,
+                _lease: lease,
+            };
+            flight.push(index, Bytes::from_owner(segment));
+        }
+        self.flights.pop_front();
+        self.store.complete(&flight, &self.version);
+        FromNvme::Read
+    }
+
     /// Takes memory for the first block without waiting, or says that there is none.
     ///
     /// For a GET that is under way already: its headers are what made this run.
     pub fn adopt(&mut self) -> Option<Range<u64>> {
         let first = self.flights.front()?;
         let lease = self.store.try_reserve(first.weight())?;
+        first.set_from_nvme(false);
         self.leases.push_back(lease);
         self.reserve_more();
         Some(self.reached()..self.end())
@@ -198,7 +248,7 @@ impl Run {
         self.segments = 0;
         self.leases.pop_front();
         if let Some(flight) = self.flights.pop_front() {
-            self.store.complete(&flight);
+            self.store.complete(&flight, &self.version);
         }
         if self.leases.is_empty() {
             return Flow::Done;
@@ -235,6 +285,18 @@ impl Drop for Run {
 struct Segment {
     buffer: Vec<u8>,
     _lease: Option<Lease>,
+}
+
+/// The same for bytes that came as they are.
+struct Leased {
+    bytes: Bytes,
+    _lease: Option<Lease>,
+}
+
+impl AsRef<[u8]> for Leased {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl AsRef<[u8]> for Segment {

@@ -3,6 +3,7 @@
 //! One writer sets the segments in order; any number of followers see each as soon as it is set.
 //! A follower that finds its segment there takes no lock; one that must wait sleeps on a watch.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub struct Flight {
     len: u32,
     slots: Box<[OnceLock<Bytes>]>,
     progress: watch::Sender<Progress>,
+    /// It is read from the NVMe tier. Changes at most once, before the first segment.
+    from_nvme: AtomicBool,
 }
 
 impl Flight {
@@ -40,7 +43,18 @@ impl Flight {
             len,
             slots: (0..segments).map(|_| OnceLock::new()).collect(),
             progress: watch::Sender::new(Progress::default()),
+            from_nvme: AtomicBool::new(false),
         })
+    }
+
+    /// Says whether the bytes come from the NVMe tier.
+    pub(crate) fn set_from_nvme(&self, from_nvme: bool) {
+        self.from_nvme.store(from_nvme, Ordering::Release);
+    }
+
+    /// Whether the bytes come from the NVMe tier.
+    pub(crate) fn is_from_nvme(&self) -> bool {
+        self.from_nvme.load(Ordering::Acquire)
     }
 
     /// The object that the block is of.
@@ -121,6 +135,11 @@ impl Follower {
     /// The segment at this place, if it is here already.
     pub fn segment(&self, index: usize) -> Option<&Bytes> {
         self.flight.slots.get(index)?.get()
+    }
+
+    /// Whether the bytes that are here came from the NVMe tier.
+    pub fn is_from_nvme(&self) -> bool {
+        self.flight.is_from_nvme()
     }
 
     /// Whether the fill ended, and how.

@@ -7,7 +7,8 @@
 //! | [`block`] | the unit of caching: a fixed, aligned piece of one version |
 //! | [`budget`] | leases: every byte of a block that is held, by whom ever, counted once |
 //! | [`flight`], [`fill`] | a block while it arrives: followers see each segment as it comes |
-//! | [`memory`], [`residents`] | the memory tier, and our own table of what it holds |
+//! | [`memory`], [`residents`] | the memory tier, and our own table of what a tier holds |
+//! | [`nvme`] | the disk tier: what it proved to hold, kept over restarts, left alone when it fails |
 //! | [`store`] | one door to all of that: look up, join, or lead |
 //! | [`origin`], [`listing`] | the object stores behind us, none of whose answers is trusted |
 //! | [`watch`] | a value that many wait on, in the order they came |
@@ -18,11 +19,12 @@
 //!
 //! Dependencies and why they are here: `object_store` speaks the dialects and signs for the
 //! origins; `hyper`, `hyper-util`, `hyper-rustls` and `rustls` carry its requests over a connector
-//! of our own (status codes, no redirects, a connection budget); `foyer` evicts; `bytes` shares
+//! of our own (status codes, no redirects, a connection budget); `foyer` evicts, and lays blocks out on disk; `bytes` shares
 //! segments without copying; `aws-lc-rs` names versions by SHA-256, since names are chosen by
 //! strangers; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
 //! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant
-//! to be; `rustix` names the flags of open files; the rest is plumbing that the ecosystem shares.
+//! to be; `rustix` names the flags of open files and of direct I/O; `xxhash-rust` places blocks on
+//! disk and sees damage there; the rest is plumbing that the ecosystem shares.
 
 pub mod block;
 pub mod budget;
@@ -31,6 +33,7 @@ pub mod fill;
 pub mod flight;
 pub mod listing;
 pub mod memory;
+pub mod nvme;
 pub mod object;
 pub mod origin;
 pub mod residents;

@@ -95,7 +95,12 @@ impl EventListener for Leaving {
         match reason {
             // The same block came anew: it is still here.
             Event::Replace => {}
-            Event::Evict | Event::Remove | Event::Clear => self.0.left(*key),
+            Event::Evict => {
+                self.0.evicted(*key);
+            }
+            Event::Remove | Event::Clear => {
+                self.0.left(*key);
+            }
         }
     }
 }

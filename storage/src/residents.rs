@@ -3,6 +3,7 @@
 //! It is touched when a block enters or leaves, never on a hit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::block::BlockKey;
@@ -24,6 +25,7 @@ pub struct Tally {
 #[derive(Debug, Default)]
 pub struct Residents {
     table: Mutex<Table>,
+    evictions: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ struct Table {
     datasets: BTreeMap<Arc<str>, Tally>,
     /// Blocks in the order they came; those that left meanwhile are skipped when met.
     ages: VecDeque<BlockKey>,
+    /// Somebody else decides what goes first.
+    ageless: bool,
     blocks: usize,
 }
 
@@ -43,6 +47,18 @@ struct Held {
 }
 
 impl Residents {
+    /// A table that keeps no order: [`Self::pop_oldest`] finds nothing.
+    pub fn ageless() -> Self {
+        let table = Table {
+            ageless: true,
+            ..Table::default()
+        };
+        Self {
+            table: Mutex::new(table),
+            evictions: AtomicU64::new(0),
+        }
+    }
+
     /// Notes that a block of `len` bytes entered.
     pub fn entered(&self, object: &ObjectId, key: BlockKey, len: u32) {
         let mut table = self.lock();
@@ -63,6 +79,9 @@ impl Residents {
             versions.insert(key.version);
         }
         table.blocks += 1;
+        if table.ageless {
+            return;
+        }
         table.ages.push_back(key);
         if table.ages.len() > 64 + 2 * table.blocks {
             let versions = &table.versions;
@@ -70,16 +89,12 @@ impl Residents {
         }
     }
 
-    /// Notes that a block left.
-    pub fn left(&self, key: BlockKey) {
+    /// Notes that a block left, and says how long it was if it was here.
+    pub fn left(&self, key: BlockKey) -> Option<u32> {
         let mut table = self.lock();
         let table = &mut *table;
-        let Some(held) = table.versions.get_mut(&key.version) else {
-            return;
-        };
-        let Some(len) = held.blocks.remove(&key.index) else {
-            return;
-        };
+        let held = table.versions.get_mut(&key.version)?;
+        let len = held.blocks.remove(&key.index)?;
         table.blocks -= 1;
         let object = held.object.clone();
         let mut gone = false;
@@ -98,6 +113,58 @@ impl Residents {
             tally.bytes -= u64::from(len);
             tally.objects -= u64::from(gone);
         }
+        Some(len)
+    }
+
+    /// Notes that a block had to go for others.
+    pub fn evicted(&self, key: BlockKey) -> Option<u32> {
+        let len = self.left(key);
+        if len.is_some() {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        len
+    }
+
+    /// Blocks that had to go for others, from the start.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Whether the block is resident.
+    pub fn contains(&self, key: &BlockKey) -> bool {
+        holds(&self.lock().versions, key)
+    }
+
+    /// How many blocks are resident.
+    pub fn blocks(&self) -> usize {
+        self.lock().blocks
+    }
+
+    /// Every resident block and its bytes.
+    pub fn all(&self) -> Vec<(BlockKey, u32)> {
+        let table = self.lock();
+        let mut all = Vec::with_capacity(table.blocks);
+        for (version, held) in &table.versions {
+            all.extend(held.blocks.iter().map(|(index, len)| {
+                let key = BlockKey {
+                    version: *version,
+                    index: *index,
+                };
+                (key, *len)
+            }));
+        }
+        all
+    }
+
+    /// Bytes of the dataset's blocks here that `other` holds too.
+    pub fn shared(&self, other: &Self, dataset: &str) -> u64 {
+        let keys = self.find(dataset, |_| true);
+        let other = other.lock();
+        let both = keys.into_iter().filter_map(|key| {
+            let held = other.versions.get(&key.version)?;
+            held.blocks.get(&key.index).copied()
+        });
+        both.map(u64::from).sum()
     }
 
     /// The block that has been resident longest; it is forgotten as the oldest.

@@ -17,7 +17,7 @@ pub struct DatasetStats {
     pub origin_retries: AtomicU64,
     /// Body bytes that went to clients.
     pub served_bytes: AtomicU64,
-    /// Of those, bytes that were in memory when they were asked for.
+    /// Of those, bytes that were in memory or on NVMe when they were asked for.
     pub served_from_cache: AtomicU64,
     /// Whether the last question got an answer: 0 not asked yet, 1 yes, 2 no.
     origin_state: AtomicU64,

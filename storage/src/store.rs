@@ -1,6 +1,7 @@
 //! One door to the tiers and the running fills: look up, join, or lead.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::error::OriginError;
 use crate::fill::Run;
 use crate::flight::{Flight, Follower};
 use crate::memory::{BlockStore, Memory};
+use crate::nvme::Nvme;
 use crate::object::ObjectId;
 use crate::residents::{Residents, Tally};
 use crate::version::Version;
@@ -43,8 +45,10 @@ pub enum Handle {
 /// How a block was come by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It was resident.
+    /// It was in memory.
     Hit,
+    /// It was on NVMe; it is being read from there, by us or by another.
+    Nvme,
     /// Somebody else's fill was joined.
     Joined,
     /// A fill was started for it.
@@ -65,30 +69,33 @@ pub struct Opened {
 pub struct Store {
     memory: Box<dyn BlockStore>,
     residents: Arc<Residents>,
+    nvme: Option<Arc<Nvme>>,
     flights: Mutex<Flights>,
     budget: Budget,
     block_size: BlockSize,
 }
 
 impl Store {
-    /// A store whose blocks take at most `memory` bytes, whoever holds them.
-    pub fn new(memory: u64, block_size: BlockSize) -> Arc<Self> {
+    /// A store whose blocks take at most `memory` bytes, whoever holds them, and that keeps more
+    /// of them in `nvme` if there is that tier.
+    pub fn new(memory: u64, block_size: BlockSize, nvme: Option<Arc<Nvme>>) -> Arc<Self> {
         let residents = Arc::new(Residents::default());
-        let capacity = memory / CACHE_SHARE.1 * CACHE_SHARE.0;
-        let cache = Memory::new(capacity, Arc::clone(&residents));
-        Self::with_tier(memory, block_size, Box::new(cache), residents)
+        let cache = Memory::new(cache_bytes(memory), Arc::clone(&residents));
+        Self::with_tier(memory, block_size, Box::new(cache), residents, nvme)
     }
 
-    /// The same over another tier, which reports to `residents` what leaves it.
+    /// The same over another memory tier, which reports to `residents` what leaves it.
     pub fn with_tier(
         memory: u64,
         block_size: BlockSize,
         tier: Box<dyn BlockStore>,
         residents: Arc<Residents>,
+        nvme: Option<Arc<Nvme>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             memory: tier,
             residents,
+            nvme,
             flights: Mutex::default(),
             budget: Budget::new(memory),
             block_size,
@@ -110,24 +117,73 @@ impl Store {
         self.memory.usage()
     }
 
+    /// What the memory tier may keep, in bytes.
+    pub fn memory_limit(&self) -> u64 {
+        cache_bytes(self.budget.limit())
+    }
+
     /// Fills that are under way.
     pub fn running_fills(&self) -> usize {
         self.lock().0.len()
     }
 
-    /// The table of resident blocks.
+    /// The table of blocks in memory.
     pub fn residents(&self) -> &Residents {
         &self.residents
     }
 
-    /// Whether a block is resident; moves nothing.
+    /// The NVMe tier, if there is one.
+    pub fn nvme(&self) -> Option<&Arc<Nvme>> {
+        self.nvme.as_ref()
+    }
+
+    /// The work of the NVMe tier: opening its files, writing, trying a failed disk again. To be
+    /// polled in a task of its own; it never ends while there is such a tier.
+    pub async fn keep_nvme(self: Arc<Self>) {
+        if let Some(nvme) = &self.nvme {
+            Arc::clone(nvme).keep(Arc::clone(&self)).await;
+        }
+    }
+
+    /// Whether a block is resident in any tier; moves nothing.
     pub fn contains(&self, key: &BlockKey) -> bool {
-        self.memory.contains(key)
+        self.memory.contains(key) || self.on_nvme(key)
+    }
+
+    /// The tiers that hold a block; moves nothing.
+    pub fn tiers(&self, key: &BlockKey) -> impl Iterator<Item = &'static str> + use<> {
+        let memory = self.memory.contains(key).then_some("memory");
+        let nvme = self.on_nvme(key).then_some("nvme");
+        memory.into_iter().chain(nvme)
+    }
+
+    /// Bytes of a dataset that are resident, however many tiers hold them.
+    pub fn resident_bytes(&self, dataset: &str) -> u64 {
+        let memory = self.residents.tally(dataset).bytes;
+        let Some(nvme) = &self.nvme else {
+            return memory;
+        };
+        match nvme.tally(dataset).bytes {
+            0 => memory,
+            // Counted one after the other while blocks move: never less than either.
+            bytes => (memory + bytes)
+                .saturating_sub(self.residents.shared(nvme.residents(), dataset))
+                .max(bytes),
+        }
+    }
+
+    fn on_nvme(&self, key: &BlockKey) -> bool {
+        self.nvme.as_ref().is_some_and(|nvme| nvme.holds(key))
+    }
+
+    /// The block, if it is in memory.
+    pub(crate) fn in_memory(&self, key: &BlockKey) -> Option<Block> {
+        self.memory.get(key)
     }
 
     /// Whether a block is resident or arriving; moves nothing.
     pub fn has(&self, key: &BlockKey) -> bool {
-        self.memory.contains(key) || self.lock().0.contains_key(key)
+        self.contains(key) || self.lock().0.contains_key(key)
     }
 
     /// Finds every block of `indexes`: resident, joined, or led by the runs that come back.
@@ -158,8 +214,17 @@ impl Store {
             else {
                 break;
             };
-            if let Outcome::Led = found.2 {
-                self.add_to_run(&mut opened.runs, &mut led, object, version, found.1);
+            match (found.2, found.1) {
+                (Outcome::Led, flight) => {
+                    self.add_to_run(&mut opened.runs, &mut led, object, version, flight);
+                }
+                // Blocks on a disk are read side by side, each by itself.
+                (Outcome::Nvme, Some(flight)) => {
+                    let (store, version) = (Arc::clone(self), Arc::clone(version));
+                    let run = Run::new(store, object.clone(), version, VecDeque::from([flight]));
+                    opened.runs.push(run);
+                }
+                _ => {}
             }
             opened.blocks.push((index, found.0, found.2));
         }
@@ -177,7 +242,11 @@ impl Store {
         let mut flights = self.lock();
         if let Some(flight) = flights.0.get(&key) {
             let follower = Handle::Following(flight.follow());
-            return Some((follower, None, Outcome::Joined));
+            let outcome = match flight.is_from_nvme() {
+                true => Outcome::Nvme,
+                false => Outcome::Joined,
+            };
+            return Some((follower, None, outcome));
         }
         // A fill files its block before it leaves the table, so what is in neither was in neither
         // at one moment: the one that holds this lock.
@@ -191,8 +260,12 @@ impl Store {
         let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
         let flight = Flight::new(object.clone(), key, len);
         let follower = Handle::Following(flight.follow());
+        // Asked under the lock: a purge empties the disk's table first and this one after it.
+        let on_nvme = self.on_nvme(&key);
+        flight.set_from_nvme(on_nvme);
         flights.0.insert(key, Arc::clone(&flight));
-        Some((follower, Some(flight), Outcome::Led))
+        let outcome = if on_nvme { Outcome::Nvme } else { Outcome::Led };
+        Some((follower, Some(flight), outcome))
     }
 
     /// Whether what can't be given up, fills and what sockets hold, leaves no room for reading ahead.
@@ -283,7 +356,7 @@ impl Store {
     ///
     /// A fill that was purged meanwhile is out of the table: its followers get their bytes, and
     /// nobody who comes later does.
-    pub(crate) fn complete(&self, flight: &Arc<Flight>) {
+    pub(crate) fn complete(&self, flight: &Arc<Flight>, version: &Arc<Version>) {
         let key = flight.key();
         {
             // Under the lock a purge comes either before, and finds the fill, or after, and finds
@@ -292,6 +365,9 @@ impl Store {
             if table.remove(flight) {
                 self.residents.entered(flight.object(), key, flight.len());
                 self.memory.insert(key, Block::new(flight.segments()));
+                if let Some(nvme) = &self.nvme {
+                    nvme.offer(flight.object(), version, key, flight.len());
+                }
             }
         }
         flight.end(Ok(()));
@@ -327,25 +403,48 @@ impl Store {
     }
 
     /// Lets every block go of the objects of `dataset` that `wanted` picks by key: resident ones,
-    /// and those that arrive just now.
-    pub fn purge(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Tally {
-        let mut purged = Tally::default();
+    /// and those that arrive just now. With an NVMe tier it is on the disk when this returns, and
+    /// this blocks on the disk.
+    ///
+    /// # Errors
+    /// If that could not be noted: the blocks are gone, but a restart may bring some back.
+    pub fn purge(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> io::Result<Tally> {
+        let (mut purged, memory) = match &self.nvme {
+            None => (HashMap::new(), self.purge_memory(dataset, &wanted)),
+            Some(nvme) => {
+                let (purged, memory) =
+                    nvme.purge(dataset, &wanted, || self.purge_memory(dataset, &wanted));
+                (purged?, memory)
+            }
+        };
+        purged.extend(memory);
+        Ok(Tally {
+            blocks: purged.len() as u64,
+            bytes: purged.values().map(|len| u64::from(*len)).sum(),
+            objects: 0,
+        })
+    }
+
+    fn purge_memory(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Vec<(BlockKey, u32)> {
         self.lock().0.retain(|_, flight| {
             let object = flight.object();
             &*object.dataset != dataset || !wanted(&object.key)
         });
-        for key in self.residents.find(dataset, wanted) {
-            if let Some(block) = self.memory.remove(&key) {
-                purged.blocks += 1;
-                purged.bytes += block.len() as u64;
-            }
-        }
-        purged
+        let found = self.residents.find(dataset, wanted).into_iter();
+        let purged = found.filter_map(|key| {
+            let block = self.memory.remove(&key)?;
+            Some((key, u32::try_from(block.len()).unwrap_or(u32::MAX)))
+        });
+        purged.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn cache_bytes(memory: u64) -> u64 {
+    memory / CACHE_SHARE.1 * CACHE_SHARE.0
 }
 
 /// The running fills that can be joined.

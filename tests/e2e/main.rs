@@ -12,6 +12,7 @@
 //! | `control` | everything under `/-/` and the command line's client side |
 //! | `settings` | the settings file, arguments, `check`, help, secrets |
 //! | `lifecycle` | start, reload, stop, what two processes share, the demo |
+//! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
 // The processes under test live by the real clock, so these tests do too.
@@ -23,6 +24,7 @@ mod freshness;
 mod harness;
 mod http;
 mod lifecycle;
+mod nvme;
 mod odd_origins;
 mod origins;
 mod ranges;

@@ -484,9 +484,16 @@ fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
     }
     match look {
         FirstLook {
-            led: 0, joined: 0, ..
-        } => "forebay; hit; detail=\"memory\"".into(),
-        FirstLook { hits: 1.., .. } => "forebay; fwd=partial".into(),
+            led: 0,
+            joined: 0,
+            nvme,
+            ..
+        } => {
+            // The slowest tier that took part.
+            let tier = if nvme > 0 { "nvme" } else { "memory" };
+            format!("forebay; hit; detail=\"{tier}\"").into()
+        }
+        FirstLook { hits: 1.., .. } | FirstLook { nvme: 1.., .. } => "forebay; fwd=partial".into(),
         FirstLook { led: 0, .. } => "forebay; fwd=miss; collapsed".into(),
         FirstLook { .. } => "forebay; fwd=miss".into(),
     }

@@ -1,10 +1,11 @@
-//! Bringing a run of missing blocks: from the origin, from the byte reached, until it is here.
+//! Bringing a run of blocks: from the disk if it is said to be there, else from the origin, from
+//! the byte reached, until it is here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::error::OriginError;
-use forebay_storage::fill::{Flow, Run};
+use forebay_storage::fill::{Flow, FromNvme, Run};
 use forebay_storage::origin::Answer;
 use forebay_storage::stats::DatasetStats;
 use futures::StreamExt;
@@ -36,6 +37,17 @@ async fn fill(reads: &Arc<Reads>, dataset: &Arc<Dataset>, mut run: Run, feed: Op
     // somebody that waits for them. So an answer that is here already feeds the run only if there
     // is memory at once.
     let mut feed = feed.filter(|_| run.adopt().is_some());
+    if feed.is_none() {
+        let begun = Instant::now();
+        match run.read_nvme().await {
+            FromNvme::Read => {
+                let times = reads.metrics.fill_duration.with_label_values(&["nvme"]);
+                return times.observe(begun.elapsed().as_secs_f64());
+            }
+            FromNvme::Unwanted => return,
+            FromNvme::Missing => {}
+        }
+    }
     loop {
         if feed.is_none() && run.next().await.is_none() {
             return;

@@ -54,8 +54,10 @@ pub enum Step {
 /// What a reader found when it opened its first blocks.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct FirstLook {
-    /// Blocks that were resident.
+    /// Blocks that were in memory.
     pub hits: u32,
+    /// Blocks that were on NVMe.
+    pub nvme: u32,
     /// Blocks that joined another's fill.
     pub joined: u32,
     /// Blocks that this reader led.
@@ -194,6 +196,7 @@ impl Reader {
         let (segment, source) = match handle {
             Handle::Resident(block) => (block.segment(place), Source::Memory),
             Handle::Following(follower) => match follower.segment(place) {
+                Some(segment) if follower.is_from_nvme() => (Some(segment), Source::Nvme),
                 Some(segment) => (Some(segment), Source::Origin),
                 None => return self.wait_or_fail(index),
             },
@@ -312,6 +315,7 @@ impl Reader {
         for (index, handle, outcome) in opened.blocks {
             match outcome {
                 Outcome::Hit => look.hits += 1,
+                Outcome::Nvme => look.nvme += 1,
                 Outcome::Joined => look.joined += 1,
                 Outcome::Led => look.led += 1,
             }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::machine::{self, Memory};
+use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
     CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, dataset, size,
@@ -35,6 +36,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) memory: Memory,
     /// Most open files, `None` for no limit.
     pub(super) open_files: Option<u64>,
+    /// What a disk has room for.
+    pub(super) room: &'a dyn Fn(&Path) -> Option<Room>,
 }
 
 impl Surroundings<'_> {
@@ -45,6 +48,7 @@ impl Surroundings<'_> {
             root: rustix::process::geteuid().is_root(),
             memory: Memory::measure(),
             open_files: machine::open_files(),
+            room: &Room::measure,
         }
     }
 }
@@ -59,6 +63,8 @@ pub(super) struct Draft {
     pub(super) stop_after: Option<Placed<Duration>>,
     pub(super) memory: Option<Placed<u64>>,
     pub(super) block_size: Option<Placed<u32>>,
+    pub(super) nvme: Option<Placed<u64>>,
+    pub(super) nvme_dir: Option<Placed<PathBuf>>,
     pub(super) level: Option<Placed<tracing::Level>>,
     pub(super) format: Option<Placed<LogFormat>>,
     pub(super) access: Option<Placed<bool>>,
@@ -88,13 +94,8 @@ impl Draft {
         if let Some(text) = &flags.memory {
             self.memory = by_flag("--memory", size::parse(text), report).or(self.memory.take());
         }
-        if let Some(text) = &flags.nvme
-            && let Some(Placed { place, value: 1.. }) = by_flag("--nvme", size::parse(text), report)
-        {
-            report.add(
-                &place,
-                "the NVMe tier is not in this version: remove the flag, or set it to 0",
-            );
+        if let Some(text) = &flags.nvme {
+            self.nvme = by_flag("--nvme", size::parse(text), report).or(self.nvme.take());
         }
         for argument in &flags.datasets {
             let (name, dataset) = dataset::from_argument(argument, report);
@@ -147,12 +148,24 @@ impl Draft {
             .as_ref()
             .map_or_else(default_listen, |listen| listen.value);
         self.judge_addresses(listen, report);
-        let cache = self.cache(around.memory, &mut warnings, report);
-        let max_connections = self.connections(around.open_files, &mut warnings);
-        let data_dir = match self.data_dir {
-            Some(data_dir) => data_dir.value,
+        let data_dir = match &self.data_dir {
+            Some(data_dir) => data_dir.value.clone(),
             None => default_data_dir(around, report),
         };
+        let mut cache = self.cache(around.memory, &mut warnings, report);
+        let nvme_dir = self.nvme_dir.as_ref().map(|dir| dir.value.clone());
+        let nvme = nvme::judge(
+            self.nvme.as_ref(),
+            nvme_dir.unwrap_or_else(|| data_dir.join("nvme")),
+            cache.memory,
+            cache.block_size,
+            around.room,
+            report,
+        );
+        let (nvme, block_files) = nvme.unzip();
+        cache.nvme = nvme;
+        let files = OTHER_FILES + block_files.unwrap_or(0);
+        let max_connections = self.connections(around.open_files, files, &mut warnings);
         Settings {
             listen,
             open: or(self.open, false),
@@ -272,11 +285,17 @@ impl Draft {
         CacheSettings {
             memory: bytes,
             block_size,
+            nvme: None,
         }
     }
 
     /// `max_connections`, lowered to what the limit on open files leaves for clients.
-    fn connections(&self, open_files: Option<u64>, warnings: &mut Vec<String>) -> usize {
+    fn connections(
+        &self,
+        open_files: Option<u64>,
+        other_files: u64,
+        warnings: &mut Vec<String>,
+    ) -> usize {
         let asked = self
             .max_connections
             .as_ref()
@@ -290,7 +309,7 @@ impl Draft {
             .map(|dataset| dataset.origin_connections as u64)
             .sum::<u64>();
         // However many origins there are, half of the files stay with clients.
-        let others = (origins + OTHER_FILES).min(limit / 2);
+        let others = (origins + other_files).min(limit / 2);
         let left = usize::try_from(limit - others).unwrap_or(usize::MAX).max(1);
         if left < asked {
             warnings.push(format!(

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::draft::{Draft, Surroundings};
-use super::report::{Place, Placed, Report};
+use super::report::{Place, Report};
 use super::section::{CACHE, DATASET, LIMITS, LOG, Section, TOP};
 use super::{dataset, value};
 
@@ -47,12 +47,8 @@ fn cache(top: &Section<'_>, draft: &mut Draft, report: &mut Report) {
     };
     draft.memory = cache.read("memory", report, value::bytes);
     draft.block_size = cache.read("block_size", report, value::block_size);
-    if let Some(Placed { place, value: 1.. }) = cache.read("nvme", report, value::bytes) {
-        report.add(
-            &place,
-            "`nvme` is not in this version: remove it, or set it to 0",
-        );
-    }
+    draft.nvme = cache.read("nvme", report, value::bytes);
+    draft.nvme_dir = cache.read("nvme_dir", report, value::path);
 }
 
 fn log(top: &Section<'_>, draft: &mut Draft, report: &mut Report) {

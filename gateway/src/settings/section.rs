@@ -32,11 +32,11 @@ pub(super) const TOP: Shape = Shape {
     later: &["access", "tls", "fleet", "state", "domain", "hosts"],
 };
 
-/// `[cache]`. Its `nvme` is known, so that 0 may be written.
+/// `[cache]`.
 pub(super) const CACHE: Shape = Shape {
     header: "[cache]",
-    keys: &["memory", "nvme", "block_size"],
-    later: &["nvme_dir"],
+    keys: &["memory", "nvme", "nvme_dir", "block_size"],
+    later: &[],
 };
 
 /// `[log]`.

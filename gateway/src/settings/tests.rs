@@ -60,7 +60,15 @@ fn around() -> Surroundings<'static> {
         root: false,
         memory,
         open_files: None,
+        room: &room,
     }
+}
+
+fn room(_: &std::path::Path) -> Option<nvme::Room> {
+    Some(nvme::Room {
+        free: 1 << 40,
+        ours: 0,
+    })
 }
 
 /// The settings of a file of this text, or its mistakes, each with the file's path cut off.
@@ -107,7 +115,8 @@ fn nothing_said_is_the_demo_on_loopback() {
             stop_after: Duration::from_secs(10),
             cache: CacheSettings {
                 memory: 4 << 30,
-                block_size: 1 << 20
+                block_size: 1 << 20,
+                nvme: None,
             },
             log: LogSettings {
                 level: tracing::Level::INFO,
@@ -163,7 +172,8 @@ origin = "/srv"
         settings.cache,
         CacheSettings {
             memory: 1 << 30,
-            block_size: 256 << 10
+            block_size: 256 << 10,
+            nvme: None,
         }
     );
     assert_eq!(
@@ -255,7 +265,7 @@ data_dir = oops
 [cache]
 memory = "8G"
 block_size = "3MiB"
-nvme_dir = "/mnt"
+nvme_dir = ""
 max_requests = 5
 [log]
 level = "loud"
@@ -293,7 +303,7 @@ const BROKEN_MISTAKES: [&str; 26] = [
     "4: this is not TOML",
     "6: `memory` has the unit `G`, which is not known: did you mean GiB?",
     "7: `block_size` must be a power of two from 256KiB to 4MiB, not 3 MiB",
-    "8: `nvme_dir` is not in this version: remove it",
+    "8: `nvme_dir` is empty: write a directory",
     "9: `max_requests` is not a setting of [cache]: it belongs under [limits]",
     "11: `level` must be \"error\", \"warn\"",
     "13: `max_requests` must be a whole number from 1",
@@ -310,7 +320,7 @@ const BROKEN_MISTAKES: [&str; 26] = [
     "33: `quota` is not in this version: remove it",
     "35: `[[access]]` is not in this version: remove it",
     "--memory: the value is not a size",
-    "--nvme: the NVMe tier is not in this version",
+    "--nvme: the value is not a size",
     "NAME=ORIGIN: an argument has no `=`",
     "models=ORIGIN: the dataset `models` stands at 21 already",
 ];
@@ -319,7 +329,7 @@ const BROKEN_MISTAKES: [&str; 26] = [
 fn all_mistakes_are_reported_at_once_with_their_lines() {
     let flags = Flags {
         memory: Some("lots".into()),
-        nvme: Some("1GiB".into()),
+        nvme: Some("much".into()),
         datasets: vec!["models=/x".into(), "nope".into()],
         ..Flags::default()
     };
@@ -366,8 +376,6 @@ fn what_later_versions_bring_is_refused_by_name() {
         ("\n[tls]\n", 2, "[tls]"),
         ("[fleet]\nname = 'a'", 1, "[fleet]"),
         ("[state]\nurl = 'a'", 1, "[state]"),
-        ("[cache]\nnvme = '1GiB'", 2, "nvme"),
-        ("[cache]\nnvme_dir = '/a'", 2, "nvme_dir"),
         ("[limits]\nper_address = 0", 2, "per_address"),
         ("[limits]\nidle_timeout = '60s'", 2, "idle_timeout"),
     ] {
@@ -442,6 +450,37 @@ fn options_refer_to_one_file_or_one_variable() {
     let text =
         "[[datasets]]\nname = 'models'\norigin = '/srv'\n[datasets.options]\naws_region = 'a'";
     assert!(mistake(text).starts_with("5: a directory takes no options"));
+}
+
+#[test]
+fn nvme_is_below_the_data_directory_or_where_it_is_told() {
+    let text = "data_dir = '/data'\n[cache]\nnvme = '200GiB'\n\
+                [[datasets]]\nname = 'one'\norigin = '/srv'";
+    let nvme = |text: &str| load(text, &Flags::default()).unwrap().cache.nvme;
+    let expected = |dir: &str| NvmeSettings {
+        bytes: 200 << 30,
+        dir: dir.into(),
+    };
+    assert_eq!(nvme(text), Some(expected("/data/nvme")));
+    let told = text.replace("[cache]", "[cache]\nnvme_dir = '/mnt/disk'");
+    assert_eq!(nvme(&told), Some(expected("/mnt/disk")));
+    assert_eq!(nvme(&text.replace("200GiB", "0")), None);
+}
+
+#[test]
+fn nvme_that_can_not_be_is_refused_with_the_arithmetic() {
+    let size = |size: &str| mistake(&format!("[cache]\nmemory = '8GiB'\nnvme = '{size}'"));
+    assert_eq!(
+        size("2TiB"),
+        "3: `nvme` is 2 TiB, and /home/me/.local/state/forebay/nvme has room for 1 TiB: 1 TiB are \
+         free and 0 bytes are block files already; write less, or name another disk in `nvme_dir`"
+    );
+    assert!(size("10MiB").starts_with("3: `nvme` is 10 MiB: write at least 25.1 MiB for blocks"));
+    let little = mistake("[cache]\nmemory = '64MiB'\nnvme = '900GiB'");
+    assert!(
+        little.contains("more than half of `memory`, 64 MiB"),
+        "{little}"
+    );
 }
 
 #[test]

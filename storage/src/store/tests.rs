@@ -13,7 +13,7 @@ use crate::version::Identity;
 const MIB: u64 = 1 << 20;
 
 fn store(memory: u64) -> Arc<Store> {
-    Store::new(memory, BlockSize::new(1 << 20))
+    Store::new(memory, BlockSize::new(1 << 20), None)
 }
 
 fn object() -> ObjectId {
@@ -195,7 +195,7 @@ async fn what_is_purged_in_flight_is_served_to_its_followers_only() {
     let mut opened = store.open(&object(), &version, 0..=0, Some(0));
     let mut run = opened.runs.pop().unwrap();
     run.next().await.unwrap();
-    store.purge("models", |key| key == "a");
+    store.purge("models", |key| key == "a").unwrap();
     run.write(&vec![1; 1 << 20]);
     let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
         panic!("the block must be in flight");
@@ -212,7 +212,7 @@ async fn a_purged_fill_does_not_take_the_place_of_the_one_that_came_after() {
     let mut purged = store.open(&object(), &version, 0..=0, Some(0));
     let mut old = purged.runs.pop().unwrap();
     old.next().await.unwrap();
-    store.purge("models", |key| key == "a");
+    store.purge("models", |key| key == "a").unwrap();
     let mut later = store.open(&object(), &version, 0..=0, Some(0));
     old.write(&vec![1; 1 << 20]);
     let third = store.open(&object(), &version, 0..=0, Some(0));
@@ -247,8 +247,8 @@ async fn purge_counts_what_it_let_go() {
     let mut opened = store.open(&object(), &version, 0..=1, Some(0));
     fill_all(opened.runs.pop().unwrap()).await;
     drop(opened);
-    assert_eq!(store.purge("models", |key| key == "b").blocks, 0);
-    let purged = store.purge("models", |key| key == "a");
+    assert_eq!(store.purge("models", |key| key == "b").unwrap().blocks, 0);
+    let purged = store.purge("models", |key| key == "a").unwrap();
     assert_eq!((purged.blocks, purged.bytes), (2, 2 * MIB));
     assert_eq!(store.budget().used(), 0);
 }

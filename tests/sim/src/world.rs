@@ -155,7 +155,7 @@ impl World {
         let residents = Arc::new(Residents::default());
         let capacity = memory / 100 * 70;
         let tier = Tier::new(capacity, Arc::clone(&residents), Arc::clone(&trace));
-        let store = Store::with_tier(memory, block_size, Box::new(tier), residents);
+        let store = Store::with_tier(memory, block_size, Box::new(tier), residents, None);
         let gateway = Gateway::new(Parts {
             store: Arc::clone(&store),
             datasets: Arc::new(datasets),

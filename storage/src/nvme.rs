@@ -1,0 +1,478 @@
+//! The NVMe tier: blocks on disk that were proved to be there.
+//!
+//! | module | its part |
+//! |---|---|
+//! | `geometry` | how the tier's bytes are cut into files, buffers and turns |
+//! | `disk` | the block files, by foyer |
+//! | `layout` | their directory: format, clean segment, probe |
+//! | `journal` | what is resident, over restarts; what was purged, for good |
+//! | `admission` | what is worth writing once the tier is full |
+//! | `writer` | the one task that opens the files, writes, and tries a failed disk again |
+//!
+//! A block is *resident* when it was written, the device said so, and foyer's index names it; our
+//! own table and the journal say so from then on. Whatever is read is checked against what was
+//! asked for; what does not fit is dropped, counted, and fetched from the origin in the same
+//! fill. A disk that fails is left alone: a tier that is off holds nothing.
+
+mod admission;
+mod disk;
+pub mod geometry;
+mod journal;
+mod layout;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::block::{BlockKey, BlockSize};
+use crate::object::ObjectId;
+use crate::residents::{Residents, Tally};
+use crate::version::Version;
+use admission::{Admission, Refusal};
+use disk::{Disk, Found};
+use geometry::Geometry;
+use journal::{Journal, Told};
+
+pub use journal::Remembered;
+pub use layout::bytes_below;
+
+/// The journal's name in the data directory.
+const JOURNAL: &str = "blocks.log";
+
+/// Failed reads in a row after which the disk is left alone.
+const FAILED_READS: u32 = 3;
+
+/// A read that takes so long counts as failed; the fill goes on from the origin.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a read waits for the files to be opened. foyer reads about 8 ms of indexes a GiB.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Blocks that may wait to be written. They stay in the memory tier meanwhile and cost nothing
+/// here; one that is evicted before its turn is not written.
+const WAITING: usize = 256 * 1024;
+
+/// Where the tier is and how large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The directory of the block files.
+    pub dir: PathBuf,
+    /// The directory of the journal.
+    pub data_dir: PathBuf,
+    /// Bytes of all files in `dir` together, at most.
+    pub bytes: u64,
+}
+
+/// What the tier did, from the start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Blocks that were written and proved to be there.
+    pub written: AtomicU64,
+    /// Blocks that were to be written and were evicted from memory before their turn.
+    pub dropped_evicted: AtomicU64,
+    /// Blocks that were to be written while too many waited.
+    pub dropped_queue: AtomicU64,
+    /// Blocks that were to be written while the tier was off.
+    pub dropped_off: AtomicU64,
+    /// Blocks that were written and are not there.
+    pub dropped_lost: AtomicU64,
+    /// Blocks that a full tier did not take because it never saw them before.
+    pub refused_first_sight: AtomicU64,
+    /// Blocks that a full tier did not take because the write budget was used up.
+    pub refused_budget: AtomicU64,
+    /// Blocks that were not taken because so many small ones are held that the tables are full.
+    pub refused_table: AtomicU64,
+    /// Reads that the device failed.
+    pub read_errors: AtomicU64,
+    /// Turns of writes that the device failed.
+    pub write_errors: AtomicU64,
+    /// Blocks that were read and were not what had been written.
+    pub damaged: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether the tier is in use.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// The files are being opened; what the journal tells of is waited for.
+    Opening,
+    /// In use.
+    On(Arc<Disk>),
+    /// Left alone, and why.
+    Off(Arc<str>),
+}
+
+/// Something to be written, once its turn comes.
+#[derive(Debug)]
+struct Offer {
+    object: ObjectId,
+    version: Arc<Version>,
+    key: BlockKey,
+}
+
+/// What must change together: the journal, and the blocks that are being written.
+///
+/// A purge takes blocks out of both; a block that is no longer in `writing` when its write is
+/// proved was purged meanwhile.
+#[derive(Debug)]
+struct Ledger {
+    journal: Journal,
+    writing: HashMap<BlockKey, ObjectId>,
+}
+
+/// The tier.
+#[derive(Debug)]
+pub struct Nvme {
+    config: Config,
+    geometry: Geometry,
+    id: u64,
+    residents: Residents,
+    remembered: Mutex<Vec<Arc<Remembered>>>,
+    phase: watch::Sender<Phase>,
+    ledger: Mutex<Ledger>,
+    /// Blocks that left and that the journal does not know of yet. Lost, they are found out again.
+    left: Mutex<Vec<BlockKey>>,
+    offers: mpsc::Sender<Offer>,
+    offered: Mutex<Option<mpsc::Receiver<Offer>>>,
+    admission: Mutex<Admission>,
+    reads: Semaphore,
+    failed_reads: AtomicU32,
+    stats: Stats,
+    lock: Mutex<Option<File>>,
+    #[cfg(test)]
+    faults: Arc<Faults>,
+}
+
+impl Nvme {
+    /// The tier of `config`, with what its journal tells. The files are not opened yet: that is
+    /// the first thing that [`crate::store::Store::keep_nvme`] does. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If the journal can't be read or written, another process uses the directory, or there are
+    /// too few bytes.
+    pub fn new(config: Config, block_size: BlockSize) -> io::Result<Arc<Self>> {
+        let geometry = Geometry::new(config.bytes, block_size).ok_or_else(|| {
+            let least = Geometry::least(block_size);
+            let sentence = format!("it needs at least {least} bytes for blocks of this size");
+            io::Error::new(io::ErrorKind::InvalidInput, sentence)
+        })?;
+        // A directory that can't be written is a disk that fails: it is tried again later. One
+        // that another process has is a mistake.
+        let lock = match take_lock(&config.dir) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Err(error),
+            lock => lock.ok(),
+        };
+        let path = config.data_dir.join(JOURNAL);
+        let told = Journal::read(&path)?.unwrap_or_else(|| Told {
+            id: new_id(),
+            ..Told::default()
+        });
+        let residents = Residents::ageless();
+        let objects: HashMap<_, _> = told
+            .versions
+            .iter()
+            .map(|version| (version.key, &version.object))
+            .collect();
+        let mut blocks = Vec::with_capacity(told.blocks.len());
+        for (key, len) in told.blocks {
+            if let Some(object) = objects.get(&key.version) {
+                residents.entered(object, key, len);
+                blocks.push((key, len));
+            }
+        }
+        let journal = Journal::create(&path, told.id, told.versions.clone(), &blocks)?;
+        let (offers, offered) = mpsc::channel(WAITING);
+        Ok(Arc::new(Self {
+            geometry,
+            id: told.id,
+            residents,
+            remembered: Mutex::new(told.versions),
+            phase: watch::Sender::new(Phase::Opening),
+            ledger: Mutex::new(Ledger {
+                journal,
+                writing: HashMap::new(),
+            }),
+            left: Mutex::default(),
+            offers,
+            offered: Mutex::new(Some(offered)),
+            admission: Mutex::new(Admission::new(geometry.blocks(), block_size.bytes())),
+            reads: Semaphore::new(geometry.reads()),
+            failed_reads: AtomicU32::new(0),
+            stats: Stats::default(),
+            lock: Mutex::new(lock),
+            config,
+            #[cfg(test)]
+            faults: Arc::default(),
+        }))
+    }
+
+    /// Forgets the tier that was here before, where there is to be none: what is purged from now
+    /// on could not be noted, and must not come back with the files.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn forget(data_dir: &Path) -> io::Result<()> {
+        match std::fs::remove_file(data_dir.join(JOURNAL)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The tier's arithmetic.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// What it did.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The table of what it holds. While it is off, none of that is served.
+    pub fn residents(&self) -> &Residents {
+        &self.residents
+    }
+
+    /// `opening`, `on` or `off`.
+    pub fn state(&self) -> &'static str {
+        match &*self.phase.borrow() {
+            Phase::Opening => "opening",
+            Phase::On(_) => "on",
+            Phase::Off(_) => "off",
+        }
+    }
+
+    /// Why it is off, if it is.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        match &*self.phase.borrow() {
+            Phase::Off(reason) => Some(Arc::clone(reason)),
+            _ => None,
+        }
+    }
+
+    /// What is held of a dataset: nothing while the tier is off.
+    pub fn tally(&self, dataset: &str) -> Tally {
+        match &*self.phase.borrow() {
+            Phase::Off(_) => Tally::default(),
+            _ => self.residents.tally(dataset),
+        }
+    }
+
+    /// What is held of all datasets together: nothing while the tier is off.
+    pub fn total(&self) -> Tally {
+        match &*self.phase.borrow() {
+            Phase::Off(_) => Tally::default(),
+            _ => self.residents.total(),
+        }
+    }
+
+    /// Versions that the journal remembered at the start, each object's current one last. Told
+    /// once.
+    pub fn take_remembered(&self) -> Vec<Arc<Remembered>> {
+        std::mem::take(&mut *locked(&self.remembered))
+    }
+
+    /// Whether the block can be read from here, as far as can be told without reading it.
+    pub(crate) fn holds(&self, key: &BlockKey) -> bool {
+        match &*self.phase.borrow() {
+            Phase::Off(_) => false,
+            Phase::Opening => self.residents.contains(key),
+            // The index forgets whole segments; the table is told after the turn.
+            Phase::On(disk) => self.residents.contains(key) && disk.contains(key),
+        }
+    }
+
+    /// Takes note of a block that was just filled: it is written in its turn, if it is worth it.
+    pub(crate) fn offer(&self, object: &ObjectId, version: &Arc<Version>, key: BlockKey, len: u32) {
+        if let Phase::Off(_) = &*self.phase.borrow() {
+            count(&self.stats.dropped_off);
+            return;
+        }
+        if self.residents.contains(&key) {
+            return;
+        }
+        let held = self.residents.total();
+        if held.blocks >= self.geometry.most_blocks() {
+            return count(&self.stats.refused_table);
+        }
+        let full = held.bytes + held.blocks * geometry::OVERHEAD >= self.geometry.kept();
+        match locked(&self.admission).judge(key, len, full) {
+            Ok(()) => {}
+            Err(Refusal::FirstSight) => return count(&self.stats.refused_first_sight),
+            Err(Refusal::Budget) => return count(&self.stats.refused_budget),
+        }
+        let offer = Offer {
+            object: object.clone(),
+            version: Arc::clone(version),
+            key,
+        };
+        if self.offers.try_send(offer).is_err() {
+            count(&self.stats.dropped_queue);
+        }
+    }
+
+    /// The segments of a block that is held, checked; `None`: get it elsewhere.
+    pub(crate) async fn read(&self, key: BlockKey, len: u32) -> Option<Vec<Bytes>> {
+        let mut phase = self.phase.subscribe();
+        let opened = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
+        // The sender is ours, so the wait ends by the limit at the latest.
+        let _ = tokio::time::timeout(OPEN_LIMIT, opened).await;
+        let _turn = self.reads.acquire().await.ok()?;
+        // Asked for again: those before us may have found that the disk fails.
+        let disk = self.disk()?;
+        if !self.residents.contains(&key) || !disk.contains(&key) {
+            return None;
+        }
+        let found = match tokio::time::timeout(READ_LIMIT, disk.read(key, len)).await {
+            Ok(found) => found,
+            Err(_) => Found::Failed("a read took too long".into()),
+        };
+        match found {
+            Found::Block(segments) => {
+                self.failed_reads.store(0, Ordering::Relaxed);
+                return Some(segments);
+            }
+            Found::Damaged => {
+                tracing::debug!(?key, "a block on disk is damaged and is fetched anew");
+                count(&self.stats.damaged);
+            }
+            Found::Failed(reason) => {
+                tracing::debug!(?key, reason, "a block can't be read from the disk");
+                count(&self.stats.read_errors);
+                if self.failed_reads.fetch_add(1, Ordering::Relaxed) + 1 >= FAILED_READS {
+                    self.fail(
+                        &disk,
+                        format!("{FAILED_READS} reads in a row failed: {reason}"),
+                    );
+                }
+            }
+        }
+        // Else every later read would fail as this one did.
+        disk.remove(&key);
+        if self.residents.left(key).is_some() {
+            locked(&self.left).push(key);
+        }
+        None
+    }
+
+    fn disk(&self) -> Option<Arc<Disk>> {
+        match &*self.phase.borrow() {
+            Phase::On(disk) => Some(Arc::clone(disk)),
+            _ => None,
+        }
+    }
+
+    /// Leaves the disk alone, if `disk` is still the one in use.
+    fn fail(&self, disk: &Arc<Disk>, reason: String) {
+        self.phase.send_if_modified(|phase| {
+            let current = matches!(phase, Phase::On(now) if Arc::ptr_eq(now, disk));
+            if current {
+                *phase = Phase::Off(reason.into());
+            }
+            current
+        });
+    }
+
+    /// Lets every block go of the objects that `wanted` picks, and makes `elsewhere` do the same
+    /// while nothing can be written. On the disk when it returns. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If the journal can't be written: the blocks are gone, but a restart may bring them back.
+    pub(crate) fn purge<T>(
+        &self,
+        dataset: &str,
+        wanted: &dyn Fn(&str) -> bool,
+        elsewhere: impl FnOnce() -> T,
+    ) -> (io::Result<HashMap<BlockKey, u32>>, T) {
+        let mut ledger = locked(&self.ledger);
+        ledger
+            .writing
+            .retain(|_, object| &*object.dataset != dataset || !wanted(&object.key));
+        let disk = self.disk();
+        let mut purged = HashMap::new();
+        for key in self.residents.find(dataset, wanted) {
+            if let Some(len) = self.residents.left(key) {
+                purged.insert(key, len);
+            }
+            if let Some(disk) = &disk {
+                disk.remove(&key);
+            }
+        }
+        let elsewhere = elsewhere();
+        let mut left = std::mem::take(&mut *locked(&self.left));
+        left.extend(purged.keys());
+        if left.is_empty() {
+            return (Ok(purged), elsewhere);
+        }
+        let noted = ledger.journal.append(&left, &[]);
+        let noted = noted.and_then(|()| ledger.journal.sync());
+        (noted.map(|()| purged), elsewhere)
+    }
+}
+
+/// Keeps other processes out of the directory for as long as the file is open.
+fn take_lock(dir: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(dir)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process uses it",
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A number that no other journal has.
+fn new_id() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Faults that tests plant.
+#[cfg(test)]
+#[derive(Debug, Default)]
+struct Faults {
+    reads: std::sync::atomic::AtomicBool,
+    writes: std::sync::atomic::AtomicBool,
+    probes: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(test)]
+impl Faults {
+    fn reads(&self) -> bool {
+        self.reads.load(Ordering::Acquire)
+    }
+
+    fn writes(&self) -> bool {
+        self.writes.load(Ordering::Acquire)
+    }
+
+    fn probes(&self) -> bool {
+        self.probes.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,440 @@
+//! The journal: which blocks the tier holds, so that a restart knows, and which were purged, so
+//! that none of them comes back.
+//!
+//! Frames of (length, checksum, record), appended. What entered is not waited for: lost, it is a
+//! miss. A purge is on the disk before it is answered. A tail that was torn is cut off; a bad frame
+//! with good ones behind it means that a purge may be unreadable, and then nothing of the journal is
+//! believed.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::block::BlockKey;
+use crate::object::ObjectId;
+use crate::version::VersionKey;
+
+/// A record is at most a key, an ETag and some headers.
+const LARGEST: usize = 256 * 1024;
+
+/// Length and checksum in front of each record.
+const FRAME: usize = 4 + 8;
+
+/// Records beyond twice what is alive, before the journal is written anew.
+const SLACK: usize = 4096;
+
+const ID: u8 = 1;
+const VERSION: u8 = 2;
+const ENTERED: u8 = 3;
+const LEFT: u8 = 4;
+
+/// A version of which blocks are on disk, with what is needed to know it again after a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// The object.
+    pub object: ObjectId,
+    /// The version's name.
+    pub key: VersionKey,
+    /// Bytes in the whole object.
+    pub size: u64,
+    /// The version's headers.
+    pub headers: HeaderMap,
+}
+
+/// What a journal tells.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Ties the journal to the block files it tells of.
+    pub(super) id: u64,
+    /// Versions, in the order they were first told.
+    pub(super) versions: Vec<Arc<Remembered>>,
+    /// Blocks and their bytes.
+    pub(super) blocks: HashMap<BlockKey, u32>,
+}
+
+/// The open journal.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are good: an append that failed half-way is cut off again.
+    len: u64,
+    records: usize,
+    id: u64,
+    /// In the order they were told: of two versions of an object, the later one is current.
+    versions: Vec<Arc<Remembered>>,
+    told: HashSet<VersionKey>,
+}
+
+impl Journal {
+    /// Reads the journal at `path`, if there is one that can be believed.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Told>> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let told = tell(&bytes);
+        if told.is_none() && !bytes.is_empty() {
+            tracing::warn!(
+                path = %path.display(),
+                "the journal of the NVMe tier is damaged: the tier begins empty"
+            );
+        }
+        Ok(told)
+    }
+
+    /// Writes a journal anew that tells of `blocks`, in the place of the one there is.
+    ///
+    /// # Errors
+    /// What the disk says; then the old one is as it was.
+    pub(super) fn create(
+        path: &Path,
+        id: u64,
+        versions: impl IntoIterator<Item = Arc<Remembered>>,
+        blocks: &[(BlockKey, u32)],
+    ) -> io::Result<Self> {
+        let part = path.with_extension("part");
+        let mut out = BufWriter::new(File::create(&part)?);
+        let mut frame = Vec::new();
+        let alive: HashSet<VersionKey> = blocks.iter().map(|(key, _)| key.version).collect();
+        let mut kept = Vec::new();
+        put(&mut frame, |record| {
+            record.push(ID);
+            record.extend(id.to_le_bytes());
+        });
+        for version in versions {
+            if alive.contains(&version.key) {
+                put(&mut frame, |record| put_version(record, &version));
+                kept.push(version);
+            }
+        }
+        for (key, len) in blocks {
+            put(&mut frame, |record| put_entered(record, *key, *len));
+            out.write_all(&frame)?;
+            frame.clear();
+        }
+        out.write_all(&frame)?;
+        out.into_inner()?.sync_all()?;
+        fs::rename(&part, path)?;
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        let len = file.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            len,
+            records: 1 + kept.len() + blocks.len(),
+            id,
+            told: kept.iter().map(|version| version.key).collect(),
+            versions: kept,
+        })
+    }
+
+    /// Notes blocks that left, then some that entered; without waiting for the disk.
+    ///
+    /// # Errors
+    /// What the disk says; then nothing was noted.
+    pub(super) fn append(
+        &mut self,
+        left: &[BlockKey],
+        entered: &[(Arc<Remembered>, BlockKey, u32)],
+    ) -> io::Result<()> {
+        let mut frames = Vec::new();
+        let mut records = left.len();
+        let versions = self.versions.len();
+        for key in left {
+            put(&mut frames, |record| put_left(record, *key));
+        }
+        for (version, key, len) in entered {
+            if self.told.insert(version.key) {
+                put(&mut frames, |record| put_version(record, version));
+                self.versions.push(Arc::clone(version));
+                records += 1;
+            }
+            put(&mut frames, |record| put_entered(record, *key, *len));
+            records += 1;
+        }
+        if let Err(error) = self.file.write_all(&frames) {
+            for version in self.versions.drain(versions..) {
+                self.told.remove(&version.key);
+            }
+            // If that fails too, the rest of a frame stays, and what is appended behind it makes
+            // the journal unbelievable: nothing purged comes back either way.
+            let _ = self.file.set_len(self.len);
+            let _ = self.file.seek(SeekFrom::Start(self.len));
+            return Err(error);
+        }
+        self.len += frames.len() as u64;
+        self.records += records;
+        Ok(())
+    }
+
+    /// Waits until all that was noted is on the disk.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Whether most of it tells of what is gone: then it should be written anew.
+    pub(super) fn is_long(&self, alive: usize) -> bool {
+        self.records > 2 * (alive + self.versions.len()) + SLACK
+    }
+
+    /// Writes it anew: it tells of `blocks` only.
+    ///
+    /// # Errors
+    /// What the disk says; then it is as it was.
+    pub(super) fn compact(&mut self, blocks: &[(BlockKey, u32)]) -> io::Result<()> {
+        *self = Self::create(&self.path, self.id, self.versions.clone(), blocks)?;
+        Ok(())
+    }
+}
+
+fn tell(bytes: &[u8]) -> Option<Told> {
+    let mut told = Told::default();
+    let mut rest = bytes;
+    let mut first = true;
+    while !rest.is_empty() {
+        let Some((record, behind)) = take_frame(rest) else {
+            // Torn at the end: nothing good may follow.
+            let good = (1..rest.len()).any(|at| take_frame(&rest[at..]).is_some());
+            if good || first {
+                return None;
+            }
+            break;
+        };
+        if first != (record.first() == Some(&ID)) {
+            return None;
+        }
+        first = false;
+        take_record(&mut told, record)?;
+        rest = behind;
+    }
+    (!first).then_some(told)
+}
+
+fn take_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let checksum = u64::from_le_bytes(bytes.get(4..FRAME)?.try_into().ok()?);
+    if len == 0 || len > LARGEST {
+        return None;
+    }
+    let record = bytes.get(FRAME..FRAME + len)?;
+    (xxh3_64(record) == checksum).then(|| (record, &bytes[FRAME + len..]))
+}
+
+fn take_record(told: &mut Told, record: &[u8]) -> Option<()> {
+    let (kind, rest) = record.split_first()?;
+    let mut take = Take(rest);
+    match *kind {
+        ID => told.id = u64::from_le_bytes(take.array()?),
+        VERSION => told.versions.push(Arc::new(take.version()?)),
+        ENTERED => {
+            let key = take.key()?;
+            told.blocks.insert(key, u32::from_le_bytes(take.array()?));
+        }
+        LEFT => {
+            told.blocks.remove(&take.key()?);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn put(frames: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = frames.len();
+    frames.extend([0; FRAME]);
+    write(frames);
+    let record = &frames[start + FRAME..];
+    let len = u32::try_from(record.len()).unwrap_or(u32::MAX);
+    let checksum = xxh3_64(record);
+    frames[start..start + 4].copy_from_slice(&len.to_le_bytes());
+    frames[start + 4..start + FRAME].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn put_key(record: &mut Vec<u8>, key: BlockKey) {
+    record.extend(key.version.0.to_le_bytes());
+    record.extend(key.index.to_le_bytes());
+}
+
+fn put_entered(record: &mut Vec<u8>, key: BlockKey, len: u32) {
+    record.push(ENTERED);
+    put_key(record, key);
+    record.extend(len.to_le_bytes());
+}
+
+fn put_left(record: &mut Vec<u8>, key: BlockKey) {
+    record.push(LEFT);
+    put_key(record, key);
+}
+
+fn put_bytes(record: &mut Vec<u8>, bytes: &[u8]) {
+    record.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    record.extend(bytes);
+}
+
+fn put_version(record: &mut Vec<u8>, version: &Remembered) {
+    record.push(VERSION);
+    record.extend(version.key.0.to_le_bytes());
+    record.extend(version.size.to_le_bytes());
+    let object = &version.object;
+    put_bytes(record, object.dataset.as_bytes());
+    put_bytes(record, object.key.as_bytes());
+    record.push(u8::from(object.version_id.is_some()));
+    put_bytes(
+        record,
+        object.version_id.as_deref().unwrap_or("").as_bytes(),
+    );
+    for (name, value) in &version.headers {
+        put_bytes(record, name.as_str().as_bytes());
+        put_bytes(record, value.as_bytes());
+    }
+}
+
+/// Reads a record's parts; `None` where it ends early.
+struct Take<'a>(&'a [u8]);
+
+impl<'a> Take<'a> {
+    fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (now, later) = self.0.split_at_checked(len)?;
+        self.0 = later;
+        Some(now)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.slice(N)?.try_into().ok()
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = u32::from_le_bytes(self.array()?) as usize;
+        self.slice(len)
+    }
+
+    fn text(&mut self) -> Option<Arc<str>> {
+        Some(std::str::from_utf8(self.bytes()?).ok()?.into())
+    }
+
+    fn key(&mut self) -> Option<BlockKey> {
+        Some(BlockKey {
+            version: VersionKey(u128::from_le_bytes(self.array()?)),
+            index: u32::from_le_bytes(self.array()?),
+        })
+    }
+
+    fn version(&mut self) -> Option<Remembered> {
+        let key = VersionKey(u128::from_le_bytes(self.array()?));
+        let size = u64::from_le_bytes(self.array()?);
+        let mut object = ObjectId::new(self.text()?, self.text()?);
+        let named = self.array::<1>()? == [1];
+        object.version_id = Some(self.text()?).filter(|_| named);
+        let mut headers = HeaderMap::new();
+        while !self.0.is_empty() {
+            let name = HeaderName::from_bytes(self.bytes()?).ok()?;
+            headers.append(name, HeaderValue::from_bytes(self.bytes()?).ok()?);
+        }
+        Some(Remembered {
+            object,
+            key,
+            size,
+            headers,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::nvme::tests::Scratch;
+
+    fn key(index: u32) -> BlockKey {
+        BlockKey {
+            version: VersionKey(9),
+            index,
+        }
+    }
+
+    fn version() -> Arc<Remembered> {
+        let mut object = ObjectId::new("models", "a/ü");
+        object.version_id = Some("v1".into());
+        let mut headers = HeaderMap::new();
+        headers.insert("etag", "\"x\"".parse().unwrap());
+        Arc::new(Remembered {
+            object,
+            key: VersionKey(9),
+            size: 3 << 20,
+            headers,
+        })
+    }
+
+    fn written(path: &Path) -> Journal {
+        let mut journal = Journal::create(path, 5, [], &[]).unwrap();
+        let entered = [0, 1, 2].map(|index| (version(), key(index), 10 + index));
+        journal.append(&[], &entered).unwrap();
+        journal.append(&[key(1)], &[]).unwrap();
+        journal
+    }
+
+    #[test]
+    fn what_was_noted_is_told() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("blocks.log");
+        assert!(Journal::read(&path).unwrap().is_none());
+        let mut journal = written(&path);
+        journal.sync().unwrap();
+        let told = Journal::read(&path).unwrap().unwrap();
+        assert_eq!(told.id, 5);
+        assert_eq!(told.versions, [version()]);
+        assert_eq!(told.blocks, HashMap::from([(key(0), 10), (key(2), 12)]));
+        journal.compact(&[(key(2), 12)]).unwrap();
+        journal.append(&[], &[(version(), key(7), 1)]).unwrap();
+        let told = Journal::read(&path).unwrap().unwrap();
+        assert_eq!(told.versions.len(), 1);
+        assert_eq!(told.blocks, HashMap::from([(key(2), 12), (key(7), 1)]));
+    }
+
+    #[test]
+    fn a_torn_tail_costs_what_it_told_and_nothing_else() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("blocks.log");
+        written(&path);
+        let whole = fs::read(&path).unwrap();
+        for end in whole.len() - 20..whole.len() {
+            let told = tell(&whole[..end]).unwrap();
+            assert_eq!(
+                told.blocks.len(),
+                3,
+                "cut at {end}: what left is still there"
+            );
+        }
+        let mut zeros = whole.clone();
+        zeros.extend([0; 5000]);
+        assert_eq!(tell(&zeros).unwrap().blocks.len(), 2);
+    }
+
+    #[test]
+    fn a_bad_record_with_good_ones_behind_it_discredits_all() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("blocks.log");
+        written(&path);
+        let whole = fs::read(&path).unwrap();
+        let last = whole.len() - (FRAME + 21);
+        for at in 0..last {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            assert!(tell(&flipped).is_none(), "byte {at}");
+        }
+    }
+}

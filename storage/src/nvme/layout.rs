@@ -1,0 +1,237 @@
+//! The directory of the block files: how they are cut, whose they are, and whether the disk works.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::geometry::{Geometry, PAGE};
+
+/// Bumped when the bytes on disk mean something else.
+const FORMAT: u32 = 1;
+
+/// foyer's names for its files, counted from 0.
+const PREFIX: &str = "foyer-storage-direct-fs-";
+
+const LAYOUT: &str = "layout";
+const PROBE: &str = "probe";
+
+/// Makes the directory fit `geometry` and `id`, the journal's: block files that were cut otherwise,
+/// or that another journal tells of, are removed. Says whether any were.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bool> {
+    fs::create_dir_all(dir)?;
+    let wanted = format!(
+        "format {FORMAT}\nblock_size {}\nsegment {}\nid {id:016x}\n",
+        geometry.block_size.bytes(),
+        geometry.segment,
+    );
+    let path = dir.join(LAYOUT);
+    let fits = fs::read(&path).is_ok_and(|found| found == wanted.as_bytes());
+    let mut wiped = false;
+    for (number, file) in block_files(dir)? {
+        if !fits || number >= geometry.segments {
+            fs::remove_file(file)?;
+            wiped |= !fits;
+        }
+    }
+    if !fits {
+        let part = dir.join("layout.part");
+        let mut file = File::create(&part)?;
+        file.write_all(wanted.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(part, path)?;
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(wiped)
+}
+
+/// Writes a block's worth, reads it back and removes it.
+///
+/// # Errors
+/// What the disk says, such as that it is full or read-only.
+pub(super) fn probe(dir: &Path, bytes: u64) -> io::Result<()> {
+    let path = dir.join(PROBE);
+    let tried = try_probe(&path, bytes);
+    // A probe that failed may still take space.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => tried.and(Err(error)),
+        _ => tried,
+    }
+}
+
+fn try_probe(path: &Path, bytes: u64) -> io::Result<()> {
+    let len = usize::try_from(bytes).unwrap_or(0);
+    let pattern: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(path)?;
+    file.write_all(&pattern)?;
+    file.sync_all()?;
+    let mut back = Vec::with_capacity(len);
+    File::open(path)?.read_to_end(&mut back)?;
+    if back == pattern {
+        Ok(())
+    } else {
+        Err(io::Error::other(
+            "it gives other bytes back than were written",
+        ))
+    }
+}
+
+/// Whether files here can be read and written past the page cache.
+pub(super) fn takes_direct_io(dir: &Path) -> bool {
+    let path = dir.join("direct");
+    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .custom_flags(flags)
+        .open(&path)
+        .is_ok();
+    // It may not be there at all, which is fine too.
+    let _ = fs::remove_file(path);
+    opened
+}
+
+/// Makes sure that at least one segment is clean.
+///
+/// foyer 0.22.6 hangs for ever on its first write if none is: it begins to reclaim only after it
+/// has got a clean one. A process that was killed while it reclaimed leaves it so. A segment is
+/// clean when its first page is zero, so the oldest is made so.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn ensure_clean_segment(dir: &Path, geometry: &Geometry) -> io::Result<()> {
+    let files = block_files(dir)?;
+    if (files.len() as u64) < geometry.segments {
+        return Ok(());
+    }
+    let mut oldest: Option<(SystemTime, PathBuf)> = None;
+    for (_, path) in files {
+        let file = File::open(&path)?;
+        let mut page = Vec::with_capacity(PAGE as usize);
+        file.take(PAGE).read_to_end(&mut page)?;
+        if page.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let written = fs::metadata(&path)?.modified()?;
+        if oldest.as_ref().is_none_or(|(age, _)| written < *age) {
+            oldest = Some((written, path));
+        }
+    }
+    if let Some((_, path)) = oldest {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(&[0; PAGE as usize], 0)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Bytes that block files take below `dir`, as far as they are written.
+///
+/// # Errors
+/// What the disk says, other than that there is no such directory.
+pub fn bytes_below(dir: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let files = match block_files(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        files => files?,
+    };
+    let sizes = files.iter().map(|(_, path)| {
+        // In units of 512 bytes, whatever the file system's own are (stat(2)).
+        fs::metadata(path).map_or(0, |file| file.blocks() * 512)
+    });
+    Ok(sizes.sum())
+}
+
+fn block_files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            found.push((number, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::block::BlockSize;
+    use crate::nvme::tests::Scratch;
+
+    fn geometry(block: u32) -> Geometry {
+        Geometry::new(64 << 20, BlockSize::new(block)).unwrap()
+    }
+
+    #[test]
+    fn files_of_another_layout_are_removed_once() {
+        let scratch = Scratch::new();
+        let dir = scratch.path();
+        assert!(!prepare(dir, &geometry(1 << 20), 1).unwrap());
+        let file = dir.join(format!("{PREFIX}00000000"));
+        fs::write(&file, b"x").unwrap();
+        assert!(!prepare(dir, &geometry(1 << 20), 1).unwrap());
+        assert!(file.exists());
+        assert!(prepare(dir, &geometry(1 << 20), 2).unwrap(), "another id");
+        assert!(!file.exists());
+        fs::write(&file, b"x").unwrap();
+        assert!(prepare(dir, &geometry(1 << 18), 2).unwrap(), "another size");
+        assert!(!prepare(dir, &geometry(1 << 18), 2).unwrap());
+    }
+
+    #[test]
+    fn files_past_the_last_segment_go() {
+        let scratch = Scratch::new();
+        let cut = geometry(1 << 20);
+        prepare(scratch.path(), &cut, 1).unwrap();
+        let kept = scratch.path().join(format!("{PREFIX}00000000"));
+        let surplus = scratch.path().join(format!("{PREFIX}{:08}", cut.segments));
+        fs::write(&kept, b"x").unwrap();
+        fs::write(&surplus, b"x").unwrap();
+        assert!(!prepare(scratch.path(), &cut, 1).unwrap());
+        assert!(kept.exists() && !surplus.exists());
+    }
+
+    #[test]
+    fn a_full_set_of_files_gets_a_clean_one() {
+        let scratch = Scratch::new();
+        let cut = geometry(1 << 20);
+        for number in 0..cut.segments {
+            let path = scratch.path().join(format!("{PREFIX}{number:08}"));
+            fs::write(path, [1; 2 * PAGE as usize]).unwrap();
+        }
+        let clean = || {
+            let files = block_files(scratch.path()).unwrap();
+            let clean = files.iter().filter(|(_, path)| {
+                let bytes = fs::read(path).unwrap();
+                bytes[..PAGE as usize].iter().all(|byte| *byte == 0)
+            });
+            clean.count()
+        };
+        assert_eq!(clean(), 0);
+        ensure_clean_segment(scratch.path(), &cut).unwrap();
+        assert_eq!(clean(), 1);
+        ensure_clean_segment(scratch.path(), &cut).unwrap();
+        assert_eq!(clean(), 1, "one is enough");
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing() {
+        let scratch = Scratch::new();
+        probe(scratch.path(), 1 << 20).unwrap();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,296 @@
+//! The one task of the tier: it opens the files, writes what was offered, and tries a disk that
+//! failed again.
+//!
+//! foyer drops a write without a word when its buffer is full or its device fails. So a turn is at
+//! most half a buffer; after it the device is waited for, and then the index is asked. What is not
+//! there is written once more, and after that the disk has failed.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::disk::Disk;
+use super::journal::Remembered;
+use super::{Nvme, Offer, Phase, count, layout, locked, take_lock};
+use crate::block::{Block, BlockKey};
+use crate::store::Store;
+
+/// The wait before a disk that failed is tried again; it doubles with each failure.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A disk that worked for so long begins with the first pause again.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// How often the journal learns what left, when nothing is written.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// Opening beyond this is a failure: a TiB takes about 8 s.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
+
+type Turn = Vec<(Offer, Block)>;
+
+impl Nvme {
+    /// Opens the files, writes what is offered, tries again when the disk fails. Never returns.
+    pub(crate) async fn keep(self: Arc<Self>, store: Arc<Store>) {
+        let Some(mut offers) = locked(&self.offered).take() else {
+            return;
+        };
+        let memory = u32::try_from(self.geometry.memory()).unwrap_or(u32::MAX);
+        // foyer's buffers and the tables are memory like any other, for as long as there is a tier.
+        let _lease = store.reserve(memory).await;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let begun = Instant::now();
+            let reason = match self.open().await {
+                Ok(disk) => {
+                    let disk = Arc::new(disk);
+                    self.phase.send_replace(Phase::On(Arc::clone(&disk)));
+                    self.failed_reads.store(0, Ordering::Relaxed);
+                    self.write(&store, &disk, &mut offers).await;
+                    disk.close().await;
+                    self.trouble().unwrap_or_else(|| "it failed".into())
+                }
+                Err(error) => {
+                    let reason: Arc<str> = error.into();
+                    self.phase.send_replace(Phase::Off(Arc::clone(&reason)));
+                    reason
+                }
+            };
+            while offers.try_recv().is_ok() {
+                count(&self.stats.dropped_off);
+            }
+            if begun.elapsed() > HEALTHY {
+                pause = FIRST_PAUSE;
+            }
+            tracing::warn!(
+                %reason,
+                dir = %self.config.dir.display(),
+                again_in = ?pause,
+                "the NVMe tier is off; reading goes on from memory and origin"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Disk, String> {
+        let nvme = Arc::clone(self);
+        let direct = blocking(move || nvme.prepare()).await?;
+        let disk = Disk::open(
+            &self.config.dir,
+            &self.geometry,
+            direct,
+            #[cfg(test)]
+            Arc::clone(&self.faults),
+        );
+        let disk = tokio::time::timeout(OPEN_LIMIT, disk).await;
+        let disk = disk.unwrap_or_else(|_| Err("opening the files took too long".into()))?;
+        let nvme = Arc::clone(self);
+        let (disk, blocks) = blocking(move || {
+            nvme.sweep(&disk);
+            let blocks = nvme.residents.all();
+            locked(&nvme.ledger).journal.compact(&blocks)?;
+            Ok((disk, blocks.len()))
+        })
+        .await?;
+        tracing::info!(
+            dir = %self.config.dir.display(),
+            capacity = self.geometry.capacity(),
+            blocks,
+            direct,
+            "the NVMe tier is on"
+        );
+        Ok(disk)
+    }
+
+    /// Makes the directory ready for foyer, and says whether direct I/O works there.
+    fn prepare(&self) -> io::Result<bool> {
+        let dir = &self.config.dir;
+        #[cfg(test)]
+        if self.faults.probes() {
+            return Err(io::Error::other("a fault was planted"));
+        }
+        let mut lock = locked(&self.lock);
+        if lock.is_none() {
+            *lock = Some(take_lock(dir)?);
+        }
+        if layout::prepare(dir, &self.geometry, self.id)? {
+            tracing::warn!(
+                dir = %dir.display(),
+                "the block files were cut otherwise or are another gateway's: they were removed"
+            );
+        }
+        layout::probe(dir, self.geometry.block_size.bytes())?;
+        layout::ensure_clean_segment(dir, &self.geometry)?;
+        let direct = layout::takes_direct_io(dir);
+        if !direct {
+            tracing::warn!(
+                dir = %dir.display(),
+                "direct I/O does not work there: blocks on disk also take page cache"
+            );
+        }
+        Ok(direct)
+    }
+
+    /// Takes out of the table what the index does not name (any more).
+    fn sweep(&self, disk: &Disk) {
+        for (key, _) in self.residents.all() {
+            if !disk.contains(&key) && self.residents.evicted(key).is_some() {
+                locked(&self.left).push(key);
+            }
+        }
+    }
+
+    /// Writes turn after turn, until the tier is off.
+    async fn write(
+        self: &Arc<Self>,
+        store: &Arc<Store>,
+        disk: &Arc<Disk>,
+        offers: &mut mpsc::Receiver<Offer>,
+    ) {
+        let mut phase = self.phase.subscribe();
+        let mut evictions = disk.evictions();
+        loop {
+            let first = tokio::select! {
+                biased;
+                _ = phase.wait_for(|phase| matches!(phase, Phase::Off(_))) => return,
+                offer = offers.recv() => offer,
+                () = tokio::time::sleep(TIDY_EVERY) => None,
+            };
+            let turn = self.turn(store, first, offers);
+            if !turn.is_empty() {
+                self.write_turn(disk, turn).await;
+            }
+            let (nvme, disk) = (Arc::clone(self), Arc::clone(disk));
+            let evicted = disk.evictions() != evictions;
+            evictions = disk.evictions();
+            let tidied = blocking(move || nvme.tidy(&disk, evicted)).await;
+            if let Err(error) = tidied {
+                tracing::warn!(error, "the journal of the NVMe tier can't be written");
+            }
+        }
+    }
+
+    /// The next blocks to write. Those that are in memory no more are not written.
+    fn turn(
+        &self,
+        store: &Store,
+        first: Option<Offer>,
+        offers: &mut mpsc::Receiver<Offer>,
+    ) -> Turn {
+        let mut turn = Turn::new();
+        let mut next = first;
+        // Purges wait meanwhile: a block is either in the turn, where they see it, or gone from
+        // memory.
+        let mut ledger = locked(&self.ledger);
+        while let Some(offer) = next {
+            if !self.residents.contains(&offer.key) && !ledger.writing.contains_key(&offer.key) {
+                match store.in_memory(&offer.key) {
+                    Some(block) => {
+                        ledger.writing.insert(offer.key, offer.object.clone());
+                        turn.push((offer, block));
+                    }
+                    None => count(&self.stats.dropped_evicted),
+                }
+            }
+            if turn.len() >= self.geometry.turn_blocks() {
+                break;
+            }
+            next = offers.try_recv().ok();
+        }
+        turn
+    }
+
+    async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
+        let mut missing: Vec<&(Offer, Block)> = turn.iter().collect();
+        for _ in 0..2 {
+            for (offer, block) in &missing {
+                disk.write(offer.key, block);
+            }
+            if !disk.flushed().await {
+                break;
+            }
+            missing.retain(|(offer, _)| !disk.contains(&offer.key));
+            if missing.is_empty() {
+                break;
+            }
+        }
+        let lost: Vec<BlockKey> = missing.iter().map(|(offer, _)| offer.key).collect();
+        for _ in &lost {
+            count(&self.stats.dropped_lost);
+        }
+        if !lost.is_empty() {
+            count(&self.stats.write_errors);
+            self.fail(disk, "blocks that were written are not there".into());
+        }
+        let (nvme, proved_on) = (Arc::clone(self), Arc::clone(disk));
+        let entered = blocking(move || nvme.enter(&proved_on, &turn, &lost)).await;
+        if let Err(error) = entered {
+            count(&self.stats.write_errors);
+            self.fail(disk, format!("its journal can't be written: {error}"));
+        }
+    }
+
+    /// Makes what was proved to be there resident: in the journal first, so that what is called
+    /// resident survives.
+    fn enter(&self, disk: &Disk, turn: &Turn, lost: &[BlockKey]) -> io::Result<()> {
+        let mut ledger = locked(&self.ledger);
+        let mut entered = Vec::with_capacity(turn.len());
+        for (offer, block) in turn {
+            let purged = ledger.writing.remove(&offer.key).is_none();
+            if purged {
+                disk.remove(&offer.key);
+            } else if !lost.contains(&offer.key) {
+                let version = Arc::new(Remembered {
+                    object: offer.object.clone(),
+                    key: offer.key.version,
+                    size: offer.version.size,
+                    headers: offer.version.headers.clone(),
+                });
+                let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
+                entered.push((version, offer.key, len));
+            }
+        }
+        let left = std::mem::take(&mut *locked(&self.left));
+        if entered.is_empty() && left.is_empty() {
+            return Ok(());
+        }
+        ledger.journal.append(&left, &entered)?;
+        for (version, key, len) in entered {
+            self.residents.entered(&version.object, key, len);
+            count(&self.stats.written);
+        }
+        Ok(())
+    }
+
+    /// Tells table and journal what left.
+    fn tidy(&self, disk: &Disk, evicted: bool) -> io::Result<()> {
+        if evicted {
+            self.sweep(disk);
+        }
+        let mut ledger = locked(&self.ledger);
+        let left = std::mem::take(&mut *locked(&self.left));
+        if !left.is_empty() {
+            ledger.journal.append(&left, &[])?;
+        }
+        if ledger.journal.is_long(self.residents.blocks()) {
+            ledger.journal.compact(&self.residents.all())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs what waits for a disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
