@@ -2,13 +2,17 @@
 
 mod bytes;
 mod cut_through;
+mod damage;
 mod once;
 mod origin_requests;
+mod restart;
+mod throttle;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::time::Instant;
 
 use crate::gateway::{Gateway, Launch};
 use crate::origin::{Origin, Settings};
@@ -17,8 +21,18 @@ use crate::report::Report;
 /// The gateway's default unit of caching, which the sizes and offsets below are chosen around.
 const BLOCK: u64 = 1 << 20;
 
+/// A GiB at 50 MB/s takes 21 s.
+const RESIDENT: Duration = Duration::from_secs(90);
+
 /// The names, in the order in which they are best run.
-pub const NAMES: [&str; 4] = ["bytes", "once", "cut-through", "origin-requests"];
+pub const NAMES: [&str; 6] = [
+    "bytes",
+    "once",
+    "cut-through",
+    "origin-requests",
+    "restart",
+    "damage",
+];
 
 /// What all checks are told.
 #[derive(Clone, Debug)]
@@ -39,6 +53,8 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "once" => once::run(options).await,
         "cut-through" => cut_through::run(options).await,
         "origin-requests" => origin_requests::run(options).await,
+        "restart" => restart::run(options).await,
+        "damage" => damage::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")
@@ -50,6 +66,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
 struct Rig {
     origin: Origin,
     gateway: Gateway,
+    launch: Launch,
 }
 
 impl Rig {
@@ -60,10 +77,21 @@ impl Rig {
         memory: &str,
         datasets: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        let cache = format!("memory = \"{memory}\"");
+        Self::start_with(options, settings, &cache, datasets).await
+    }
+
+    /// The same with these lines of `[cache]`.
+    async fn start_with(
+        options: &Options,
+        settings: Settings,
+        cache: &str,
+        datasets: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let origin = Origin::start(settings)
             .await
             .context("start origin model")?;
-        let mut text = format!("[cache]\nmemory = \"{memory}\"\n[log]\naccess = false\n");
+        let mut text = format!("[cache]\n{cache}\n[log]\naccess = false\n");
         for (name, lines) in datasets {
             text.push_str(&dataset(name, &origin, lines));
         }
@@ -73,7 +101,38 @@ impl Rig {
             ..Launch::default()
         };
         let gateway = Gateway::start(&launch).await?;
-        Ok(Self { origin, gateway })
+        Ok(Self {
+            origin,
+            gateway,
+            launch,
+        })
+    }
+
+    /// Kills the gateway as a crash would, does something, and starts it again; says how long the
+    /// start took.
+    async fn crash(
+        &mut self,
+        meanwhile: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Duration> {
+        self.gateway.kill().await?;
+        meanwhile(&self.gateway.data_dir().join("nvme"))?;
+        self.gateway.restart(&self.launch).await
+    }
+
+    /// Waits until the gateway calls so many blocks resident on NVMe.
+    async fn resident(&self, blocks: u64) -> anyhow::Result<()> {
+        let end = Instant::now() + RESIDENT;
+        loop {
+            let metrics = self.gateway.metrics().await?;
+            let held = metrics.sum("forebay_cache_blocks", &[("tier", "nvme")]);
+            if held == Some(blocks as f64) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!("{held:?} of {blocks} blocks are on NVMe after {RESIDENT:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Shows the gateway's log if a bar was missed, and stops it.

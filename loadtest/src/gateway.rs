@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -158,6 +158,34 @@ impl Gateway {
         })
     }
 
+    /// Ends it at once, as a crash would (SIGKILL).
+    ///
+    /// # Errors
+    /// Its end can't be waited for.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("kill gateway")
+    }
+
+    /// Starts it again over the directory it had, once it was killed; says how long that took.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn restart(&mut self, launch: &Launch) -> anyhow::Result<Duration> {
+        let program = program(launch.program.as_deref())?;
+        let begun = tokio::time::Instant::now();
+        let again = Self::launch(&program, launch, &self.directory).await?;
+        let took = begun.elapsed();
+        let mut gone = std::mem::replace(self, again);
+        // The directory is the new one's by now.
+        gone.directory = PathBuf::new();
+        Ok(took)
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     /// `http://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.authority)
@@ -204,6 +232,18 @@ impl Gateway {
     /// # Errors
     /// No whole answer came.
     pub async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.ask(Method::GET, path).await
+    }
+
+    /// POSTs nothing to a path and gives the status.
+    ///
+    /// # Errors
+    /// No whole answer came.
+    pub async fn post(&self, path: &str) -> anyhow::Result<StatusCode> {
+        Ok(self.ask(Method::POST, path).await?.0)
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         let stream = TcpStream::connect(&self.authority)
             .await
             .context("connect to gateway")?;
@@ -211,7 +251,9 @@ impl Gateway {
             .await
             .context("open connection")?;
         let driver = tokio::spawn(driver);
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, &self.authority)
             .body(Empty::<Bytes>::new())
             .context("make request")?;
