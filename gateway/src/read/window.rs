@@ -74,6 +74,8 @@ pub struct Reader {
     opened_to: u32,
     reopened: u32,
     first_look: Option<FirstLook>,
+    /// How the first block of all was come by.
+    first_outcome: Option<Outcome>,
 }
 
 impl Reader {
@@ -95,6 +97,7 @@ impl Reader {
             opened_to: 0,
             reopened: 0,
             first_look: None,
+            first_outcome: None,
         }
     }
 
@@ -130,10 +133,22 @@ impl Reader {
         for _ in 0..REOPENED {
             self.advance_to(index, &range);
             match self.window.front_mut() {
-                Some((_, Handle::Following(follower))) => match follower.wait(place).await {
-                    Err(OriginError::Abandoned) => self.release(),
-                    result => return result,
-                },
+                Some((_, Handle::Following(follower))) => {
+                    let waited = follower.wait(place).await;
+                    if self.first_outcome == Some(Outcome::Nvme)
+                        && !follower.is_from_nvme()
+                        && let Some(look) = &mut self.first_look
+                    {
+                        // It was not what it should be on the disk, and came from the origin.
+                        look.nvme = look.nvme.saturating_sub(1);
+                        look.led += 1;
+                        self.first_outcome = Some(Outcome::Led);
+                    }
+                    match waited {
+                        Err(OriginError::Abandoned) => self.release(),
+                        result => return result,
+                    }
+                }
                 _ => return Ok(()),
             }
         }
@@ -290,6 +305,7 @@ impl Reader {
                 Outcome::Led => look.led += 1,
             }
             self.reads.metrics.block_read(outcome);
+            self.first_outcome.get_or_insert(outcome);
             self.window.push_back((index, handle));
             self.opened_to = index + 1;
         }
