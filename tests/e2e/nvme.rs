@@ -235,7 +235,9 @@ fn files_that_are_cut_off_cost_a_read_of_the_origin_and_nothing_else() {
     cut(2, BLOCK as u64 * 2 + 1);
     let gateway = again(scratch, &[]);
     state(&gateway, "on");
-    cut(1, BLOCK as u64 + 1);
+    cut(1, 1);
+    let first = gateway.range("/models/dir0/0.bin", "bytes=0-9").expect(206);
+    assert_eq!(first.need("cache-status"), "forebay; fwd=miss");
     stage.read(&gateway);
     assert!(gateway.metric("forebay_nvme_checksum_failures_total", &[]) > 0.0);
     assert_eq!(gateway.json("/-/datasets")["nvme"]["state"], "on");

@@ -336,11 +336,11 @@ impl<'a> Asked<'a> {
             Arc::clone(&current.version),
             pieces,
         );
-        let look = reader.look();
         reader
             .prime()
             .await
             .map_err(|error| self.origin_failed(&error))?;
+        let look = reader.look();
         set_cache_status(reply, about_blocks(current, look));
         reply.content = self.content(Feed::Blocks(reader), reply.left.unwrap_or(0));
         Ok(())

@@ -80,6 +80,8 @@ pub struct Reader {
     tried_at: Option<u32>,
     reopened: u32,
     first_look: Option<FirstLook>,
+    /// How the first block of all was come by.
+    first_outcome: Option<Outcome>,
 }
 
 impl Reader {
@@ -102,6 +104,7 @@ impl Reader {
             tried_at: None,
             reopened: 0,
             first_look: None,
+            first_outcome: None,
         }
     }
 
@@ -145,10 +148,14 @@ impl Reader {
                 let Some((_, Handle::Following(follower))) = self.window.front() else {
                     return Ok(());
                 };
-                if follower.segment(place).is_some() {
-                    return Ok(());
+                let here = follower.segment(place).is_some();
+                let ended = follower.ended();
+                let from_nvme = follower.is_from_nvme();
+                if here || ended.is_some() {
+                    self.came_from(from_nvme);
                 }
-                match follower.ended() {
+                match ended {
+                    _ if here => return Ok(()),
                     None => {}
                     Some(Err(OriginError::Abandoned)) => break self.release(),
                     Some(result) => return result,
@@ -156,6 +163,19 @@ impl Reader {
             }
         }
         Err(OriginError::Abandoned)
+    }
+
+    /// Notes that the first block, which was thought to be on the disk, is not what it should be there
+    /// and comes from the origin.
+    fn came_from(&mut self, from_nvme: bool) {
+        if self.first_outcome == Some(Outcome::Nvme)
+            && !from_nvme
+            && let Some(look) = &mut self.first_look
+        {
+            look.nvme = look.nvme.saturating_sub(1);
+            look.led += 1;
+            self.first_outcome = Some(Outcome::Led);
+        }
     }
 
     /// Which segment of its block holds the byte at `offset`.
@@ -320,6 +340,7 @@ impl Reader {
                 Outcome::Led => look.led += 1,
             }
             self.reads.metrics.block_read(outcome);
+            self.first_outcome.get_or_insert(outcome);
             self.window.push_back((index, handle));
             self.opened_to = index + 1;
         }

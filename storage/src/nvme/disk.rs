@@ -18,8 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use foyer::{
     BlockEngineConfig, Code, DeviceBuilder, Error, EvictionInfo, EvictionPicker, FifoPicker,
-    FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, Load, PsyncIoEngineConfig,
-    RecoverMode,
+    FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load,
+    PsyncIoEngineConfig, RecoverMode,
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
@@ -30,6 +30,9 @@ use crate::version::VersionKey;
 
 /// How long a turn of writes may take: at 50 MB/s it is a tenth of a second.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
+
+/// A segment of which so much was removed goes first.
+const MOSTLY_DEAD: f64 = 0.8;
 
 /// First bytes of an entry of this format.
 const MAGIC: u32 = u32::from_le_bytes(*b"FBB1");
@@ -91,7 +94,11 @@ impl Disk {
             .with_block_size(size(geometry.segment))
             .with_buffer_pool_size(flush)
             .with_submit_queue_size_threshold(flush)
-            .with_eviction_pickers(vec![Box::new(picker)]);
+            .with_eviction_pickers(vec![
+                // What was purged makes room before what is alive.
+                Box::new(InvalidRatioPicker::new(MOSTLY_DEAD)),
+                Box::new(picker),
+            ]);
         let cache = HybridCacheBuilder::new()
             .with_name("forebay-nvme")
             .with_policy(HybridCachePolicy::WriteOnInsertion)

@@ -396,6 +396,46 @@ async fn a_full_tier_stays_within_its_bytes_and_tells_what_it_gave_up() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_tier_goes_on_after_kills_in_the_middle_of_reclaiming() {
+    let scratch = Scratch::new();
+    let bytes = 40 * MIB;
+    let tier = Tier::start(&scratch, bytes).await;
+    tier.read_all("a", 28).await;
+    tier.resident(24).await;
+    tier.kill().await;
+    for round in 0..8 {
+        let name = format!("round {round}");
+        let tier = Tier::start(&scratch, bytes).await;
+        for index in 0..8 {
+            let key = BlockKey {
+                version: version(&name).key,
+                index,
+            };
+            tier.read(&name, index).await;
+            tier.nvme()
+                .offer(&object(&name), &version(&name), key, 1 << 20);
+        }
+        // As many turns as it takes to have some of them done and some not.
+        let written = |nvme: &Nvme| get(&nvme.stats().written) > round % 4;
+        tier.until("written", written).await;
+        tier.kill().await;
+    }
+    let tier = Tier::start(&scratch, bytes).await;
+    let store = Arc::clone(&tier.store);
+    let purge = move || store.purge("models", |_| true);
+    tokio::task::spawn_blocking(purge).await.unwrap().unwrap();
+    tier.read_all("b", 10).await;
+    tier.resident(10).await;
+    tier.kill().await;
+    let tier = Tier::start(&scratch, bytes).await;
+    let outcomes = tier.read_all("b", 10).await;
+    assert!(
+        outcomes.iter().all(|outcome| *outcome == Outcome::Nvme),
+        "{outcomes:?}"
+    );
+}
+
 fn key(index: u32) -> BlockKey {
     BlockKey {
         version: version("a").key,
