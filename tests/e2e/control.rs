@@ -25,6 +25,7 @@ fn metrics_count_what_was_done() {
     let stage = stage();
     let gateway = &stage.gateway;
     let _ = gateway.get(OBJECT).expect(200);
+    cached(gateway, SIZE);
     let _ = gateway.get(OBJECT).expect(200);
     let _ = gateway.get("/models/none.bin").expect(404);
     let text = gateway.get("/-/metrics").expect(200);
@@ -250,6 +251,34 @@ fn what_is_not_here_is_a_problem_with_a_request_id() {
         .request("POST", "/-/purge/none/a.bin", &[("Content-Length", "0")]);
     is_problem(&answer, 404);
     is_problem(&stage.gateway.get("/-/purge/models/a.bin"), 405);
+    is_problem(&stage.gateway.get("/-/blocks/x/a%ffb"), 400);
+}
+
+#[test]
+fn a_page_in_a_browser_can_purge_nothing() {
+    let stage = stage();
+    let _ = stage.gateway.get(OBJECT).expect(200);
+    cached(&stage.gateway, SIZE);
+    // What browsers send with a form or a fetch of a page from elsewhere; older ones send only the first.
+    let pages: [&[(&str, &str)]; 3] = [
+        &[("Origin", "https://elsewhere.example")],
+        &[("Origin", "null"), ("Content-Type", "text/plain")],
+        &[("Sec-Fetch-Site", "cross-site")],
+    ];
+    for page in pages {
+        for target in [
+            "/-/purge/models",
+            "/-/purge/models/",
+            "/-/purge/models/a.bin",
+        ] {
+            let fields = [page, &[("Content-Length", "0")]].concat();
+            is_problem(&stage.gateway.request("POST", target, &fields), 403);
+        }
+    }
+    let cached = stage
+        .gateway
+        .metric("forebay_cache_bytes", &[("tier", "memory")]);
+    assert_eq!(cached, SIZE as f64, "something was purged");
 }
 
 #[test]

@@ -12,27 +12,7 @@ use forebay_tests::process::{PATIENCE, Process, Signal};
 use forebay_tests::scratch::Scratch;
 use forebay_tests::until;
 
-use crate::stage::directory;
-
-/// Rewrites the gateway's file so that it has these datasets, as an editor does: beside it, then over it.
-fn rewrite(gateway: &Gateway, setup: &Setup) {
-    let config = gateway.config();
-    let place = config
-        .parent()
-        .expect("the file lies in a folder")
-        .to_owned();
-    let beside = place.join("new.toml");
-    std::fs::write(&beside, setup.text(&place)).expect("the folder can be written");
-    std::fs::rename(beside, config).expect("the file can be replaced");
-}
-
-fn appears(gateway: &Gateway, target: &str, status: u16) {
-    until(
-        Duration::from_secs(10),
-        &format!("{status} for {target}"),
-        || (gateway.get(target).status == status).then_some(()),
-    );
-}
+use crate::stage::{appears, directory, rewrite};
 
 #[test]
 fn sighup_reloads_datasets() {

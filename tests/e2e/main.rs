@@ -10,6 +10,10 @@
 //! | `s3` | the S3 dialect by boto3, the AWS command line and by hand |
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
+//! | `directories` | files that change in place, pipes, links that turn and that go round |
+//! | `standing_still` | clients that say nothing or take nothing, over HTTP/1.1 and HTTP/2 |
+//! | `under_way` | what is reloaded or purged while it is being asked for |
+//! | `loops` | origins that are the gateway itself |
 //! | `settings` | the settings file, arguments, `check`, help, secrets |
 //! | `lifecycle` | start, reload, stop, what two processes share, the demo |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
@@ -20,10 +24,12 @@
 
 mod conditions;
 mod control;
+mod directories;
 mod freshness;
 mod harness;
 mod http;
 mod lifecycle;
+mod loops;
 mod nvme;
 mod odd_origins;
 mod origins;
@@ -31,3 +37,5 @@ mod ranges;
 mod s3;
 mod settings;
 mod stage;
+mod standing_still;
+mod under_way;

@@ -2,6 +2,9 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use forebay_tests::cluster::{Dataset, Gateway, SECRET, Setup};
 use forebay_tests::http::Answer;
@@ -10,29 +13,10 @@ use forebay_tests::servers::Object;
 use forebay_tests::servers::moto::Moto;
 use forebay_tests::servers::nginx::{Mood, Nginx};
 use forebay_tests::servers::s3s::S3s;
+use forebay_tests::servers::scripted::{Scripted, answer, object};
 use forebay_tests::until;
 
-use std::time::Duration;
-
-/// An error as S3 clients read it, with a sentence and a request id that the log knows.
-fn assert_sentence(gateway: &Gateway, answer: &Answer, statuses: &[u16]) {
-    let text = answer.text();
-    assert!(
-        statuses.contains(&answer.status),
-        "{} {:?} {text}",
-        answer.status,
-        answer.headers
-    );
-    assert_eq!(answer.need("content-type"), "application/xml", "{text}");
-    let message = answer.xml("Message").unwrap_or_default();
-    assert!(message.split(' ').count() >= 3, "not a sentence: {text}");
-    assert!(!text.contains(SECRET), "a secret in an answer: {text}");
-    let id = answer.xml("RequestId").unwrap_or_default();
-    assert!(!id.is_empty(), "no request id: {text}");
-    until(Duration::from_secs(2), "the request id in the log", || {
-        gateway.process().stderr().contains(&id).then_some(())
-    });
-}
+use crate::stage::assert_sentence;
 
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut child = Command::new("gzip")
@@ -160,6 +144,37 @@ fn an_origin_without_validators_shows_overwrites_at_once() {
 }
 
 #[test]
+fn the_one_part_of_an_object_without_validators_is_never_an_old_one() {
+    let origin = Nginx::start();
+    let dataset = Dataset::new("models", origin.url(Mood::NoValidator)).line("fresh_for = \"10m\"");
+    let gateway = Setup::of([dataset]).start();
+    for version in 1..4 {
+        let bytes = oracle::bytes("a.txt", version, 2 * BLOCK + 5);
+        origin.put("a.txt", &bytes);
+        for _ in 0..2 {
+            let part = gateway.get("/models/a.txt?partNumber=1").expect(206);
+            assert_bytes(&format!("version {version}"), &part.body, &bytes);
+        }
+    }
+}
+
+#[test]
+fn head_of_a_range_says_content_range_without_validators_too() {
+    let origin = Nginx::start();
+    origin.put("a.txt", &oracle::bytes("a.txt", 1, 5000));
+    let gateway = Setup::of([Dataset::new("models", origin.url(Mood::NoValidator))]).start();
+    let head = gateway
+        .request("HEAD", "/models/a.txt", &[("Range", "bytes=10-19")])
+        .expect(206);
+    assert_eq!(head.need("content-range"), "bytes 10-19/5000");
+    assert_eq!(head.need("content-length"), "10");
+    let beyond = gateway
+        .request("HEAD", "/models/a.txt", &[("Range", "bytes=5000-")])
+        .expect(416);
+    assert_eq!(beyond.need("content-range"), "bytes */5000");
+}
+
+#[test]
 fn an_immutable_origin_without_validators_is_cached() {
     let origin = Nginx::start();
     origin.put("a.txt", &oracle::bytes("a.txt", 1, 5000));
@@ -252,6 +267,8 @@ fn an_origin_that_was_never_there_is_said() {
         .allow("origin")
         .start();
     assert_sentence(&gateway, &gateway.get("/models/a.bin"), &[502, 503]);
+    // It would not be listed either if it were up, but that is not what keeps it from being listed now.
+    assert_sentence(&gateway, &gateway.get("/models?list-type=2"), &[503]);
 }
 
 #[test]
@@ -277,4 +294,109 @@ fn an_origin_that_dies_in_a_body_cuts_it_and_never_pads() {
         body.len() < bytes.len(),
         "the origin died with its bytes unread, and yet all of them came"
     );
+}
+
+#[test]
+fn credentials_that_become_wrong_leave_cached_objects_served() {
+    let locked = Arc::new(AtomicBool::new(false));
+    let lock = Arc::clone(&locked);
+    let bytes = oracle::bytes("a.bin", 1, BLOCK + 5);
+    let served = bytes.clone();
+    let origin = Scripted::start(move |asked| {
+        if lock.load(Ordering::SeqCst) {
+            return answer(asked, 403, "Content-Type: application/xml\r\n", b"<Error/>");
+        }
+        object(asked, "\"one\"", "", &served)
+    });
+    let dataset = origin.s3("models", "weights").line("fresh_for = \"200ms\"");
+    let gateway = Setup::of([dataset]).allow("origin").start();
+    assert_bytes(
+        "cold",
+        &gateway.get("/models/a.bin").expect(200).body,
+        &bytes,
+    );
+    locked.store(true, Ordering::SeqCst);
+    let status = until(Duration::from_secs(5), "a stale answer", || {
+        let answer = gateway.get("/models/a.bin").expect(200);
+        assert_bytes("cached", &answer.body, &bytes);
+        let status = answer.need("cache-status").to_owned();
+        status.contains("ttl").then_some(status)
+    });
+    let past = status.strip_prefix("forebay; hit; ttl=-");
+    assert!(
+        past.is_some_and(|past| past.parse::<u64>().is_ok()),
+        "{status}"
+    );
+    for _ in 0..3 {
+        assert_sentence(&gateway, &gateway.get("/models/cold.bin"), &[502]);
+        // What is refused for one object says nothing of the other.
+        let again = gateway.get("/models/a.bin").expect(200);
+        assert_bytes("still cached", &again.body, &bytes);
+    }
+    locked.store(false, Ordering::SeqCst);
+    until(Duration::from_secs(5), "a fresh answer", || {
+        let answer = gateway.get("/models/a.bin").expect(200);
+        (!answer.need("cache-status").contains("ttl")).then_some(())
+    });
+}
+
+#[test]
+fn a_500_for_one_key_makes_no_other_object_stale() {
+    let version = Arc::new(AtomicU64::new(1));
+    let current = Arc::clone(&version);
+    let origin = Scripted::start(move |asked| {
+        let version = current.load(Ordering::SeqCst);
+        if asked.target.contains("/broken.bin") && version > 1 {
+            return answer(asked, 500, "", b"");
+        }
+        let bytes = oracle::bytes("a.bin", version, 5000);
+        object(asked, &format!("\"{version}\""), "", &bytes)
+    });
+    let dataset = origin.s3("models", "weights").line("fresh_for = \"300ms\"");
+    let gateway = Setup::of([dataset]).allow("origin").start();
+    for key in ["a.bin", "broken.bin"] {
+        let _ = gateway.get(&format!("/models/{key}")).expect(200);
+    }
+    version.store(2, Ordering::SeqCst);
+    let broken = |gateway: &Gateway| {
+        let answer = gateway.get("/models/broken.bin").expect(200);
+        answer.need("cache-status").contains("ttl=-")
+    };
+    until(Duration::from_secs(5), "the 500", || {
+        broken(&gateway).then_some(())
+    });
+    for next in 3..6 {
+        version.store(next, Ordering::SeqCst);
+        let overwritten = Instant::now();
+        let bytes = oracle::bytes("a.bin", next, 5000);
+        until(Duration::from_secs(2), "the overwrite", || {
+            assert!(broken(&gateway), "the 500 is over");
+            let never_seen = gateway.get("/models/cold/broken.bin");
+            assert_sentence(&gateway, &never_seen, &[502, 503]);
+            let answer = gateway.get("/models/a.bin").expect(200);
+            let late = overwritten.elapsed() > Duration::from_millis(1800);
+            assert!(!late, "{:?}", answer.headers);
+            (answer.body == bytes).then_some(())
+        });
+    }
+}
+
+#[test]
+fn metadata_that_is_not_ascii_hides_no_object() {
+    let bytes = oracle::bytes("a.bin", 1, BLOCK + 5);
+    let served = bytes.clone();
+    let origin = Scripted::start(move |asked| {
+        let odd = "x-amz-meta-author: J\u{f6}rg \u{6a21}\u{578b}\r\nx-amz-meta-plain: yes\r\n";
+        object(asked, "\"one\"", odd, &served)
+    });
+    let gateway = Setup::of([origin.s3("models", "weights")]).start();
+    let head = gateway.request("HEAD", "/models/a.bin", &[]).expect(200);
+    assert_eq!(head.need("x-amz-meta-plain"), "yes");
+    for pass in ["cold", "hot"] {
+        let answer = gateway.get("/models/a.bin").expect(200);
+        assert_bytes(pass, &answer.body, &bytes);
+        assert_eq!(answer.need("x-amz-meta-plain"), "yes");
+        let range = gateway.range("/models/a.bin", "bytes=7-9").expect(206);
+        assert_bytes(pass, &range.body, &bytes[7..10]);
+    }
 }

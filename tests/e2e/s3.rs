@@ -1,15 +1,19 @@
 //! The S3 dialect by boto3, the AWS command line and by hand.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use forebay_tests::cluster::{Dataset, Setup};
 use forebay_tests::multipart::content_range;
 use forebay_tests::oracle::{self, assert_bytes};
 use forebay_tests::servers::moto::Moto;
-use forebay_tests::servers::scripted::{Asked, Scripted, answer};
-use forebay_tests::tools;
+use forebay_tests::servers::nginx::{Mood, Nginx};
+use forebay_tests::servers::scripted::{Asked, Scripted, answer, object};
+use forebay_tests::{tools, until};
 
-use crate::stage::{OBJECT, stage};
+use crate::stage::{OBJECT, assert_sentence, directory, stage};
 
 #[test]
 fn boto3_and_the_aws_command_line_find_s3() {
@@ -178,11 +182,7 @@ fn uploaded_in_parts(asked: &Asked) -> Vec<u8> {
 #[test]
 fn part_numbers_of_a_multipart_upload_are_its_parts() {
     let origin = Scripted::start(uploaded_in_parts);
-    let dataset = Dataset::new("models", "s3://weights")
-        .option("aws_endpoint", origin.url())
-        .option("aws_region", "us-east-1")
-        .option("aws_access_key_id", "AK")
-        .option("aws_secret_access_key", "SK");
+    let dataset = origin.s3("models", "weights");
     let gateway = Setup::of([dataset]).start();
     let size: usize = PARTS.iter().sum();
     let bytes = oracle::bytes("parts.bin", 1, size);
@@ -219,4 +219,75 @@ fn oss_reads_from_its_s3_compatible_endpoint() {
     let whole = gateway.get("/models/parts.bin").expect(200);
     assert_bytes("oss", &whole.body, &bytes);
     let _ = gateway.get("/models/none.bin").expect(404);
+}
+
+#[test]
+fn the_null_version_shows_an_overwrite_within_fresh_for() {
+    // In a bucket without versioning, `null` names whatever is there; moto knows that for GET, but not for HEAD.
+    let version = Arc::new(AtomicU64::new(1));
+    let current = Arc::clone(&version);
+    let origin = Scripted::start(move |asked| {
+        if !asked.target.contains("versionId=null") {
+            return answer(asked, 404, "", b"");
+        }
+        let version = current.load(Ordering::SeqCst);
+        let bytes = oracle::bytes("a.bin", version, 5000);
+        object(asked, &format!("\"{version}\""), "", &bytes)
+    });
+    let dataset = origin.s3("models", "weights").line("fresh_for = \"300ms\"");
+    let gateway = Setup::of([dataset]).start();
+    for next in 1..4 {
+        version.store(next, Ordering::SeqCst);
+        let bytes = oracle::bytes("a.bin", next, 5000);
+        until(Duration::from_secs(2), "the overwrite", || {
+            let answer = gateway.get("/models/a.bin?versionId=null").expect(200);
+            (answer.body == bytes).then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_origin_without_versions_has_none_of_any_name() {
+    let (_files, path) = directory();
+    let nginx = Nginx::start();
+    nginx.put("a.bin", b"abc");
+    let gateway = Setup::of([
+        Dataset::new("files", path),
+        Dataset::new("web", nginx.url(Mood::Plain)),
+    ])
+    .start();
+    for target in ["/files/a.bin", "/web/a.bin"] {
+        let _ = gateway.get(target).expect(200);
+        for id in ["anything", "null", "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"] {
+            let target = format!("{target}?versionId={id}");
+            let answer = gateway.get(&target).expect(404);
+            let code = answer.xml("Code");
+            assert_eq!(code.as_deref(), Some("NoSuchVersion"), "{target}");
+            let _ = gateway.request("HEAD", &target, &[]).expect(404);
+        }
+        let _ = gateway.get(target).expect(200);
+    }
+}
+
+#[test]
+fn a_key_with_dots_for_a_segment_is_missing_and_the_answer_says_why() {
+    let (_files, path) = directory();
+    let origin = Scripted::start(uploaded_in_parts);
+    let gateway = Setup::of([Dataset::new("files", path), origin.s3("models", "weights")]).start();
+    for dataset in ["files", "models"] {
+        for key in [
+            ".",
+            "..",
+            "a/../parts.bin",
+            "./parts.bin",
+            "a/.",
+            "%2e%2e/a",
+        ] {
+            let answer = gateway.get(&format!("/{dataset}/{key}"));
+            assert_sentence(&gateway, &answer, &[404]);
+            assert_eq!(answer.xml("Code").as_deref(), Some("NoSuchKey"), "{key}");
+            let message = answer.xml("Message").unwrap_or_default();
+            assert!(message.contains(".."), "{key}: {message}");
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use forebay_tests::cluster::{Dataset, Gateway, Setup};
+use forebay_tests::cluster::{Dataset, Gateway, SECRET, Setup};
+use forebay_tests::http::Answer;
 use forebay_tests::oracle::{self, BLOCK};
 use forebay_tests::scratch::Scratch;
 use forebay_tests::servers::nginx::{Mood, Nginx};
@@ -56,5 +57,46 @@ pub(crate) fn cached(gateway: &Gateway, bytes: usize) {
     until(Duration::from_secs(5), "the fill to end", || {
         let cached = gateway.metric("forebay_cache_bytes", &[("tier", "memory")]);
         (cached >= bytes as f64).then_some(())
+    });
+}
+
+/// Rewrites the gateway's file so that it has these datasets, as an editor does: beside it, then over it.
+pub(crate) fn rewrite(gateway: &Gateway, setup: &Setup) {
+    let config = gateway.config();
+    let place = config
+        .parent()
+        .expect("the file lies in a folder")
+        .to_owned();
+    let beside = place.join("new.toml");
+    std::fs::write(&beside, setup.text(&place)).expect("the folder can be written");
+    std::fs::rename(beside, config).expect("the file can be replaced");
+}
+
+/// Waits until GET of `target` is answered with `status`, as after [`rewrite`].
+pub(crate) fn appears(gateway: &Gateway, target: &str, status: u16) {
+    until(
+        Duration::from_secs(10),
+        &format!("{status} for {target}"),
+        || (gateway.get(target).status == status).then_some(()),
+    );
+}
+
+/// An error as S3 clients read it, with a sentence and a request id that the log knows.
+pub(crate) fn assert_sentence(gateway: &Gateway, answer: &Answer, statuses: &[u16]) {
+    let text = answer.text();
+    assert!(
+        statuses.contains(&answer.status),
+        "{} {:?} {text}",
+        answer.status,
+        answer.headers
+    );
+    assert_eq!(answer.need("content-type"), "application/xml", "{text}");
+    let message = answer.xml("Message").unwrap_or_default();
+    assert!(message.split(' ').count() >= 3, "not a sentence: {text}");
+    assert!(!text.contains(SECRET), "a secret in an answer: {text}");
+    let id = answer.xml("RequestId").unwrap_or_default();
+    assert!(!id.is_empty(), "no request id: {text}");
+    until(Duration::from_secs(2), "the request id in the log", || {
+        gateway.process().stderr().contains(&id).then_some(())
     });
 }

@@ -5,6 +5,8 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use tokio::net::TcpSocket;
+
 use crate::process::PATIENCE;
 
 /// One answer, as it came.
@@ -103,8 +105,38 @@ impl Connection {
     /// If nobody listens.
     #[must_use]
     pub fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(address)
-            .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        let stream = TcpStream::connect(address);
+        Connection::over(
+            stream.unwrap_or_else(|error| panic!("connect to {address}: {error}")),
+            address,
+        )
+    }
+
+    /// Connects with the smallest receive buffer that the kernel gives: what is not read here soon waits at the server.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    #[must_use]
+    pub fn narrow(address: SocketAddr) -> Connection {
+        // Only tokio's sockets can be told before they connect, when the window is agreed upon.
+        let stream = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .and_then(|runtime| {
+                runtime.block_on(async {
+                    let socket = TcpSocket::new_v4()?;
+                    socket.set_recv_buffer_size(1)?;
+                    socket.connect(address).await?.into_std()
+                })
+            });
+        let stream = stream.unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        stream
+            .set_nonblocking(false)
+            .expect("a socket can be blocking");
+        Connection::over(stream, address)
+    }
+
+    fn over(stream: TcpStream, address: SocketAddr) -> Connection {
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a timeout above zero can be set");

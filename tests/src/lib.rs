@@ -5,6 +5,7 @@
 //! | [`cluster`] | a `forebay serve` process: settings in, answers, metrics and log lines out |
 //! | [`servers`] | real origin servers on free ports: moto, s3s-fs, azurite, fake-gcs-server, nginx |
 //! | [`http`] | an HTTP/1.1 client that hides nothing: raw bytes out, what came back in |
+//! | [`http2`] | HTTP/2 streams that are asked for and never taken |
 //! | [`multipart`] | a strict reader of multipart/byteranges |
 //! | [`oracle`] | the bytes that (key, version) must have, and names and sizes that hurt |
 //! | [`process`] | child processes: output by lines, signals by pid, dead with their test |
@@ -14,7 +15,8 @@
 //! It is blocking code over `std`: the tests in `e2e/` read as scripts, and each waits for one thing at a time. It is
 //! not the place for loads and timings, which `forebay-loadtest` measures.
 //!
-//! Dependencies: `s3s` and `s3s-fs` are the origin that checks signatures, `hyper-util` and `tokio` serve it;
+//! Dependencies: `s3s` and `s3s-fs` are the origin that checks signatures, `hyper-util` and `tokio` serve it, and
+//! `tokio` has sockets with small buffers;
 //! `forebay-loadtest` has the pattern that objects are made of; `rustix` sends signals without `unsafe`; `serde_json`
 //! reads the gateway's answers.
 
@@ -23,6 +25,7 @@
 
 pub mod cluster;
 pub mod http;
+pub mod http2;
 pub mod multipart;
 pub mod oracle;
 pub mod process;

@@ -1,0 +1,145 @@
+//! Clients that say nothing or take nothing, over HTTP/1.1 and HTTP/2.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use forebay_tests::cluster::{Dataset, Gateway, Setup};
+use forebay_tests::http::Connection;
+use forebay_tests::http2::{FIRST_WINDOW, OPEN_WINDOW, Standing};
+use forebay_tests::oracle::{self, BLOCK, assert_bytes};
+use forebay_tests::scratch::Scratch;
+use forebay_tests::until;
+
+/// How long a client that takes what it asked for may wait while others do not.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Bytes that a kernel and an HTTP library together may hold for a connection: such a range can be written by the gateway
+/// to its last byte before anybody reads it.
+const SWALLOWED: usize = 600_000;
+
+/// A directory with `healthy.bin`, and a gateway over it with little memory.
+fn stage(files: &Scratch) -> Gateway {
+    files.write("healthy.bin", oracle::bytes("healthy.bin", 1, 4 * BLOCK));
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    Setup::of([Dataset::new("models", path)])
+        .cache("memory = \"64MiB\"")
+        .start()
+}
+
+/// A file of zeros that takes no room.
+fn zeros(files: &Scratch, name: &str, blocks: usize) {
+    let file = File::create(files.path().join(name)).expect("the directory can be written");
+    let size = (blocks * BLOCK) as u64;
+    file.set_len(size).expect("a file can have holes");
+}
+
+fn assert_healthy(gateway: &Gateway) {
+    let begun = Instant::now();
+    let answer = gateway.get("/models/healthy.bin").expect(200);
+    let took = begun.elapsed();
+    let expected = oracle::bytes("healthy.bin", 1, 4 * BLOCK);
+    assert_bytes("the healthy client", &answer.body, &expected);
+    assert!(took < SOON, "the healthy client waited {took:?}");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_after_write_timeout() {
+    let files = Scratch::new("files");
+    let bytes = oracle::bytes("a.bin", 1, 2 * BLOCK);
+    files.write("a.bin", &bytes);
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nwrite_timeout = \"1s\"")
+        .allow("cut")
+        .start();
+    let begun = Instant::now();
+    let mut reader = Connection::narrow(gateway.address());
+    let range = format!("bytes=0-{}", SWALLOWED - 1);
+    reader.ask("GET", "/models/a.bin", &[("Range", &range)]);
+    assert_eq!(reader.head().expect("an answer").status, 206);
+    // The connection that asks for the metrics is one.
+    until(Duration::from_secs(10), "the reader to be cut", || {
+        (gateway.metric("forebay_connections", &[]) == 1.0).then_some(())
+    });
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(1), "cut after {took:?}");
+    let body = reader.read(SWALLOWED);
+    assert!(body.len() < SWALLOWED, "all of it had left already");
+    assert_bytes("what came", &body, &bytes[..body.len()]);
+}
+
+#[test]
+fn two_hundred_readers_that_take_nothing_keep_no_memory_from_others() {
+    let files = Scratch::new("files");
+    zeros(&files, "cold.bin", 400);
+    let gateway = stage(&files);
+    let mut readers: Vec<Connection> = (0..200)
+        .map(|place| {
+            let first = 2 * place * BLOCK + 500_000;
+            let range = format!("bytes={first}-{}", first + SWALLOWED - 1);
+            let mut reader = Connection::narrow(gateway.address());
+            reader.ask("GET", "/models/cold.bin", &[("Range", &range)]);
+            reader
+        })
+        .collect();
+    assert_healthy(&gateway);
+    for reader in &mut readers {
+        assert_eq!(reader.head().expect("an answer").status, 206);
+    }
+    // Another one, now that all of them stand still.
+    let _ = gateway
+        .request(
+            "POST",
+            "/-/purge/models/healthy.bin",
+            &[("Content-Length", "0")],
+        )
+        .expect(200);
+    assert_healthy(&gateway);
+}
+
+#[test]
+fn streams_that_stand_still_keep_no_memory_from_others() {
+    let files = Scratch::new("files");
+    for name in 0..16 {
+        zeros(&files, &format!("{name}.bin"), 32);
+    }
+    let gateway = stage(&files);
+    let targets: Vec<String> = (0..16).map(|name| format!("/models/{name}.bin")).collect();
+    // Held back by the streams' windows, and by the socket.
+    let _windows = Standing::ask(gateway.address(), &targets[..8], FIRST_WINDOW);
+    let _socket = Standing::ask(gateway.address(), &targets[8..], OPEN_WINDOW);
+    assert_healthy(&gateway);
+}
+
+#[test]
+fn silent_sockets_give_their_places_up_after_header_timeout() {
+    let files = Scratch::new("files");
+    files.write("a.bin", "abc");
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nheader_timeout = \"1s\"\nmax_connections = 3")
+        .start();
+    let begun = Instant::now();
+    let said: [&[u8]; 3] = [
+        b"",
+        b"PRI * HTTP/2.0\r\n",
+        b"GET /models/a.bin HTTP/1.1\r\nHo",
+    ];
+    let silent = said.map(|words| {
+        let mut connection = Connection::open(gateway.address());
+        connection.send(words);
+        connection
+    });
+    // It waits in the kernel's queue behind them.
+    assert_eq!(gateway.get("/models/a.bin").expect(200).body, b"abc");
+    let took = begun.elapsed();
+    assert!(
+        took >= Duration::from_millis(900) && took < SOON,
+        "served after {took:?}"
+    );
+    for (mut connection, words) in silent.into_iter().zip(said) {
+        let answer = connection.answer(false);
+        let refused = answer.as_ref().is_none_or(|answer| answer.status == 408);
+        assert!(refused, "{words:?}: {answer:?}");
+    }
+}
