@@ -13,13 +13,15 @@ use forebay_storage::nvme::{self, Nvme};
 use forebay_storage::origin::{self, OriginUrl};
 use forebay_storage::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
 use crate::demo;
 use crate::gateway::{Gateway, Parts};
-use crate::known;
+use crate::known::{self, KnownFile};
 use crate::reload::{self, Reload};
 use crate::serve;
 use crate::settings::{DatasetSettings, Settings, machine};
@@ -217,31 +219,20 @@ async fn serve_until_told(
     let mut terminate = signal(SignalKind::terminate()).context("await SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("await SIGINT")?;
     let hangup = reload::catch().context("await SIGHUP")?;
-    let (stop, stopped) = watch::channel(false);
-    let stop_after = settings.stop_after;
-    let mut servers = tokio::task::JoinSet::new();
-    let listeners =
-        std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
-    for (listener, controls) in listeners {
-        servers.spawn(serve::serve(
-            listener,
-            Arc::clone(&gateway),
-            serve::Side {
-                limits: settings.limits.clone(),
-                controls,
-            },
-            stopped.clone(),
-            stop_after,
-        ));
-    }
-    let watched = Arc::clone(&gateway);
-    let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
-    known::load_now(&gateway, &settings.data_dir);
+    // What survived the last run is known before anybody can ask.
+    let file = Arc::new(KnownFile::new(&settings.data_dir));
+    gateway.state.remember_in(Arc::clone(&file));
+    file.load(&gateway);
     known::recall(&gateway);
     let nvme = tokio::spawn(Arc::clone(&gateway.reads.store).keep_nvme());
+    let (stop, stopped) = watch::channel(false);
+    let listeners =
+        std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
+    let mut servers = start_serving(settings, &gateway, listeners, &stopped);
+    let watched = Arc::clone(&gateway);
+    let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
-    let data_dir = settings.data_dir.clone();
-    let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), data_dir, served));
+    let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
     tracing::info!(
@@ -266,6 +257,32 @@ async fn serve_until_told(
     let _ = keeping.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves every listener, with all of `/-/` where its second half says so.
+fn start_serving(
+    settings: &Settings,
+    gateway: &Arc<Gateway>,
+    listeners: impl Iterator<Item = (TcpListener, bool)>,
+    stopped: &watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let mut servers = JoinSet::new();
+    for (listener, controls) in listeners {
+        let side = serve::Side {
+            limits: settings.limits.clone(),
+            controls,
+        };
+        let gateway = Arc::clone(gateway);
+        let stop_after = settings.stop_after;
+        servers.spawn(serve::serve(
+            listener,
+            gateway,
+            side,
+            stopped.clone(),
+            stop_after,
+        ));
+    }
+    servers
 }
 
 /// The one thing that standard output carries.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use crate::dataset::{Dataset, Datasets};
 use crate::gateway::Remote;
+use crate::known::KnownFile;
 use crate::listings::Listings;
 use crate::read::Reads;
 
@@ -61,6 +62,8 @@ pub struct State {
     datasets: Arc<Datasets>,
     listings: Arc<Listings>,
     ready: AtomicBool,
+    /// Where known versions are kept over restarts; a gateway without a disk has none.
+    known_file: OnceLock<Arc<KnownFile>>,
 }
 
 impl State {
@@ -79,7 +82,13 @@ impl State {
             datasets,
             listings,
             ready: AtomicBool::new(false),
+            known_file: OnceLock::new(),
         }
+    }
+
+    /// Names the file that must not know what was purged. The first one told stays.
+    pub fn remember_in(&self, file: Arc<KnownFile>) {
+        let _ = self.known_file.set(file);
     }
 
     /// Says whether the gateway wants traffic.
@@ -96,7 +105,7 @@ impl State {
 
     /// [`Self::purge`] where it may wait for the disk.
     async fn purge_elsewhere(self: &Arc<Self>, dataset: &str, key: &str) -> io::Result<Tally> {
-        if self.reads.store.nvme().is_none() {
+        if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
             return self.purge(dataset, key);
         }
         let state = Arc::clone(self);
@@ -117,7 +126,12 @@ impl State {
         // Versions first: a read that comes between the two asks the origin anew.
         self.reads.versions.forget(dataset, wanted);
         self.listings.forget(dataset);
-        self.reads.store.purge(dataset, wanted)
+        let purged = self.reads.store.purge(dataset, wanted)?;
+        // Else a restart would know the purged version again.
+        if let Some(file) = self.known_file.get() {
+            file.save(&self.reads.versions, &self.datasets)?;
+        }
+        Ok(purged)
     }
 }
 

@@ -4,13 +4,14 @@
 //! One JSON line a version, written as a whole under another name and then renamed. A file that
 //! can't be read costs its versions and nothing else: they are asked for anew.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use forebay_storage::object::ObjectId;
+use forebay_storage::version::Version;
 use forebay_storage::versions::Versions;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -36,56 +37,80 @@ struct Line {
     asked: u64,
 }
 
-/// Writes the file now and then, and once more when `stop` says so. One task, so that there are
-/// never two who write it.
-pub async fn keep(gateway: Arc<Gateway>, data_dir: PathBuf, stop: oneshot::Receiver<()>) {
+/// The file of known versions, written by one at a time.
+#[derive(Debug)]
+pub struct KnownFile {
+    path: PathBuf,
+    writing: Mutex<()>,
+}
+
+impl KnownFile {
+    /// The file in this data directory.
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            path: data_dir.join("versions.jsonl"),
+            writing: Mutex::default(),
+        }
+    }
+
+    /// Reads the file, if there is one.
+    pub fn load(&self, gateway: &Gateway) {
+        match load(&self.path, &gateway.reads.versions, &gateway.datasets) {
+            Ok(0) => {}
+            Ok(versions) => tracing::info!(versions, "known versions were read"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(%error, "the known versions can't be read and are asked for anew");
+            }
+        }
+    }
+
+    /// Writes the file. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If the disk does not take it; then the file is as it was.
+    pub fn save(&self, versions: &Versions, datasets: &Datasets) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        save(&self.path, versions, datasets)
+    }
+}
+
+/// Writes the file now and then, and once more when `stop` says so.
+pub async fn keep(gateway: Arc<Gateway>, file: Arc<KnownFile>, stop: oneshot::Receiver<()>) {
     let mut ticks = tokio::time::interval(SAVE_EVERY);
     // The first tick comes at once, when there is nothing new to keep.
     ticks.tick().await;
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
-            _ = ticks.tick() => save_now(&gateway, &data_dir).await,
-            _ = &mut stop => return save_now(&gateway, &data_dir).await,
+            _ = ticks.tick() => save_now(&gateway, &file).await,
+            _ = &mut stop => return save_now(&gateway, &file).await,
         }
     }
 }
 
-async fn save_now(gateway: &Arc<Gateway>, data_dir: &Path) {
-    let (gateway, path) = (Arc::clone(gateway), file(data_dir));
+async fn save_now(gateway: &Arc<Gateway>, file: &Arc<KnownFile>) {
+    let (gateway, file) = (Arc::clone(gateway), Arc::clone(file));
     let saved = tokio::task::spawn_blocking(move || {
-        save(&path, &gateway.reads.versions, &gateway.datasets)
+        file.save(&gateway.reads.versions, &gateway.datasets)
     });
     if let Ok(Err(error)) = saved.await {
         tracing::warn!(%error, "the known versions can't be written to the data directory");
     }
 }
 
-/// Reads the file, if there is one.
-pub fn load_now(gateway: &Gateway, data_dir: &Path) {
-    let path = file(data_dir);
-    match load(&path, &gateway.reads.versions, &gateway.datasets) {
-        Ok(0) => {}
-        Ok(versions) => tracing::info!(versions, "known versions were read"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::warn!(%error, "the known versions can't be read and are asked for anew");
-        }
-    }
-}
-
-/// Learns the versions of which blocks are on NVMe, where nothing newer is known: the file above is
-/// written now and then, a block on disk the moment it is called resident. They are due at once, so
-/// that the origin is asked whether they are still current.
+/// Learns the versions of which blocks are on NVMe: the file above is written now and then, a block
+/// on disk the moment it is called resident. They are due at once, so that the origin is asked
+/// whether they are still current; and where the file says another version, so is that one.
 pub fn recall(gateway: &Gateway) {
     let Some(nvme) = gateway.reads.store.nvme() else {
         return;
     };
     let versions = &gateway.reads.versions;
-    let known: HashSet<ObjectId> = versions
+    let known: HashMap<ObjectId, Arc<Version>> = versions
         .export()
         .into_iter()
-        .map(|(object, _, _)| object)
+        .map(|(object, version, _)| (object, version))
         .collect();
     for remembered in nvme.take_remembered() {
         let object = &remembered.object;
@@ -97,14 +122,15 @@ pub fn recall(gateway: &Gateway) {
             .describe(object, remembered.size, &remembered.headers);
         // Of another origin, or of other settings, it says nothing.
         let version = version.ok().filter(|version| version.key == remembered.key);
-        if let Some(version) = version.filter(|_| !known.contains(object)) {
-            versions.import(object, &Arc::new(version), dataset.rules.fresh_for);
+        let Some(version) = version else {
+            continue;
+        };
+        match known.get(object) {
+            None => versions.import(object, &Arc::new(version), dataset.rules.fresh_for),
+            Some(known) if known.key != version.key => versions.doubt(object, known),
+            Some(_) => {}
         }
     }
-}
-
-fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("versions.jsonl")
 }
 
 fn save(path: &Path, versions: &Versions, datasets: &Datasets) -> io::Result<()> {
@@ -206,11 +232,11 @@ mod tests {
         let version = dataset.origin.describe(&object, 3, &headers).unwrap();
         let before = Versions::default();
         before.import(&object, &Arc::new(version.clone()), Duration::from_secs(20));
-        let path = file(&dir);
-        save(&path, &before, &datasets).unwrap();
+        let file = KnownFile::new(&dir);
+        file.save(&before, &datasets).unwrap();
 
         let after = Versions::default();
-        assert_eq!(load(&path, &after, &datasets).unwrap(), 1);
+        assert_eq!(load(&file.path, &after, &datasets).unwrap(), 1);
         let Known::Due {
             version: kept, age, ..
         } = after.known(&object, &dataset.rules)

@@ -130,8 +130,14 @@ impl Run {
             return FromNvme::Missing;
         };
         let mut lease = self.leases.pop_front();
+        let last = segments.len().saturating_sub(1);
         for (index, bytes) in segments.into_iter().enumerate() {
-            let lease = lease.as_mut().and_then(|lease| lease.split(bytes.len()));
+            // As in `end_segment`: the last takes what the block costs beside its bytes too.
+            let lease = if index == last {
+                lease.take()
+            } else {
+                lease.as_mut().and_then(|lease| lease.split(bytes.len()))
+            };
             debug_assert!(lease.is_some());
             let segment = Leased {
                 bytes,

@@ -1,11 +1,14 @@
 //! One door to the tiers and the running fills: look up, join, or lead.
 
+mod flights;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::flights::Flights;
 use crate::block::{Block, BlockKey, BlockSize};
 use crate::budget::{Budget, Lease};
 use crate::error::OriginError;
@@ -124,7 +127,7 @@ impl Store {
 
     /// Fills that are under way.
     pub fn running_fills(&self) -> usize {
-        self.lock().0.len()
+        self.lock().running.len()
     }
 
     /// The table of blocks in memory.
@@ -183,7 +186,7 @@ impl Store {
 
     /// Whether a block is resident or arriving; moves nothing.
     pub fn has(&self, key: &BlockKey) -> bool {
-        self.contains(key) || self.lock().0.contains_key(key)
+        self.contains(key) || self.lock().running.contains_key(key)
     }
 
     /// Finds every block of `indexes`: resident, joined, or led by the runs that come back.
@@ -192,6 +195,36 @@ impl Store {
     /// the budget has room.
     pub fn open(
         self: &Arc<Self>,
+        object: &ObjectId,
+        version: &Arc<Version>,
+        indexes: RangeInclusive<u32>,
+        demanded: Option<u32>,
+    ) -> Opened {
+        self.open_unless(None, object, version, indexes, demanded)
+    }
+
+    /// How often anything was purged so far: for [`Self::open_for_answer`].
+    pub fn purges(&self) -> u64 {
+        self.lock().purges
+    }
+
+    /// The same for whoever has bytes of the first blocks coming already, asked for when the store
+    /// had counted `purges`. If anything was purged since, nothing is opened: those bytes may be
+    /// what the purge was to get rid of.
+    pub fn open_for_answer(
+        self: &Arc<Self>,
+        purges: u64,
+        object: &ObjectId,
+        version: &Arc<Version>,
+        indexes: RangeInclusive<u32>,
+    ) -> Opened {
+        let first = *indexes.start();
+        self.open_unless(Some(purges), object, version, indexes, Some(first))
+    }
+
+    fn open_unless(
+        self: &Arc<Self>,
+        purges: Option<u64>,
         object: &ObjectId,
         version: &Arc<Version>,
         indexes: RangeInclusive<u32>,
@@ -210,8 +243,9 @@ impl Store {
                     .push((index, Handle::Resident(block), Outcome::Hit));
                 continue;
             }
-            let Some(found) = self.join_or_lead(object, key, version.size, Some(index) != demanded)
-            else {
+            let ahead = Some(index) != demanded;
+            let found = self.join_or_lead(object, key, version.size, ahead, purges);
+            let Some(found) = found else {
                 break;
             };
             match (found.2, found.1) {
@@ -238,9 +272,10 @@ impl Store {
         key: BlockKey,
         size: u64,
         ahead: bool,
+        purges: Option<u64>,
     ) -> Option<(Handle, Option<Arc<Flight>>, Outcome)> {
         let mut flights = self.lock();
-        if let Some(flight) = flights.0.get(&key) {
+        if let Some(flight) = flights.running.get(&key) {
             let follower = Handle::Following(flight.follow());
             let outcome = match flight.is_from_nvme() {
                 true => Outcome::Nvme,
@@ -253,7 +288,8 @@ impl Store {
         if let Some(block) = self.memory.get(&key) {
             return Some((Handle::Resident(block), None, Outcome::Hit));
         }
-        if ahead && self.is_nearly_full() {
+        let purged = purges.is_some_and(|purges| purges != flights.purges);
+        if purged || (ahead && self.is_nearly_full()) {
             return None;
         }
         let range = self.block_size.range(key.index, size);
@@ -263,7 +299,7 @@ impl Store {
         // Asked under the lock: a purge empties the disk's table first and this one after it.
         let on_nvme = self.on_nvme(&key);
         flight.set_from_nvme(on_nvme);
-        flights.0.insert(key, Arc::clone(&flight));
+        flights.running.insert(key, Arc::clone(&flight));
         let outcome = if on_nvme { Outcome::Nvme } else { Outcome::Led };
         Some((follower, Some(flight), outcome))
     }
@@ -426,10 +462,13 @@ impl Store {
     }
 
     fn purge_memory(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Vec<(BlockKey, u32)> {
-        self.lock().0.retain(|_, flight| {
+        let mut table = self.lock();
+        table.purges += 1;
+        table.running.retain(|_, flight| {
             let object = flight.object();
             &*object.dataset != dataset || !wanted(&object.key)
         });
+        drop(table);
         let found = self.residents.find(dataset, wanted).into_iter();
         let purged = found.filter_map(|key| {
             let block = self.memory.remove(&key)?;
@@ -445,23 +484,6 @@ impl Store {
 
 fn cache_bytes(memory: u64) -> u64 {
     memory / CACHE_SHARE.1 * CACHE_SHARE.0
-}
-
-/// The running fills that can be joined.
-#[derive(Debug, Default)]
-struct Flights(HashMap<BlockKey, Arc<Flight>>);
-
-impl Flights {
-    /// Takes this fill out; false if it is not there, be it that another one of the same block is:
-    /// then this one was purged.
-    fn remove(&mut self, flight: &Arc<Flight>) -> bool {
-        let here = self.0.get(&flight.key());
-        let here = here.is_some_and(|here| Arc::ptr_eq(here, flight));
-        if here {
-            self.0.remove(&flight.key());
-        }
-        here
-    }
 }
 
 #[cfg(test)]

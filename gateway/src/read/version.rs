@@ -179,10 +179,11 @@ async fn ask(
     first: Option<FirstBytes>,
 ) -> Result<Found, OriginError> {
     let begun = Instant::now();
+    let mut first = first;
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match ask_once(&reads, &dataset, &object, first.clone()).await {
+        let error = match ask_once(&reads, &dataset, &object, &mut first).await {
             Err(error) if error.retryable() => error,
             answer => return answer,
         };
@@ -196,17 +197,17 @@ async fn ask(
 }
 
 /// Asks the origin: by the first run of blocks if the reader is about to read them, else by HEAD.
+/// Once the origin has said that there are no such bytes, only a HEAD can tell the size.
 async fn ask_once(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
     object: &ObjectId,
-    first: Option<FirstBytes>,
+    first: &mut Option<FirstBytes>,
 ) -> Result<Found, OriginError> {
     let asked_at = Instant::now();
-    if let Some(first) = first {
-        match ask_by_get(reads, dataset, object, first, asked_at).await {
-            // Past the end, or empty: only a HEAD tells the size.
-            Err(OriginError::PastEnd) => {}
+    if let Some(bytes) = first.clone() {
+        match ask_by_get(reads, dataset, object, bytes, asked_at).await {
+            Err(OriginError::PastEnd) => *first = None,
             answer => return answer,
         }
     }
@@ -232,6 +233,7 @@ async fn ask_by_get(
         .start(block_size.index(last_wanted))
         .saturating_add(block_size.bytes());
     let range = start..wanted_end.min(start.saturating_add(RUN_BYTES));
+    let purges = reads.store.purges();
     let answer = dataset.origin.get(object, range, None).await?;
     let version = Arc::clone(&answer.version);
     let mut found = Found {
@@ -247,7 +249,7 @@ async fn ask_by_get(
     let blocks = first_block..=last_block;
     let Opened { blocks, runs } = reads
         .store
-        .open(object, &version, blocks, Some(first_block));
+        .open_for_answer(purges, object, &version, blocks);
     let mut answer = Some(answer);
     for run in runs {
         // The answer feeds the run that begins where it does. If that block is here already, or

@@ -206,6 +206,18 @@ async fn what_is_purged_in_flight_is_served_to_its_followers_only() {
 }
 
 #[tokio::test]
+async fn an_answer_from_before_a_purge_fills_nothing() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let purges = store.purges();
+    store.purge("models", |_| true).unwrap();
+    let late = store.open_for_answer(purges, &object(), &version, 0..=0);
+    assert!(late.blocks.is_empty() && late.runs.is_empty());
+    let now = store.open_for_answer(store.purges(), &object(), &version, 0..=0);
+    assert_eq!(outcomes(&now), [Outcome::Led]);
+}
+
+#[tokio::test]
 async fn a_purged_fill_does_not_take_the_place_of_the_one_that_came_after() {
     let store = store(64 * MIB);
     let version = version(MIB);
