@@ -3,6 +3,8 @@
 mod bytes;
 mod cut_through;
 mod damage;
+mod disk;
+mod memory;
 mod once;
 mod origin_requests;
 mod restart;
@@ -25,13 +27,15 @@ const BLOCK: u64 = 1 << 20;
 const RESIDENT: Duration = Duration::from_secs(90);
 
 /// The names, in the order in which they are best run.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 8] = [
     "bytes",
     "once",
     "cut-through",
     "origin-requests",
     "restart",
     "damage",
+    "memory",
+    "disk",
 ];
 
 /// What all checks are told.
@@ -55,6 +59,8 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "origin-requests" => origin_requests::run(options).await,
         "restart" => restart::run(options).await,
         "damage" => damage::run(options).await,
+        "memory" => memory::run(options).await,
+        "disk" => disk::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")
