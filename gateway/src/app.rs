@@ -12,8 +12,8 @@ use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::{self, Nvme};
 use forebay_storage::origin::{self, OriginUrl};
 use forebay_storage::store::Store;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 

@@ -91,9 +91,8 @@ pub async fn keep(gateway: Arc<Gateway>, file: Arc<KnownFile>, stop: oneshot::Re
 
 async fn save_now(gateway: &Arc<Gateway>, file: &Arc<KnownFile>) {
     let (gateway, file) = (Arc::clone(gateway), Arc::clone(file));
-    let saved = tokio::task::spawn_blocking(move || {
-        file.save(&gateway.reads.versions, &gateway.datasets)
-    });
+    let saved =
+        tokio::task::spawn_blocking(move || file.save(&gateway.reads.versions, &gateway.datasets));
     if let Ok(Err(error)) = saved.await {
         tracing::warn!(%error, "the known versions can't be written to the data directory");
     }

@@ -54,7 +54,7 @@ pub struct Metrics {
     pub first_byte: HistogramVec,
     /// From a fill's first byte asked for to its last, by source.
     pub fill_duration: HistogramVec,
-    /// Requests that were turned away, by reason.
+    /// Requests (and connections) that were turned away, by the limit that they met.
     pub shed: IntCounterVec,
     /// Bodies that had to be cut, by reason.
     pub cut_bodies: IntCounterVec,
@@ -130,7 +130,11 @@ impl Metrics {
                 "From asking for a run of blocks to its last byte",
                 &["source"],
             )?,
-            shed: counters("shed_total", "Requests that were turned away", &["reason"])?,
+            shed: shed(&counters(
+                "shed_total",
+                "Requests, and connections beyond per_address, that were turned away, by limit",
+                &["reason"],
+            )?),
             cut_bodies: counters(
                 "cut_bodies_total",
                 "Bodies that ended before they were whole, by what ended them",
@@ -202,6 +206,14 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
     }
+}
+
+/// Has every reason from the start, so that the first one is seen as an increase.
+fn shed(family: &IntCounterVec) -> IntCounterVec {
+    for reason in ["max_requests", "max_connections", "per_address"] {
+        let _ = family.with_label_values(&[reason]);
+    }
+    family.clone()
 }
 
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {

@@ -1,23 +1,29 @@
 //! Sockets: the only module that knows hyper's server.
 
+pub mod exchanges;
+pub mod refusal;
+pub mod seats;
 pub mod socket;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::socket::{Socket, Timed};
+use self::exchanges::{Answer, Exchanges};
+use self::seats::{Seat, Seats};
+use self::socket::{Patience, Socket, Timed};
 use crate::gateway::{Gateway, Remote};
 use crate::settings::Limits;
 
@@ -64,15 +70,15 @@ pub async fn serve(
     stop_after: Duration,
 ) {
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(side.limits.max_connections));
-    let builder = Arc::new(builder(&side.limits));
+    let seats = Seats::new(side.limits.max_connections, side.limits.per_address);
+    let builder = builder();
     let mut tasks = JoinSet::new();
     loop {
-        // Accepting stops at the limit: the rest waits in the kernel's queue.
-        let slot = tokio::select! {
+        // Accepting stops where no seat is left: the rest waits in the kernel's queue.
+        let room = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            slot = Arc::clone(&connections).acquire_owned() => slot,
+            room = seats.room() => room,
         };
         let accepted = tokio::select! {
             biased;
@@ -81,32 +87,34 @@ pub async fn serve(
         };
         // Finished connections are taken off as new ones come.
         while tasks.try_join_next().is_some() {}
-        let (Ok(slot), Ok((socket, remote))) = (slot, accepted) else {
+        let Ok((socket, remote)) = accepted else {
             tracing::warn!("a connection can't be accepted; trying again");
             tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Some(seat) = seats.seat(room, remote.ip()) else {
+            let shed = &gateway.metrics.shed;
+            shed.with_label_values(&["per_address"]).inc();
             continue;
         };
         if let Err(error) = tune(&socket) {
             tracing::debug!(%remote, %error, "a socket option was refused");
         }
-        let controls = side.controls;
-        let gateway = Arc::clone(&gateway);
-        let metrics = Arc::clone(&gateway.metrics);
-        let socket = Timed::new(
-            socket,
-            side.limits.header_timeout,
-            side.limits.write_timeout,
-        );
-        let first_request = socket.first_request();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            first_request.came();
-            let gateway = Arc::clone(&gateway);
-            request.extensions_mut().insert(Remote {
-                address: remote,
-                controls,
-            });
-            async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
+        let remote = Remote {
+            address: remote,
+            controls: side.controls,
+        };
+        let exchanges = Exchanges::default();
+        let patience = Patience::from(&side.limits);
+        let socket = Timed::new(socket, patience, exchanges.clone());
+        let answers = Arc::new(Answers {
+            gateway: Arc::clone(&gateway),
+            exchanges,
+            remote,
+            seat,
         });
+        let metrics = Arc::clone(&gateway.metrics);
+        let service = service_fn(move |request| answered(Arc::clone(&answers), request));
         let connection = builder
             .serve_connection(Socket::new(socket), service)
             .into_owned();
@@ -114,10 +122,9 @@ pub async fn serve(
         tasks.spawn(async move {
             metrics.connections.inc();
             if let Err(error) = connection.await {
-                tracing::debug!(%remote, error, "a connection ended badly");
+                tracing::debug!(remote = %remote.address, error, "a connection ended badly");
             }
             metrics.connections.dec();
-            drop(slot);
         });
     }
     drop(listener);
@@ -128,13 +135,39 @@ pub async fn serve(
     tasks.shutdown().await;
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+/// What the requests of one connection are answered from. It is theirs as long as the connection
+/// or one of its answers lasts, and so is the seat.
+struct Answers {
+    gateway: Arc<Gateway>,
+    exchanges: Exchanges,
+    remote: Remote,
+    seat: Seat,
+}
+
+async fn answered(
+    answers: Arc<Answers>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let exchange = answers.exchanges.begin(request.version());
+    let refused = answers.seat.refused;
+    let refused = refused.filter(|_| !refusal::always_answered(request.uri().path()));
+    let response = match refused {
+        Some(reason) => {
+            answers.exchanges.end();
+            refusal::refuse(&answers.gateway, answers.remote.address, reason, &request)
+        }
+        None => {
+            request.extensions_mut().insert(answers.remote);
+            answers.gateway.handle(request).await
+        }
+    };
+    Ok(response.map(|body| Answer::new(body, exchange)))
+}
+
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .keep_alive(true);
+    // Heads are timed by the socket: hyper's own timer would run between two requests as well.
+    builder.http1().header_read_timeout(None).keep_alive(true);
     builder
         .http2()
         .timer(TokioTimer::new())

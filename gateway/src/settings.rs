@@ -112,8 +112,12 @@ pub struct Limits {
     pub max_requests: usize,
     /// Client connections open at once, already lowered to what the limit on open files leaves.
     pub max_connections: usize,
-    /// How long a client may take to send its headers.
+    /// Client connections that one address may have open; 0: no such limit.
+    pub per_address: usize,
+    /// How long a client may take to send a request's headers.
     pub header_timeout: Duration,
+    /// How long a connection may be open between two requests.
+    pub idle_timeout: Duration,
     /// How long a client may take no byte of a body.
     pub write_timeout: Duration,
 }

@@ -6,11 +6,14 @@
 //! | `disk` | the block files, by foyer |
 //! | `layout` | their directory: format, clean segment, probe |
 //! | `journal` | what is resident, over restarts; what was purged, for good |
+//! | `ledger` | the journal and what is being written, changed together |
 //! | `admission` | what is worth writing once the tier is full |
 //! | `writer` | the one task that opens the files, writes, and tries a failed disk again |
 //!
-//! A block is *resident* when it was written, the device said so, and foyer's index names it; our
-//! own table and the journal say so from then on. Whatever is read is checked against what was
+//! A block is *resident* when it was written and foyer's index names it; our own table and the
+//! journal say so from then on. Nothing is synced for that: it holds when the process is killed, and
+//! after a power loss what did not reach the device is damage or a miss. Table, journal and block
+//! name the one write that they mean, so that no earlier one passes for it. Whatever is read is checked against what was
 //! asked for; what does not fit is dropped, counted, and fetched from the origin in the same
 //! fill. A disk that fails is left alone: a tier that is off holds nothing.
 
@@ -19,6 +22,7 @@ mod disk;
 pub mod geometry;
 mod journal;
 mod layout;
+mod ledger;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -42,6 +46,7 @@ use admission::{Admission, Refusal};
 use disk::{Disk, Found};
 use geometry::Geometry;
 use journal::{Journal, Told};
+use ledger::Ledger;
 
 pub use journal::Remembered;
 pub use layout::bytes_below;
@@ -58,9 +63,9 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long a read waits for the files to be opened. foyer reads about 8 ms of indexes a GiB.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Blocks that may wait to be written. They stay in the memory tier meanwhile and cost nothing
-/// here; one that is evicted before its turn is not written.
-const WAITING: usize = 256 * 1024;
+/// Blocks that may wait to be written. Their bytes stay in the memory tier meanwhile, and an offer
+/// takes some hundred more; a block that is evicted before its turn is not written.
+const WAITING: usize = 4096;
 
 /// Where the tier is and how large.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +95,7 @@ pub struct Stats {
     pub refused_first_sight: AtomicU64,
     /// Blocks that a full tier did not take because the write budget was used up.
     pub refused_budget: AtomicU64,
-    /// Blocks that were not taken because so many small ones are held that the tables are full.
+    /// Blocks that had to go because so many small ones are held that the tables are full.
     pub refused_table: AtomicU64,
     /// Reads that the device failed.
     pub read_errors: AtomicU64,
@@ -121,16 +126,8 @@ struct Offer {
     object: ObjectId,
     version: Arc<Version>,
     key: BlockKey,
-}
-
-/// What must change together: the journal, and the blocks that are being written.
-///
-/// A purge takes blocks out of both; a block that is no longer in `writing` when its write is
-/// proved was purged meanwhile.
-#[derive(Debug)]
-struct Ledger {
-    journal: Journal,
-    writing: HashMap<BlockKey, ObjectId>,
+    /// The number of its write, if it comes to that.
+    write: u64,
 }
 
 /// The tier.
@@ -143,8 +140,11 @@ pub struct Nvme {
     remembered: Mutex<Vec<Arc<Remembered>>>,
     phase: watch::Sender<Phase>,
     ledger: Mutex<Ledger>,
-    /// Blocks that left and that the journal does not know of yet. Lost, they are found out again.
+    /// Blocks that left and that the journal does not know of yet. Held while one leaves the table,
+    /// so that it can't enter again in between.
     left: Mutex<Vec<BlockKey>>,
+    /// The number of the next write. No two writes share one, not over restarts either.
+    next_write: AtomicU64,
     offers: mpsc::Sender<Offer>,
     offered: Mutex<Option<mpsc::Receiver<Offer>>>,
     admission: Mutex<Admission>,
@@ -161,8 +161,8 @@ impl Nvme {
     /// the first thing that [`crate::store::Store::keep_nvme`] does. Blocks on the disk.
     ///
     /// # Errors
-    /// If the journal can't be read or written, another process uses the directory, or there are
-    /// too few bytes.
+    /// If another process uses the directory, or there are too few bytes. A disk that fails is
+    /// tried again later.
     pub fn new(config: Config, block_size: BlockSize) -> io::Result<Arc<Self>> {
         let geometry = Geometry::new(config.bytes, block_size).ok_or_else(|| {
             let least = Geometry::least(block_size);
@@ -176,36 +176,32 @@ impl Nvme {
             lock => lock.ok(),
         };
         let path = config.data_dir.join(JOURNAL);
-        let told = Journal::read(&path)?.unwrap_or_else(|| Told {
+        let told = Journal::read(&path).unwrap_or_else(|error| {
+            let path = path.display();
+            tracing::warn!(%path, %error, "the journal of the NVMe tier can't be read: it begins empty");
+            None
+        });
+        let told = told.unwrap_or_else(|| Told {
             id: new_id(),
             ..Told::default()
         });
-        let residents = Residents::ageless();
-        let objects: HashMap<_, _> = told
-            .versions
-            .iter()
-            .map(|version| (version.key, &version.object))
-            .collect();
-        let mut blocks = Vec::with_capacity(told.blocks.len());
-        for (key, len) in told.blocks {
-            if let Some(object) = objects.get(&key.version) {
-                residents.entered(object, key, len);
-                blocks.push((key, len));
-            }
-        }
-        let journal = Journal::create(&path, told.id, told.versions.clone(), &blocks)?;
+        let (residents, last_write) = residents_of(&told);
+        let ledger = Ledger {
+            journal: Journal::new(&path, told.id, told.versions.clone()),
+            writing: HashMap::new(),
+            owed: true,
+        };
         let (offers, offered) = mpsc::channel(WAITING);
-        Ok(Arc::new(Self {
+        let nvme = Self {
             geometry,
             id: told.id,
             residents,
             remembered: Mutex::new(told.versions),
             phase: watch::Sender::new(Phase::Opening),
-            ledger: Mutex::new(Ledger {
-                journal,
-                writing: HashMap::new(),
-            }),
+            ledger: Mutex::new(ledger),
             left: Mutex::default(),
+            // A write that the journal lost is somewhere behind the last that it tells of.
+            next_write: AtomicU64::new(last_write.wrapping_add(1 + (new_id() >> 24))),
             offers,
             offered: Mutex::new(Some(offered)),
             admission: Mutex::new(Admission::new(geometry.blocks(), block_size.bytes())),
@@ -216,7 +212,12 @@ impl Nvme {
             config,
             #[cfg(test)]
             faults: Arc::default(),
-        }))
+        };
+        if let Err(error) = nvme.compact(&mut locked(&nvme.ledger)) {
+            let path = path.display();
+            tracing::warn!(%path, %error, "the journal of the NVMe tier can't be written yet");
+        }
+        Ok(Arc::new(nvme))
     }
 
     /// Forgets the tier that was here before, where there is to be none: what is purged from now
@@ -305,10 +306,8 @@ impl Nvme {
             return;
         }
         let held = self.residents.total();
-        if held.blocks >= self.geometry.most_blocks() {
-            return count(&self.stats.refused_table);
-        }
-        let full = held.bytes + held.blocks * geometry::OVERHEAD >= self.geometry.kept();
+        let full = held.bytes + held.blocks * geometry::OVERHEAD >= self.geometry.kept()
+            || held.blocks >= self.geometry.most_blocks();
         match locked(&self.admission).judge(key, len, full) {
             Ok(()) => {}
             Err(Refusal::FirstSight) => return count(&self.stats.refused_first_sight),
@@ -318,7 +317,11 @@ impl Nvme {
             object: object.clone(),
             version: Arc::clone(version),
             key,
+            write: self.next_write.fetch_add(1, Ordering::Relaxed),
         };
+        if !offer.remembered().fits() {
+            return tracing::debug!(?key, "its headers are too long for the journal");
+        }
         if self.offers.try_send(offer).is_err() {
             count(&self.stats.dropped_queue);
         }
@@ -333,10 +336,11 @@ impl Nvme {
         let _turn = self.reads.acquire().await.ok()?;
         // Asked for again: those before us may have found that the disk fails.
         let disk = self.disk()?;
-        if !self.residents.contains(&key) || !disk.contains(&key) {
+        let write = self.residents.write_of(&key)?;
+        if !disk.contains(&key) {
             return None;
         }
-        let found = match tokio::time::timeout(READ_LIMIT, disk.read(key, len)).await {
+        let found = match tokio::time::timeout(READ_LIMIT, disk.read(key, len, write)).await {
             Ok(found) => found,
             Err(_) => Found::Failed("a read took too long".into()),
         };
@@ -345,10 +349,13 @@ impl Nvme {
                 self.failed_reads.store(0, Ordering::Relaxed);
                 return Some(segments);
             }
+            // Purged or replaced while it was read.
+            Found::Damaged if self.residents.write_of(&key) != Some(write) => {}
             Found::Damaged => {
                 tracing::debug!(?key, "a block on disk is damaged and is fetched anew");
                 count(&self.stats.damaged);
             }
+            Found::Gone => tracing::debug!(?key, "a block is on disk no more"),
             Found::Failed(reason) => {
                 tracing::debug!(?key, reason, "a block can't be read from the disk");
                 count(&self.stats.read_errors);
@@ -360,10 +367,13 @@ impl Nvme {
                 }
             }
         }
-        // Else every later read would fail as this one did.
-        disk.remove(&key);
-        if self.residents.left(key).is_some() {
-            locked(&self.left).push(key);
+        // Else every later read would fail as this one did. What was written anew meanwhile stays.
+        let mut left = locked(&self.left);
+        if self.residents.write_of(&key) == Some(write) {
+            disk.remove(&key);
+            if self.residents.left(key).is_some() {
+                left.push(key);
+            }
         }
         None
     }
@@ -412,15 +422,26 @@ impl Nvme {
             }
         }
         let elsewhere = elsewhere();
-        let mut left = std::mem::take(&mut *locked(&self.left));
-        left.extend(purged.keys());
-        if left.is_empty() {
-            return (Ok(purged), elsewhere);
-        }
-        let noted = ledger.journal.append(&left, &[]);
-        let noted = noted.and_then(|()| ledger.journal.sync());
+        let noted = self.note(&mut ledger, Some(&purged), &[]);
         (noted.map(|()| purged), elsewhere)
     }
+}
+
+/// The table of what a journal told, in the order it was written, and the last write's number.
+fn residents_of(told: &Told) -> (Residents, u64) {
+    let residents = Residents::default();
+    let objects = told.versions.iter();
+    let objects: HashMap<_, _> = objects
+        .map(|version| (version.key, &version.object))
+        .collect();
+    let mut blocks: Vec<_> = told.blocks.iter().collect();
+    blocks.sort_unstable_by_key(|(_, (_, write))| *write);
+    for (key, (len, write)) in &blocks {
+        if let Some(object) = objects.get(&key.version) {
+            residents.entered_by(object, **key, *len, *write);
+        }
+    }
+    (residents, blocks.last().map_or(0, |(_, (_, write))| *write))
 }
 
 /// Keeps other processes out of the directory for as long as the file is open.
@@ -430,7 +451,7 @@ fn take_lock(dir: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .write(true)
-        .open(dir.join("lock"))?;
+        .open(dir.join("nvme.lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(io::Error::new(

@@ -35,39 +35,42 @@ struct Table {
     datasets: BTreeMap<Arc<str>, Tally>,
     /// Blocks in the order they came; those that left meanwhile are skipped when met.
     ages: VecDeque<BlockKey>,
-    /// Somebody else decides what goes first.
-    ageless: bool,
     blocks: usize,
 }
 
 #[derive(Debug)]
 struct Held {
     object: ObjectId,
-    blocks: BTreeMap<u32, u32>,
+    blocks: BTreeMap<u32, Place>,
+}
+
+/// A block's bytes, and the write that brought them.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    len: u32,
+    write: u64,
 }
 
 impl Residents {
-    /// A table that keeps no order: [`Self::pop_oldest`] finds nothing.
-    pub fn ageless() -> Self {
-        let table = Table {
-            ageless: true,
-            ..Table::default()
-        };
-        Self {
-            table: Mutex::new(table),
-            evictions: AtomicU64::new(0),
-        }
-    }
-
     /// Notes that a block of `len` bytes entered.
     pub fn entered(&self, object: &ObjectId, key: BlockKey, len: u32) {
+        self.entered_by(object, key, len, 0);
+    }
+
+    /// Notes that a block of `len` bytes entered by the write that is numbered so: where old bytes
+    /// may come back, [`Self::write_of`] tells them from the new.
+    pub fn entered_by(&self, object: &ObjectId, key: BlockKey, len: u32, write: u64) {
         let mut table = self.lock();
         let table = &mut *table;
         let held = table.versions.entry(key.version).or_insert_with(|| Held {
             object: object.clone(),
             blocks: BTreeMap::new(),
         });
-        if held.blocks.insert(key.index, len).is_some() {
+        if held
+            .blocks
+            .insert(key.index, Place { len, write })
+            .is_some()
+        {
             return;
         }
         let tally = table.datasets.entry(object.dataset.clone()).or_default();
@@ -79,9 +82,6 @@ impl Residents {
             versions.insert(key.version);
         }
         table.blocks += 1;
-        if table.ageless {
-            return;
-        }
         table.ages.push_back(key);
         if table.ages.len() > 64 + 2 * table.blocks {
             let versions = &table.versions;
@@ -94,7 +94,7 @@ impl Residents {
         let mut table = self.lock();
         let table = &mut *table;
         let held = table.versions.get_mut(&key.version)?;
-        let len = held.blocks.remove(&key.index)?;
+        let len = held.blocks.remove(&key.index)?.len;
         table.blocks -= 1;
         let object = held.object.clone();
         let mut gone = false;
@@ -135,22 +135,29 @@ impl Residents {
         holds(&self.lock().versions, key)
     }
 
+    /// The number of the write that made the block resident, if it is.
+    pub fn write_of(&self, key: &BlockKey) -> Option<u64> {
+        let table = self.lock();
+        let held = table.versions.get(&key.version)?;
+        held.blocks.get(&key.index).map(|place| place.write)
+    }
+
     /// How many blocks are resident.
     pub fn blocks(&self) -> usize {
         self.lock().blocks
     }
 
-    /// Every resident block and its bytes.
-    pub fn all(&self) -> Vec<(BlockKey, u32)> {
+    /// Every resident block, its bytes and its write.
+    pub fn all(&self) -> Vec<(BlockKey, u32, u64)> {
         let table = self.lock();
         let mut all = Vec::with_capacity(table.blocks);
         for (version, held) in &table.versions {
-            all.extend(held.blocks.iter().map(|(index, len)| {
+            all.extend(held.blocks.iter().map(|(index, place)| {
                 let key = BlockKey {
                     version: *version,
                     index: *index,
                 };
-                (key, *len)
+                (key, place.len, place.write)
             }));
         }
         all
@@ -162,7 +169,7 @@ impl Residents {
         let other = other.lock();
         let both = keys.into_iter().filter_map(|key| {
             let held = other.versions.get(&key.version)?;
-            held.blocks.get(&key.index).copied()
+            held.blocks.get(&key.index).map(|place| place.len)
         });
         both.map(u64::from).sum()
     }

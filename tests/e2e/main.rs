@@ -16,6 +16,8 @@
 //! | `loops` | origins that are the gateway itself |
 //! | `settings` | the settings file, arguments, `check`, help, secrets |
 //! | `lifecycle` | start, reload, stop, what two processes share, the demo |
+//! | `limits` | `[limits]`: who may connect, how long they may be silent, who is answered all the same |
+//! | `when` | memory that is too small, a clock that is wrong |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
@@ -29,6 +31,7 @@ mod freshness;
 mod harness;
 mod http;
 mod lifecycle;
+mod limits;
 mod loops;
 mod nvme;
 mod odd_origins;
@@ -39,3 +42,4 @@ mod settings;
 mod stage;
 mod standing_still;
 mod under_way;
+mod when;

@@ -1,13 +1,11 @@
 //! A client's socket, with the patience that we have for it.
 //!
-//! hyper times a request's head once it knows which HTTP is spoken, and nothing else. So a socket
-//! that says nothing, and one that takes nothing, are timed here: whatever is being sent, and
-//! however little of it is left.
+//! hyper can time a request's head, but its timer runs between two requests too. So all times are
+//! kept here: a head that does not end, a connection that asks nothing more, a socket that takes
+//! nothing, whatever is being sent and however little of it is left.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,53 +14,121 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::exchanges::Exchanges;
+use crate::settings::Limits;
+
 /// A socket for hyper.
 pub type Socket = TokioIo<Timed<TcpStream>>;
 
-/// Told when the first request of a connection is here.
-#[derive(Clone, Debug, Default)]
-pub struct FirstRequest(Arc<AtomicBool>);
+/// How long a client may take to read the answer that it shall not ask more.
+const LINGER: Duration = Duration::from_secs(1);
 
-impl FirstRequest {
-    /// The connection has brought a request.
-    pub fn came(&self) {
-        self.0.store(true, Ordering::Relaxed);
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a head: the first one from the beginning of the connection, others from their first
+    /// byte.
+    pub header: Duration,
+    /// Between two requests, while nothing is being sent.
+    pub idle: Duration,
+    /// Taking no byte of an answer.
+    pub write: Duration,
+}
+
+impl From<&Limits> for Patience {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            header: limits.header_timeout,
+            idle: limits.idle_timeout,
+            write: limits.write_timeout,
+        }
     }
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Us: reading has no end.
+    Answer,
+    /// The rest of a head.
+    Head,
+    /// The next request.
+    Next,
 }
 
 /// A stream that fails when nothing moves for too long.
 #[derive(Debug)]
 pub struct Timed<S> {
     stream: S,
-    first_request: FirstRequest,
-    head_until: Option<Pin<Box<Sleep>>>,
-    write_timeout: Duration,
+    patience: Patience,
+    exchanges: Exchanges,
+    /// What is awaited, after how many requests.
+    waiting: (Waiting, u64),
+    read_until: Pin<Box<Sleep>>,
+    /// How many requests had come when bytes last did.
+    heard: Option<u64>,
     write_until: Option<Pin<Box<Sleep>>>,
     writing: bool,
+    /// When bytes were last taken, since this was last looked at.
+    taken: Option<Instant>,
 }
 
 impl<S> Timed<S> {
-    /// `stream`, which has `header_timeout` to bring its first request, and `write_timeout` to take
-    /// some bytes whenever there are any.
-    pub fn new(stream: S, header_timeout: Duration, write_timeout: Duration) -> Self {
+    /// `stream`, which has all of `patience`; `exchanges` is told of its requests.
+    pub fn new(stream: S, patience: Patience, exchanges: Exchanges) -> Self {
         Self {
             stream,
-            first_request: FirstRequest::default(),
-            head_until: Some(Box::pin(tokio::time::sleep(header_timeout))),
-            write_timeout,
+            exchanges,
+            waiting: (Waiting::Head, 0),
+            read_until: Box::pin(tokio::time::sleep(patience.header)),
+            patience,
+            heard: None,
             write_until: None,
             writing: false,
+            taken: None,
         }
     }
 
-    /// To be told of the first request.
-    pub fn first_request(&self) -> FirstRequest {
-        self.first_request.clone()
+    /// What is awaited of a connection that has brought `begun` requests.
+    fn awaited(&self, begun: u64) -> Waiting {
+        if self.writing || self.exchanges.running() {
+            Waiting::Answer
+        } else if begun == 0 || (self.heard == Some(begun) && !self.exchanges.multiplexed()) {
+            Waiting::Head
+        } else {
+            Waiting::Next
+        }
+    }
+
+    /// Ready with an error once the client has said nothing for too long.
+    fn poll_read_until(&mut self, cx: &mut Context<'_>, begun: u64) -> Poll<io::Error> {
+        // Before looking: an answer that ends from now on wakes us.
+        self.exchanges.register(cx.waker());
+        let waiting = self.awaited(begun);
+        let taken = std::mem::take(&mut self.taken);
+        let (timeout, sentence) = match waiting {
+            Waiting::Answer => {
+                self.waiting = (waiting, begun);
+                return Poll::Pending;
+            }
+            Waiting::Head => (self.patience.header, "the client sent no whole request"),
+            Waiting::Next if self.exchanges.over() => (LINGER, "the client was turned away"),
+            Waiting::Next => (self.patience.idle, "the client asked nothing more"),
+        };
+        let taken = taken.filter(|_| waiting == Waiting::Next);
+        if self.waiting != (waiting, begun) {
+            self.waiting = (waiting, begun);
+            self.read_until.as_mut().reset(Instant::now() + timeout);
+        } else if let Some(taken) = taken {
+            self.read_until.as_mut().reset(taken + timeout);
+        }
+        let until = self.read_until.as_mut().poll(cx);
+        until.map(|()| io::Error::new(io::ErrorKind::TimedOut, sentence))
     }
 
     /// Ready with an error once a write has been pending for too long.
     fn poll_write_until(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let timeout = self.write_timeout;
+        let timeout = self.patience.write;
         let until = self
             .write_until
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
@@ -84,7 +150,11 @@ impl<S> Timed<S> {
         if written.is_pending() {
             return self.poll_write_until(cx).map(Err);
         }
-        self.writing = false;
+        self.taken = Some(Instant::now());
+        if std::mem::take(&mut self.writing) {
+            // hyper may not come back to reading by itself, and that is where silence is timed.
+            self.exchanges.wake();
+        }
         written
     }
 }
@@ -96,16 +166,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.head_until.is_some() && this.first_request.0.load(Ordering::Relaxed) {
-            this.head_until = None;
+        let begun = this.exchanges.begun();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if read.is_pending() {
+            return this.poll_read_until(cx, begun).map(Err);
         }
-        if let Some(until) = &mut this.head_until
-            && until.as_mut().poll(cx).is_ready()
-        {
-            let error = io::Error::new(io::ErrorKind::TimedOut, "the client sent no request");
-            return Poll::Ready(Err(error));
+        if buffer.filled().len() > before {
+            this.heard = Some(begun);
         }
-        Pin::new(&mut this.stream).poll_read(cx, buffer)
+        read
     }
 }
 
@@ -143,50 +213,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    const HEADER: Duration = Duration::from_secs(10);
-    const WRITE: Duration = Duration::from_secs(300);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_socket_that_says_nothing_fails_after_header_timeout() {
-        let (ours, _theirs) = tokio::io::duplex(1);
-        let mut socket = Timed::new(ours, HEADER, WRITE);
-        let begun = Instant::now();
-        let error = socket.read_u8().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(begun.elapsed(), HEADER);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn after_its_first_request_it_may_be_idle() {
-        let (ours, mut theirs) = tokio::io::duplex(1);
-        let mut socket = Timed::new(ours, HEADER, WRITE);
-        socket.first_request().came();
-        let reading = tokio::spawn(async move { socket.read_u8().await });
-        tokio::time::sleep(HEADER * 2).await;
-        theirs.write_u8(7).await.unwrap();
-        assert_eq!(reading.await.unwrap().unwrap(), 7);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_socket_that_takes_nothing_fails_after_write_timeout() {
-        let (ours, mut theirs) = tokio::io::duplex(1);
-        let mut socket = Timed::new(ours, HEADER, WRITE);
-        socket.write_all(b"1").await.unwrap();
-        let begun = Instant::now();
-        let writing = tokio::spawn(async move { socket.write_all(b"23").await });
-        tokio::time::sleep(WRITE / 2).await;
-        assert_eq!(theirs.read_u8().await.unwrap(), b'1');
-        let error = writing.await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(
-            begun.elapsed(),
-            WRITE / 2 + WRITE,
-            "each byte taken starts the time anew"
-        );
-    }
-}
+mod tests;

@@ -66,6 +66,8 @@ fn limits(top: &Section<'_>, draft: &mut Draft, report: &mut Report) {
     };
     draft.max_requests = limits.read("max_requests", report, value::count);
     draft.max_connections = limits.read("max_connections", report, value::count);
+    draft.per_address = limits.read("per_address", report, value::count_or_none);
     draft.header_timeout = limits.read("header_timeout", report, value::positive_time);
+    draft.idle_timeout = limits.read("idle_timeout", report, value::positive_time);
     draft.write_timeout = limits.read("write_timeout", report, value::positive_time);
 }

@@ -52,10 +52,12 @@ pub(super) const LIMITS: Shape = Shape {
     keys: &[
         "max_requests",
         "max_connections",
+        "per_address",
         "header_timeout",
+        "idle_timeout",
         "write_timeout",
     ],
-    later: &["per_address", "idle_timeout"],
+    later: &[],
 };
 
 /// One `[[datasets]]`.

@@ -126,7 +126,9 @@ fn nothing_said_is_the_demo_on_loopback() {
             limits: Limits {
                 max_requests: 10_000,
                 max_connections: 16_384,
+                per_address: 0,
                 header_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(60),
                 write_timeout: Duration::from_secs(300),
             },
             datasets: vec![],
@@ -156,7 +158,9 @@ access = false
 [limits]
 max_requests = 1
 max_connections = 0x10
+per_address = 7
 header_timeout = "250ms"
+idle_timeout = "5m"
 write_timeout = "1h"
 [[datasets]]
 name = "frozen"
@@ -186,9 +190,18 @@ origin = "/srv"
     );
     let limits = &settings.limits;
     assert_eq!((limits.max_requests, limits.max_connections), (1, 16));
+    assert_eq!(limits.per_address, 7);
     assert_eq!(
-        (limits.header_timeout, limits.write_timeout),
-        (Duration::from_millis(250), Duration::from_secs(3600))
+        (
+            limits.header_timeout,
+            limits.idle_timeout,
+            limits.write_timeout
+        ),
+        (
+            Duration::from_millis(250),
+            Duration::from_secs(300),
+            Duration::from_secs(3600)
+        )
     );
 }
 
@@ -376,8 +389,6 @@ fn what_later_versions_bring_is_refused_by_name() {
         ("\n[tls]\n", 2, "[tls]"),
         ("[fleet]\nname = 'a'", 1, "[fleet]"),
         ("[state]\nurl = 'a'", 1, "[state]"),
-        ("[limits]\nper_address = 0", 2, "per_address"),
-        ("[limits]\nidle_timeout = '60s'", 2, "idle_timeout"),
     ] {
         let mistake = mistake(text);
         assert!(
@@ -475,7 +486,7 @@ fn nvme_that_can_not_be_is_refused_with_the_arithmetic() {
         "3: `nvme` is 2 TiB, and /home/me/.local/state/forebay/nvme has room for 1 TiB: 1 TiB are \
          free and 0 bytes are block files already; write less, or name another disk in `nvme_dir`"
     );
-    assert!(size("10MiB").starts_with("3: `nvme` is 10 MiB: write at least 25.1 MiB for blocks"));
+    assert!(size("10MiB").starts_with("3: `nvme` is 10 MiB: write at least 25."));
     let little = mistake("[cache]\nmemory = '64MiB'\nnvme = '900GiB'");
     assert!(
         little.contains("more than half of `memory`, 64 MiB"),

@@ -62,6 +62,12 @@ pub(super) fn count(value: &DeValue<'_>) -> Result<usize, String> {
     usize::try_from(count).map_err(|_| "must be a smaller number".into())
 }
 
+/// How many: as [`count`], or 0.
+pub(super) fn count_or_none(value: &DeValue<'_>) -> Result<usize, String> {
+    let count = whole(value, 0..=1_000_000)?;
+    usize::try_from(count).map_err(|_| "must be a smaller number".into())
+}
+
 /// An IP address with a port.
 pub(super) fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     parse_address(&string(value)?)

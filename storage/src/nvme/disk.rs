@@ -35,7 +35,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 const MOSTLY_DEAD: f64 = 0.8;
 
 /// First bytes of an entry of this format.
-const MAGIC: u32 = u32::from_le_bytes(*b"FBB1");
+const MAGIC: u32 = u32::from_le_bytes(*b"FBB2");
 
 /// Largest block that there is; a length above it is not one.
 const LARGEST: u32 = 4 << 20;
@@ -47,6 +47,8 @@ pub(super) enum Found {
     Block(Vec<Bytes>),
     /// Something else is there than was written: torn, flipped, cut off or foreign.
     Damaged,
+    /// Nothing is there, or what an earlier write left.
+    Gone,
     /// The device failed.
     Failed(String),
 }
@@ -123,15 +125,22 @@ impl Disk {
         })
     }
 
-    /// Gives a block to be written. Whether it was, [`Self::contains`] says after
-    /// [`Self::flushed`].
-    pub(super) fn write(&self, key: BlockKey, block: &Block) {
+    /// Gives a block to be written, by the write that is numbered so. Whether it was,
+    /// [`Self::contains`] says after [`Self::flushed`].
+    ///
+    /// The index may name an earlier write of it, which a restart revived: that must not pass for
+    /// this one.
+    pub(super) fn write(&self, key: BlockKey, write: u64, block: &Block) {
+        if self.contains(&key) {
+            self.remove(&key);
+        }
         #[cfg(test)]
         if self.faults.writes() {
             return;
         }
         let stored = Stored {
             key,
+            write,
             offset: u64::from(key.index) * self.block_size,
             segments: block.segments().to_vec(),
             intact: true,
@@ -163,20 +172,26 @@ impl Disk {
         self.evicted.load(Ordering::Acquire)
     }
 
-    /// Reads the `len` bytes of block `key` and checks them.
-    pub(super) async fn read(&self, key: BlockKey, len: u32) -> Found {
+    /// Reads the `len` bytes that the write numbered so left of block `key`, and checks them.
+    pub(super) async fn read(&self, key: BlockKey, len: u32, write: u64) -> Found {
         #[cfg(test)]
         if self.faults.reads() {
             return Found::Failed("a fault was planted".into());
         }
         let wanted = DiskKey::new(key);
+        let evictions = self.evictions();
         let stored = match self.cache.storage().load(&wanted).await {
             Ok(Load::Entry { value, .. }) => value,
             // Still on its way to the device.
             Ok(Load::Piece { piece, .. }) => piece.value().clone(),
-            Ok(Load::Miss | Load::Throttled) => return Found::Damaged,
+            // foyer says the same of what fails its checksum and of what went to make room.
+            Ok(Load::Miss) if self.evictions() == evictions => return Found::Damaged,
+            Ok(Load::Miss | Load::Throttled) => return Found::Gone,
             Err(error) => return of_error(&error),
         };
+        if stored.intact && stored.key == key && stored.write != write {
+            return Found::Gone;
+        }
         let bytes: usize = stored.segments.iter().map(Bytes::len).sum();
         let asked_for = stored.key == key
             && stored.offset == u64::from(key.index) * self.block_size
@@ -265,18 +280,19 @@ impl Hasher for Xxh3Once {
     }
 }
 
-/// A block as it is on disk: whose it is and where it starts, the bytes, and a checksum over all
-/// of that (xxh3, 128 bits).
+/// A block as it is on disk: whose it is, where it starts and which write it is of, the bytes, and
+/// a checksum over all of that (xxh3, 128 bits).
 #[derive(Clone, Debug)]
 struct Stored {
     key: BlockKey,
     offset: u64,
+    write: u64,
     segments: Vec<Bytes>,
     /// Read back, it was what its checksum says.
     intact: bool,
 }
 
-const HEAD: usize = 4 + 16 + 4 + 8 + 4;
+const HEAD: usize = 4 + 16 + 4 + 8 + 8 + 4;
 const CHECKSUM: usize = 16;
 
 impl Stored {
@@ -291,7 +307,8 @@ impl Stored {
         head[20..24].copy_from_slice(&self.key.index.to_le_bytes());
         head[24..32].copy_from_slice(&self.offset.to_le_bytes());
         let len = u32::try_from(self.len()).unwrap_or(u32::MAX);
-        head[32..].copy_from_slice(&len.to_le_bytes());
+        head[32..40].copy_from_slice(&self.write.to_le_bytes());
+        head[40..].copy_from_slice(&len.to_le_bytes());
         head
     }
 
@@ -305,13 +322,16 @@ impl Stored {
         version.copy_from_slice(&head[4..20]);
         let mut offset = [0; 8];
         offset.copy_from_slice(&head[24..32]);
-        let len = u32::from_le_bytes(part(32));
+        let mut write = [0; 8];
+        write.copy_from_slice(&head[32..40]);
+        let len = u32::from_le_bytes(part(40));
         let mut stored = Self {
             key: BlockKey {
                 version: VersionKey(u128::from_le_bytes(version)),
                 index: u32::from_le_bytes(part(20)),
             },
             offset: u64::from_le_bytes(offset),
+            write: u64::from_le_bytes(write),
             segments: Vec::new(),
             intact: false,
         };
@@ -337,7 +357,7 @@ impl Stored {
         Ok(stored)
     }
 
-    fn write(&self, writer: &mut impl Write) -> io::Result<()> {
+    fn put(&self, writer: &mut impl Write) -> io::Result<()> {
         let head = self.head();
         let mut checksum = Xxh3::new();
         checksum.update(&head);
@@ -352,7 +372,7 @@ impl Stored {
 
 impl Code for Stored {
     fn encode(&self, writer: &mut impl Write) -> foyer::Result<()> {
-        self.write(writer).map_err(Error::io_error)
+        self.put(writer).map_err(Error::io_error)
     }
 
     fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
@@ -403,6 +423,7 @@ mod tests {
                 index: 3,
             },
             offset: 3 << 20,
+            write: 11,
             segments,
             intact: true,
         }
@@ -411,20 +432,20 @@ mod tests {
     #[test]
     fn what_is_written_comes_back_in_segments() {
         let mut bytes = Vec::new();
-        stored().write(&mut bytes).unwrap();
+        stored().put(&mut bytes).unwrap();
         assert_eq!(bytes.len(), stored().estimated_size());
         let back = Stored::read(&mut bytes.as_slice()).unwrap();
         assert!(back.intact);
         assert_eq!(
-            (back.key, back.offset, back.segments),
-            (stored().key, stored().offset, stored().segments)
+            (back.key, back.offset, back.write, back.segments),
+            (stored().key, stored().offset, 11, stored().segments)
         );
     }
 
     #[test]
     fn no_flipped_bit_passes() {
         let mut bytes = Vec::new();
-        stored().write(&mut bytes).unwrap();
+        stored().put(&mut bytes).unwrap();
         for at in (0..HEAD).chain([HEAD + 9, HEAD + SEGMENT + 4, bytes.len() - 1]) {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();

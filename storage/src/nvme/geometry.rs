@@ -6,7 +6,9 @@ use crate::block::BlockSize;
 pub(super) const PAGE: u64 = 4096;
 
 /// What a block takes on disk beside its bytes: a page for the entry's header, the key and our own
-/// frame, and one for the index that each flush writes in front of its entries.
+/// frame, and one for its share of the index, which is more than enough: foyer writes a page of
+/// index for about 170 entries, and writes it again with each of them. A page of index that goes bad
+/// costs up to that many blocks.
 pub(super) const OVERHEAD: u64 = 2 * PAGE;
 
 /// Segments of the device aimed at: one of 512 is 0.2 % of the tier, which is what one eviction
@@ -27,8 +29,12 @@ const FEWEST_SEGMENTS: u64 = 6;
 const FLUSH_BYTES: u64 = 8 << 20;
 const FLUSH_BLOCKS: u64 = 8;
 
-/// Memory for the tables of one block on disk: foyer's index and our residents.
-const TABLE_BYTES: u64 = 128;
+/// Memory for the tables of one block on disk: foyer's index, our residents and their order.
+const TABLE_BYTES: u64 = 192;
+
+/// Bytes beside the block files that stay free in addition to a block for the probe: layout and
+/// lock.
+const SLACK: u64 = 64 << 10;
 
 /// Disk reads under way at once, in bytes of blocks; each holds its block twice while it is
 /// checked, once of them outside the budget.
@@ -51,9 +57,8 @@ impl Geometry {
     /// Cuts `bytes`, all files together; `None` if that is too little for blocks of this size.
     pub fn new(bytes: u64, block_size: BlockSize) -> Option<Self> {
         let entry = block_size.bytes() + OVERHEAD;
-        // A block's worth stays free for the layout file and the probe, so that the bound holds
-        // for all that is in the directory.
-        let bytes = bytes.checked_sub(block_size.bytes())?;
+        // So that the bound holds for all that is in the directory.
+        let bytes = bytes.checked_sub(block_size.bytes() + SLACK)?;
         let segment_blocks = (bytes / entry / SEGMENTS)
             .next_power_of_two()
             .clamp(FEWEST_IN_SEGMENT, LARGEST_SEGMENT / entry);
@@ -70,7 +75,7 @@ impl Geometry {
     /// Least bytes of a tier with blocks of this size.
     pub fn least(block_size: BlockSize) -> u64 {
         let entry = block_size.bytes() + OVERHEAD;
-        FEWEST_SEGMENTS * FEWEST_IN_SEGMENT * entry + block_size.bytes()
+        FEWEST_SEGMENTS * FEWEST_IN_SEGMENT * entry + block_size.bytes() + SLACK
     }
 
     /// Bytes of all block files together, once all are full.
@@ -138,7 +143,7 @@ mod tests {
                     continue;
                 };
                 assert!(
-                    cut.capacity() + u64::from(block) <= bytes,
+                    cut.capacity() + u64::from(block) + SLACK <= bytes,
                     "{bytes} {block}"
                 );
                 assert_eq!(cut.segment % PAGE, 0);

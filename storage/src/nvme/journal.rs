@@ -2,12 +2,12 @@
 //! that none of them comes back.
 //!
 //! Frames of (length, checksum, record), appended. What entered is not waited for: lost, it is a
-//! miss. A purge is on the disk before it is answered. A tail that was torn is cut off; a bad frame
-//! with good ones behind it means that a purge may be unreadable, and then nothing of the journal is
-//! believed.
+//! miss. A purge is on the disk before it is answered, with a mark behind it. A tail that was torn is
+//! cut off; a bad frame with good ones behind it, the mark of a purge for one, means that a purge may
+//! be unreadable, and then nothing of the journal is believed.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,10 @@ const ID: u8 = 1;
 const VERSION: u8 = 2;
 const ENTERED: u8 = 3;
 const LEFT: u8 = 4;
+const SYNCED: u8 = 5;
+
+/// Bumped when records mean something else; it stands in the first one.
+const FORMAT: u8 = 2;
 
 /// A version of which blocks are on disk, with what is needed to know it again after a restart.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +50,18 @@ pub struct Remembered {
     pub headers: HeaderMap,
 }
 
+impl Remembered {
+    /// Whether the journal can note it: what is longer than a record would not be read back.
+    pub(super) fn fits(&self) -> bool {
+        let mut record = Vec::new();
+        put_version(&mut record, self);
+        record.len() <= LARGEST
+    }
+}
+
+/// A block that is resident, its bytes and the number of its write.
+pub(super) type Resident = (BlockKey, u32, u64);
+
 /// What a journal tells.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -53,15 +69,17 @@ pub(super) struct Told {
     pub(super) id: u64,
     /// Versions, in the order they were first told.
     pub(super) versions: Vec<Arc<Remembered>>,
-    /// Blocks and their bytes.
-    pub(super) blocks: HashMap<BlockKey, u32>,
+    /// Blocks, their bytes and their writes.
+    pub(super) blocks: HashMap<BlockKey, (u32, u64)>,
 }
 
-/// The open journal.
+/// The journal, to be written by [`Self::compact`] first.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
+    /// What left was noted, and not waited for.
+    unsynced: bool,
     /// Bytes that are good: an append that failed half-way is cut off again.
     len: u64,
     records: usize,
@@ -91,53 +109,18 @@ impl Journal {
         Ok(told)
     }
 
-    /// Writes a journal anew that tells of `blocks`, in the place of the one there is.
-    ///
-    /// # Errors
-    /// What the disk says; then the old one is as it was.
-    pub(super) fn create(
-        path: &Path,
-        id: u64,
-        versions: impl IntoIterator<Item = Arc<Remembered>>,
-        blocks: &[(BlockKey, u32)],
-    ) -> io::Result<Self> {
-        let part = path.with_extension("part");
-        let mut out = BufWriter::new(File::create(&part)?);
-        let mut frame = Vec::new();
-        let alive: HashSet<VersionKey> = blocks.iter().map(|(key, _)| key.version).collect();
-        let mut kept = Vec::new();
-        put(&mut frame, |record| {
-            record.push(ID);
-            record.extend(id.to_le_bytes());
-        });
-        for version in versions {
-            if alive.contains(&version.key) {
-                put(&mut frame, |record| put_version(record, &version));
-                kept.push(version);
-            }
-        }
-        for (key, len) in blocks {
-            put(&mut frame, |record| put_entered(record, *key, *len));
-            out.write_all(&frame)?;
-            frame.clear();
-        }
-        out.write_all(&frame)?;
-        out.into_inner()?.sync_all()?;
-        fs::rename(&part, path)?;
-        if let Some(dir) = path.parent() {
-            File::open(dir)?.sync_all()?;
-        }
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        let len = file.seek(SeekFrom::End(0))?;
-        Ok(Self {
+    /// The journal at `path`; nothing is written yet.
+    pub(super) fn new(path: &Path, id: u64, versions: Vec<Arc<Remembered>>) -> Self {
+        Self {
             path: path.to_owned(),
-            file,
-            len,
-            records: 1 + kept.len() + blocks.len(),
+            file: None,
+            unsynced: false,
+            len: 0,
+            records: 0,
             id,
-            told: kept.iter().map(|version| version.key).collect(),
-            versions: kept,
-        })
+            told: versions.iter().map(|version| version.key).collect(),
+            versions,
+        }
     }
 
     /// Notes blocks that left, then some that entered; without waiting for the disk.
@@ -147,7 +130,7 @@ impl Journal {
     pub(super) fn append(
         &mut self,
         left: &[BlockKey],
-        entered: &[(Arc<Remembered>, BlockKey, u32)],
+        entered: &[(Arc<Remembered>, Resident)],
     ) -> io::Result<()> {
         let mut frames = Vec::new();
         let mut records = left.len();
@@ -155,36 +138,60 @@ impl Journal {
         for key in left {
             put(&mut frames, |record| put_left(record, *key));
         }
-        for (version, key, len) in entered {
+        for (version, resident) in entered {
             if self.told.insert(version.key) {
                 put(&mut frames, |record| put_version(record, version));
                 self.versions.push(Arc::clone(version));
                 records += 1;
             }
-            put(&mut frames, |record| put_entered(record, *key, *len));
+            put(&mut frames, |record| put_entered(record, *resident));
             records += 1;
         }
-        if let Err(error) = self.file.write_all(&frames) {
+        if let Err(error) = self.write(&frames) {
             for version in self.versions.drain(versions..) {
                 self.told.remove(&version.key);
             }
-            // If that fails too, the rest of a frame stays, and what is appended behind it makes
-            // the journal unbelievable: nothing purged comes back either way.
-            let _ = self.file.set_len(self.len);
-            let _ = self.file.seek(SeekFrom::Start(self.len));
             return Err(error);
         }
-        self.len += frames.len() as u64;
+        self.unsynced |= !left.is_empty();
         self.records += records;
         Ok(())
     }
 
-    /// Waits until all that was noted is on the disk.
+    fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::other("the journal was not written yet"));
+        };
+        if let Err(error) = file.write_all(frames) {
+            // If that fails too, the rest of a frame stays, and what is appended behind it makes
+            // the journal unbelievable: nothing purged comes back either way.
+            let _ = file.set_len(self.len);
+            let _ = file.seek(SeekFrom::Start(self.len));
+            return Err(error);
+        }
+        self.len += frames.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until all that was noted to have left is on the disk, with a mark behind it: what
+    /// goes bad in front of a mark is no torn tail.
     ///
     /// # Errors
-    /// What the disk says.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// What the disk says. After that a later call proves nothing: the journal is to be written
+    /// anew.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        let mut mark = Vec::new();
+        put(&mut mark, |record| record.push(SYNCED));
+        self.write(&mark)?;
+        self.records += 1;
+        if let Some(file) = &self.file {
+            file.sync_data()?;
+        }
+        self.unsynced = false;
+        Ok(())
     }
 
     /// Whether most of it tells of what is gone: then it should be written anew.
@@ -192,13 +199,50 @@ impl Journal {
         self.records > 2 * (alive + self.versions.len()) + SLACK
     }
 
-    /// Writes it anew: it tells of `blocks` only.
+    /// Writes it anew, on the disk when this returns: it tells of `blocks` only.
     ///
     /// # Errors
-    /// What the disk says; then it is as it was.
-    pub(super) fn compact(&mut self, blocks: &[(BlockKey, u32)]) -> io::Result<()> {
-        *self = Self::create(&self.path, self.id, self.versions.clone(), blocks)?;
-        Ok(())
+    /// What the disk says. Which of the two journals a restart finds is open then: it is to be
+    /// written anew before a purge may be called done.
+    pub(super) fn compact(&mut self, blocks: &[Resident]) -> io::Result<()> {
+        let part = self.path.with_extension("part");
+        let dir = self.path.parent().map(File::open).transpose()?;
+        let mut out = BufWriter::new(File::create(&part)?);
+        let mut frame = Vec::new();
+        let alive: HashSet<VersionKey> = blocks.iter().map(|(key, ..)| key.version).collect();
+        let mut kept = self.versions.clone();
+        kept.retain(|version| alive.contains(&version.key));
+        put(&mut frame, |record| {
+            record.extend([ID, FORMAT]);
+            record.extend(self.id.to_le_bytes());
+        });
+        for version in &kept {
+            put(&mut frame, |record| put_version(record, version));
+        }
+        for resident in blocks {
+            put(&mut frame, |record| put_entered(record, *resident));
+            out.write_all(&frame)?;
+            frame.clear();
+        }
+        out.write_all(&frame)?;
+        let mut file = out.into_inner()?;
+        file.sync_all()?;
+        let len = file.stream_position()?;
+        fs::rename(&part, &self.path)?;
+        // From here on the old file has no name: what is noted must go to the new one.
+        self.file = Some(file);
+        self.len = len;
+        self.records = 1 + kept.len() + blocks.len();
+        self.told = kept.iter().map(|version| version.key).collect();
+        self.versions = kept;
+        self.unsynced = false;
+        dir.map_or(Ok(()), |dir| dir.sync_all())
+    }
+
+    /// Every write fails from here on, until it is written anew.
+    #[cfg(test)]
+    pub(super) fn break_file(&mut self) {
+        self.file = Some(File::open(&self.path).expect("it is there"));
     }
 }
 
@@ -239,15 +283,18 @@ fn take_record(told: &mut Told, record: &[u8]) -> Option<()> {
     let (kind, rest) = record.split_first()?;
     let mut take = Take(rest);
     match *kind {
-        ID => told.id = u64::from_le_bytes(take.array()?),
+        ID if take.array()? == [FORMAT] => told.id = u64::from_le_bytes(take.array()?),
         VERSION => told.versions.push(Arc::new(take.version()?)),
         ENTERED => {
             let key = take.key()?;
-            told.blocks.insert(key, u32::from_le_bytes(take.array()?));
+            let len = u32::from_le_bytes(take.array()?);
+            let write = u64::from_le_bytes(take.array()?);
+            told.blocks.insert(key, (len, write));
         }
         LEFT => {
             told.blocks.remove(&take.key()?);
         }
+        SYNCED => {}
         _ => return None,
     }
     Some(())
@@ -269,10 +316,11 @@ fn put_key(record: &mut Vec<u8>, key: BlockKey) {
     record.extend(key.index.to_le_bytes());
 }
 
-fn put_entered(record: &mut Vec<u8>, key: BlockKey, len: u32) {
+fn put_entered(record: &mut Vec<u8>, (key, len, write): Resident) {
     record.push(ENTERED);
     put_key(record, key);
     record.extend(len.to_le_bytes());
+    record.extend(write.to_le_bytes());
 }
 
 fn put_left(record: &mut Vec<u8>, key: BlockKey) {
@@ -380,8 +428,9 @@ mod tests {
     }
 
     fn written(path: &Path) -> Journal {
-        let mut journal = Journal::create(path, 5, [], &[]).unwrap();
-        let entered = [0, 1, 2].map(|index| (version(), key(index), 10 + index));
+        let mut journal = Journal::new(path, 5, Vec::new());
+        journal.compact(&[]).unwrap();
+        let entered = [0, 1, 2].map(|index| (version(), (key(index), 10 + index, 7)));
         journal.append(&[], &entered).unwrap();
         journal.append(&[key(1)], &[]).unwrap();
         journal
@@ -397,12 +446,19 @@ mod tests {
         let told = Journal::read(&path).unwrap().unwrap();
         assert_eq!(told.id, 5);
         assert_eq!(told.versions, [version()]);
-        assert_eq!(told.blocks, HashMap::from([(key(0), 10), (key(2), 12)]));
-        journal.compact(&[(key(2), 12)]).unwrap();
-        journal.append(&[], &[(version(), key(7), 1)]).unwrap();
+        assert_eq!(
+            told.blocks,
+            HashMap::from([(key(0), (10, 7)), (key(2), (12, 7))])
+        );
+        journal.compact(&[(key(2), 12, 7)]).unwrap();
+        let entered = (version(), (key(7), 1, 8));
+        journal.append(&[], &[entered]).unwrap();
         let told = Journal::read(&path).unwrap().unwrap();
         assert_eq!(told.versions.len(), 1);
-        assert_eq!(told.blocks, HashMap::from([(key(2), 12), (key(7), 1)]));
+        assert_eq!(
+            told.blocks,
+            HashMap::from([(key(2), (12, 7)), (key(7), (1, 8))])
+        );
     }
 
     #[test]
@@ -436,5 +492,31 @@ mod tests {
             flipped[at] ^= 1;
             assert!(tell(&flipped).is_none(), "byte {at}");
         }
+    }
+    #[test]
+    fn damage_to_a_purge_that_was_answered_discredits_all() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("blocks.log");
+        written(&path).sync().unwrap();
+        let whole = fs::read(&path).unwrap();
+        let mark = FRAME + 1;
+        for at in whole.len() - mark - (FRAME + 21)..whole.len() - mark {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            assert!(tell(&flipped).is_none(), "byte {at}");
+        }
+        for at in whole.len() - mark..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            assert_eq!(tell(&flipped).unwrap().blocks.len(), 2, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_version_longer_than_a_record_does_not_fit() {
+        assert!(version().fits());
+        let mut long = Remembered::clone(&version());
+        long.object = ObjectId::new("models", "a".repeat(LARGEST).as_str());
+        assert!(!long.fits());
     }
 }

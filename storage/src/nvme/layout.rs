@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::geometry::{Geometry, PAGE};
 
 /// Bumped when the bytes on disk mean something else.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// foyer's names for its files, counted from 0.
 const PREFIX: &str = "foyer-storage-direct-fs-";
@@ -21,7 +21,8 @@ const PROBE: &str = "probe";
 /// or that another journal tells of, are removed. Says whether any were.
 ///
 /// # Errors
-/// What the disk says.
+/// What the disk says; or that there are block files and no layout of ours, so that they may be
+/// somebody else's.
 pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bool> {
     fs::create_dir_all(dir)?;
     let wanted = format!(
@@ -30,9 +31,20 @@ pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bo
         geometry.segment,
     );
     let path = dir.join(LAYOUT);
-    let fits = fs::read(&path).is_ok_and(|found| found == wanted.as_bytes());
+    let found = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        found => found?,
+    };
+    let fits = found == wanted.as_bytes();
     let mut wiped = false;
-    for (number, file) in block_files(dir)? {
+    let files = block_files(dir)?;
+    if !files.is_empty() && !is_layout(&found) {
+        return Err(io::Error::other(format!(
+            "it holds files named {PREFIX}* that are not this gateway's: move or remove them, or \
+             name another directory"
+        )));
+    }
+    for (number, file) in files {
         if !fits || number >= geometry.segments {
             fs::remove_file(file)?;
             wiped |= !fits;
@@ -47,6 +59,13 @@ pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bo
         File::open(dir)?.sync_all()?;
     }
     Ok(wiped)
+}
+
+/// Whether these are the lines that [`prepare`] writes, whatever their values.
+fn is_layout(found: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(found);
+    let names = text.lines().map(|line| line.split(' ').next());
+    names.eq(["format", "block_size", "segment", "id"].map(Some))
 }
 
 /// Writes a block's worth, reads it back and removes it.
@@ -74,6 +93,8 @@ fn try_probe(path: &Path, bytes: u64) -> io::Result<()> {
         .open(path)?;
     file.write_all(&pattern)?;
     file.sync_all()?;
+    // Else it is the page cache that answers. Advice only: where it is not taken, so be it.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     let mut back = Vec::with_capacity(len);
     File::open(path)?.read_to_end(&mut back)?;
     if back == pattern {
@@ -190,6 +211,17 @@ mod tests {
         fs::write(&file, b"x").unwrap();
         assert!(prepare(dir, &geometry(1 << 18), 2).unwrap(), "another size");
         assert!(!prepare(dir, &geometry(1 << 18), 2).unwrap());
+    }
+
+    #[test]
+    fn files_without_a_layout_of_ours_are_left_alone() {
+        let scratch = Scratch::new();
+        let file = scratch.path().join(format!("{PREFIX}00000000"));
+        fs::write(&file, b"x").unwrap();
+        assert!(prepare(scratch.path(), &geometry(1 << 20), 1).is_err());
+        fs::write(scratch.path().join(LAYOUT), "somebody else's\n").unwrap();
+        assert!(prepare(scratch.path(), &geometry(1 << 20), 1).is_err());
+        assert!(file.exists());
     }
 
     #[test]

@@ -2,15 +2,19 @@
 //! failed again.
 //!
 //! foyer drops a write without a word when its buffer is full or its device fails. So a turn is at
-//! most half a buffer; after it the device is waited for, and then the index is asked. What is not
-//! there is written once more, and after that the disk has failed.
+//! most half a buffer; after it the device is waited for, and then the index is asked. If
+//! something is not there, the disk has failed: foyer is closed and opened again, since after a write
+//! that failed its own state can't be trusted.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::disk::Disk;
@@ -23,7 +27,7 @@ use crate::store::Store;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A disk that worked for so long begins with the first pause again.
+/// A disk that was in use for so long, once it was open, begins with the first pause again.
 const HEALTHY: Duration = Duration::from_secs(60);
 
 /// How often the journal learns what left, when nothing is written.
@@ -32,7 +36,25 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// Opening beyond this is a failure: a TiB takes about 8 s.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
 
+/// Making the directory ready beyond this is a failure: it reads a page of each file.
+const PREPARE_LIMIT: Duration = Duration::from_secs(60);
+
 type Turn = Vec<(Offer, Block)>;
+
+/// The making ready that is under way, and whether direct I/O works.
+type Preparing = Option<JoinHandle<io::Result<bool>>>;
+
+impl Offer {
+    /// What the journal is told of the version.
+    pub(super) fn remembered(&self) -> Remembered {
+        Remembered {
+            object: self.object.clone(),
+            key: self.key.version,
+            size: self.version.size,
+            headers: self.version.headers.clone(),
+        }
+    }
+}
 
 impl Nvme {
     /// Opens the files, writes what is offered, tries again when the disk fails. Never returns.
@@ -44,27 +66,22 @@ impl Nvme {
         // foyer's buffers and the tables are memory like any other, for as long as there is a tier.
         let _lease = store.reserve(memory).await;
         let mut pause = FIRST_PAUSE;
+        let mut preparing = None;
         loop {
-            let begun = Instant::now();
-            let reason = match self.open().await {
-                Ok(disk) => {
-                    let disk = Arc::new(disk);
-                    self.phase.send_replace(Phase::On(Arc::clone(&disk)));
-                    self.failed_reads.store(0, Ordering::Relaxed);
-                    self.write(&store, &disk, &mut offers).await;
-                    disk.close().await;
-                    self.trouble().unwrap_or_else(|| "it failed".into())
-                }
-                Err(error) => {
-                    let reason: Arc<str> = error.into();
-                    self.phase.send_replace(Phase::Off(Arc::clone(&reason)));
-                    reason
-                }
+            let mut begun = None;
+            // In this task and not in one of its own, so that both end together.
+            let used =
+                AssertUnwindSafe(self.use_disk(&store, &mut offers, &mut preparing, &mut begun));
+            let reason: Arc<str> = match Box::pin(used.catch_unwind()).await {
+                Ok(reason) => reason,
+                Err(_) => "its code panicked".into(),
             };
+            self.phase.send_replace(Phase::Off(Arc::clone(&reason)));
+            locked(&self.ledger).writing.clear();
             while offers.try_recv().is_ok() {
                 count(&self.stats.dropped_off);
             }
-            if begun.elapsed() > HEALTHY {
+            if begun.is_some_and(|begun: Instant| begun.elapsed() > HEALTHY) {
                 pause = FIRST_PAUSE;
             }
             tracing::warn!(
@@ -78,9 +95,37 @@ impl Nvme {
         }
     }
 
-    async fn open(self: &Arc<Self>) -> Result<Disk, String> {
-        let nvme = Arc::clone(self);
-        let direct = blocking(move || nvme.prepare()).await?;
+    /// Opens the files and writes until the disk fails; says why it did.
+    async fn use_disk(
+        self: &Arc<Self>,
+        store: &Arc<Store>,
+        offers: &mut mpsc::Receiver<Offer>,
+        preparing: &mut Preparing,
+        begun: &mut Option<Instant>,
+    ) -> Arc<str> {
+        let disk = match self.open(preparing).await {
+            Ok(disk) => Arc::new(disk),
+            Err(error) => return error.into(),
+        };
+        *begun = Some(Instant::now());
+        self.failed_reads.store(0, Ordering::Relaxed);
+        self.phase.send_replace(Phase::On(Arc::clone(&disk)));
+        self.write(store, &disk, offers).await;
+        disk.close().await;
+        self.trouble().unwrap_or_else(|| "it failed".into())
+    }
+
+    async fn open(self: &Arc<Self>, preparing: &mut Preparing) -> Result<Disk, String> {
+        // One that hangs is waited for again, and no second one hangs beside it.
+        let ready = preparing.get_or_insert_with(|| {
+            let nvme = Arc::clone(self);
+            tokio::task::spawn_blocking(move || nvme.prepare())
+        });
+        let ready = tokio::time::timeout(PREPARE_LIMIT, ready).await;
+        let ready = ready.map_err(|_| "the directory does not answer")?;
+        *preparing = None;
+        let ready = ready.map_err(|error| error.to_string())?;
+        let direct = ready.map_err(|error| error.to_string())?;
         let disk = Disk::open(
             &self.config.dir,
             &self.geometry,
@@ -93,9 +138,8 @@ impl Nvme {
         let nvme = Arc::clone(self);
         let (disk, blocks) = blocking(move || {
             nvme.sweep(&disk);
-            let blocks = nvme.residents.all();
-            locked(&nvme.ledger).journal.compact(&blocks)?;
-            Ok((disk, blocks.len()))
+            nvme.compact(&mut locked(&nvme.ledger))?;
+            Ok((disk, nvme.residents.blocks()))
         })
         .await?;
         tracing::info!(
@@ -119,6 +163,11 @@ impl Nvme {
         if lock.is_none() {
             *lock = Some(take_lock(dir)?);
         }
+        let mut ledger = locked(&self.ledger);
+        if ledger.owed {
+            self.compact(&mut ledger)?;
+        }
+        drop(ledger);
         if layout::prepare(dir, &self.geometry, self.id)? {
             tracing::warn!(
                 dir = %dir.display(),
@@ -139,10 +188,18 @@ impl Nvme {
 
     /// Takes out of the table what the index does not name (any more).
     fn sweep(&self, disk: &Disk) {
-        for (key, _) in self.residents.all() {
-            if !disk.contains(&key) && self.residents.evicted(key).is_some() {
-                locked(&self.left).push(key);
+        for (key, ..) in self.residents.all() {
+            if !disk.contains(&key) {
+                self.give_up(key);
             }
+        }
+    }
+
+    /// Lets a block go that has to.
+    fn give_up(&self, key: BlockKey) {
+        let mut left = locked(&self.left);
+        if self.residents.evicted(key).is_some() {
+            left.push(key);
         }
     }
 
@@ -166,12 +223,12 @@ impl Nvme {
             if !turn.is_empty() {
                 self.write_turn(disk, turn).await;
             }
-            let (nvme, disk) = (Arc::clone(self), Arc::clone(disk));
+            let (nvme, tidied) = (Arc::clone(self), Arc::clone(disk));
             let evicted = disk.evictions() != evictions;
             evictions = disk.evictions();
-            let tidied = blocking(move || nvme.tidy(&disk, evicted)).await;
+            let tidied = blocking(move || nvme.tidy(&tidied, evicted)).await;
             if let Err(error) = tidied {
-                tracing::warn!(error, "the journal of the NVMe tier can't be written");
+                self.fail(disk, format!("its journal can't be written: {error}"));
             }
         }
     }
@@ -208,17 +265,11 @@ impl Nvme {
 
     async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
         let mut missing: Vec<&(Offer, Block)> = turn.iter().collect();
-        for _ in 0..2 {
-            for (offer, block) in &missing {
-                disk.write(offer.key, block);
-            }
-            if !disk.flushed().await {
-                break;
-            }
+        for (offer, block) in &turn {
+            disk.write(offer.key, offer.write, block);
+        }
+        if disk.flushed().await {
             missing.retain(|(offer, _)| !disk.contains(&offer.key));
-            if missing.is_empty() {
-                break;
-            }
         }
         let lost: Vec<BlockKey> = missing.iter().map(|(offer, _)| offer.key).collect();
         for _ in &lost {
@@ -246,24 +297,25 @@ impl Nvme {
             if purged {
                 disk.remove(&offer.key);
             } else if !lost.contains(&offer.key) {
-                let version = Arc::new(Remembered {
-                    object: offer.object.clone(),
-                    key: offer.key.version,
-                    size: offer.version.size,
-                    headers: offer.version.headers.clone(),
-                });
                 let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
-                entered.push((version, offer.key, len));
+                let resident = (offer.key, len, offer.write);
+                entered.push((Arc::new(offer.remembered()), resident));
             }
         }
-        let left = std::mem::take(&mut *locked(&self.left));
-        if entered.is_empty() && left.is_empty() {
-            return Ok(());
-        }
-        ledger.journal.append(&left, &entered)?;
-        for (version, key, len) in entered {
-            self.residents.entered(&version.object, key, len);
+        self.note(&mut ledger, None, &entered)?;
+        for (version, (key, len, write)) in entered {
+            self.residents.entered_by(&version.object, key, len, write);
             count(&self.stats.written);
+        }
+        // So many small blocks fit the disk that the tables would take too much memory.
+        let most = usize::try_from(self.geometry.most_blocks()).unwrap_or(usize::MAX);
+        while self.residents.blocks() > most {
+            let Some(oldest) = self.residents.pop_oldest() else {
+                break;
+            };
+            count(&self.stats.refused_table);
+            disk.remove(&oldest);
+            self.give_up(oldest);
         }
         Ok(())
     }
@@ -274,12 +326,9 @@ impl Nvme {
             self.sweep(disk);
         }
         let mut ledger = locked(&self.ledger);
-        let left = std::mem::take(&mut *locked(&self.left));
-        if !left.is_empty() {
-            ledger.journal.append(&left, &[])?;
-        }
+        self.note(&mut ledger, None, &[])?;
         if ledger.journal.is_long(self.residents.blocks()) {
-            ledger.journal.compact(&self.residents.all())?;
+            self.compact(&mut ledger)?;
         }
         Ok(())
     }

@@ -1,0 +1,69 @@
+//! The answer on a connection that has only a spare seat.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, Version, header};
+
+use crate::account::Account;
+use crate::body::{Body, Content};
+use crate::dialect::Reply;
+use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
+use crate::error;
+use crate::gateway::Gateway;
+
+/// Whether this is answered on every connection.
+pub fn always_answered(path: &str) -> bool {
+    matches!(path, "/-/healthz" | "/-/readyz" | "/-/metrics")
+}
+
+/// 503, for the `reason` that the connection was given.
+pub fn refuse<B>(
+    gateway: &Gateway,
+    remote: SocketAddr,
+    reason: &'static str,
+    request: &Request<B>,
+) -> Response<Body> {
+    gateway.metrics.shed.with_label_values(&[reason]).inc();
+    let sentence = if reason == "per_address" {
+        "This address has per_address connections open; use them, or come again later"
+    } else {
+        "The gateway has max_connections connections open; come again later"
+    };
+    let id: Arc<str> = format!("{:016X}", RandomState::new().hash_one(remote)).into();
+    let method = request.method().clone();
+    let mut account = Box::new(Account::open(
+        Arc::clone(&gateway.metrics),
+        false,
+        Arc::clone(&id),
+        method,
+    ));
+    account.api = "s3";
+    let error = S3Error::new(Code::SlowDown, sentence);
+    let status = error.code.status();
+    account.status = status.as_u16();
+    let path = request.uri().path();
+    tracing::debug!(%remote, id = &*id, path, reason, "turned away");
+    let xml = error.xml(path, &id, &gateway.state.name);
+    let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
+    if *request.method() == Method::HEAD {
+        reply.content = Content::Empty;
+        reply.left = Some(0);
+    }
+    let headers = &mut reply.headers;
+    if let Some(seconds) = error::retry_after(status) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if let Ok(id) = HeaderValue::try_from(&*id) {
+        headers.insert("x-amz-request-id", id);
+    }
+    // HTTP/2 knows no such field (RFC 9113 §8.2.2): there the socket is closed once it is idle.
+    if request.version() <= Version::HTTP_11 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let mut response = Response::new(Body::new(reply.content, reply.left, account, None));
+    *response.status_mut() = status;
+    *response.headers_mut() = reply.headers;
+    response
+}

@@ -1,0 +1,74 @@
+//! What must change together: the journal, and the blocks that are being written.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::journal::{Journal, Remembered, Resident};
+use super::{Nvme, locked};
+use crate::block::BlockKey;
+use crate::object::ObjectId;
+
+/// The journal, and the blocks that are being written.
+///
+/// A purge takes blocks out of both; a block that is no longer in `writing` when its write is
+/// proved was purged meanwhile.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) journal: Journal,
+    pub(super) writing: HashMap<BlockKey, ObjectId>,
+    /// The journal may tell of blocks that left: it must be written anew before a purge is done.
+    pub(super) owed: bool,
+}
+
+impl Nvme {
+    /// Notes what left, `purged` among it, then what entered. A purge is on the disk when this
+    /// returns.
+    ///
+    /// # Errors
+    /// What the disk says; then what left is to be noted yet, and the journal is owed.
+    pub(super) fn note(
+        &self,
+        ledger: &mut Ledger,
+        purged: Option<&HashMap<BlockKey, u32>>,
+        entered: &[(Arc<Remembered>, Resident)],
+    ) -> io::Result<()> {
+        let mut left = std::mem::take(&mut *locked(&self.left));
+        left.extend(purged.into_iter().flat_map(HashMap::keys));
+        let noted = self.try_note(ledger, &left, purged.is_some(), entered);
+        if noted.is_err() {
+            ledger.owed = true;
+            locked(&self.left).extend(left);
+        }
+        noted
+    }
+
+    fn try_note(
+        &self,
+        ledger: &mut Ledger,
+        left: &[BlockKey],
+        purge: bool,
+        entered: &[(Arc<Remembered>, Resident)],
+    ) -> io::Result<()> {
+        if ledger.owed {
+            self.compact(ledger)?;
+        }
+        if !left.is_empty() || !entered.is_empty() {
+            ledger.journal.append(left, entered)?;
+        }
+        if purge {
+            ledger.journal.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the journal anew: it tells of what is resident while the ledger is held.
+    ///
+    /// # Errors
+    /// What the disk says; then the journal is owed.
+    pub(super) fn compact(&self, ledger: &mut Ledger) -> io::Result<()> {
+        let compacted = ledger.journal.compact(&self.residents.all());
+        ledger.owed = compacted.is_err();
+        compacted
+    }
+}
