@@ -6,6 +6,7 @@
 //! # Map
 //! - [`Member`]: one gateway, by name, zone and weight; an edge owns nothing.
 //! - [`Table`]: all of them at one moment, immutable, named by its epoch; owners, candidates, shares.
+//! - [`Fleet`]: the table of the moment, and where each member is and how it does.
 //! - [`Extents`]: how an object falls into the units that are placed.
 //! - `groups`: balance inside one object. `points`: the circle of hashes underneath.
 //!
@@ -27,11 +28,13 @@
 //! - `thiserror`: errors as sentences.
 
 mod extent;
+mod fleet;
 mod groups;
 mod member;
 mod points;
 mod table;
 
 pub use extent::Extents;
+pub use fleet::{Fleet, Peer, State};
 pub use member::{MAX_NAME_BYTES, MAX_WEIGHT, Member, MemberError, Role};
 pub use table::{Candidates, Table};
