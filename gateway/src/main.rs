@@ -7,6 +7,7 @@ use forebay_gateway::cli::{self, Command};
 use forebay_gateway::{app, check, client};
 
 /// glibc's allocator maps and unmaps large pieces, and the page faults cost more than all copying.
+/// Without huge pages: with them 2 MiB stay resident for what is left of one small buffer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

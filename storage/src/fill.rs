@@ -14,6 +14,7 @@ use crate::SEGMENT;
 use crate::budget::Lease;
 use crate::error::OriginError;
 use crate::flight::Flight;
+use crate::frames::Buffer;
 use crate::object::ObjectId;
 use crate::store::Store;
 use crate::version::Version;
@@ -32,7 +33,7 @@ pub struct Run {
     leases: VecDeque<Lease>,
     /// Segments of the first block that are set, and the bytes of the one that is not.
     segments: usize,
-    partial: Vec<u8>,
+    partial: Option<Buffer>,
 }
 
 /// What came of reading from the NVMe tier.
@@ -69,7 +70,7 @@ impl Run {
             flights,
             leases: VecDeque::new(),
             segments: 0,
-            partial: Vec::new(),
+            partial: None,
         }
     }
 
@@ -89,7 +90,7 @@ impl Run {
     /// The first block waits for memory; those behind it join the GET only as far as memory is
     /// there at once, so that a long run never holds some memory while it waits for more.
     pub async fn next(&mut self) -> Option<Range<u64>> {
-        debug_assert!(self.leases.is_empty() && self.partial.is_empty());
+        debug_assert!(self.leases.is_empty() && self.partial.is_none());
         loop {
             self.store.drop_unfollowed(&mut self.flights);
             let first = Arc::clone(self.flights.front()?);
@@ -120,7 +121,10 @@ impl Run {
             return FromNvme::Unwanted;
         }
         let read = match self.store.nvme() {
-            Some(nvme) => nvme.read(flight.key(), flight.len()).await,
+            Some(nvme) => {
+                let frames = self.store.frames();
+                nvme.read(flight.key(), flight.len(), frames).await
+            }
             None => None,
         };
         let Some(segments) = read else {
@@ -179,7 +183,7 @@ impl Run {
         let start = self.flights.front().map_or(self.version.size, |flight| {
             self.store.block_size().start(flight.key().index)
         });
-        start + (self.segments * SEGMENT + self.partial.len()) as u64
+        start + self.begun()
     }
 
     /// The end of what the current GET is to bring.
@@ -190,8 +194,14 @@ impl Run {
             .take(self.leases.len())
             .map(|flight| u64::from(flight.len()))
             .sum();
-        let start = self.reached() - (self.segments * SEGMENT + self.partial.len()) as u64;
+        let start = self.reached() - self.begun();
         start + bytes
+    }
+
+    /// Bytes of the first block that are written.
+    fn begun(&self) -> u64 {
+        let partial = self.partial.as_ref().map_or(0, Buffer::len);
+        (self.segments * SEGMENT + partial) as u64
     }
 
     /// Whether anybody waits for bytes that are not written yet.
@@ -202,34 +212,32 @@ impl Run {
     /// Takes the next bytes of the current GET; what is past its end is not looked at.
     pub fn write(&mut self, mut bytes: &[u8]) -> Flow {
         while !bytes.is_empty() {
-            let Some(left) = self.left_in_segment() else {
+            let Some(mut buffer) = self.partial.take().or_else(|| self.next_buffer()) else {
                 return Flow::Done;
             };
-            if self.partial.capacity() == 0 {
-                self.partial.reserve_exact(left);
-            }
-            let (now, later) = bytes.split_at(left.min(bytes.len()));
-            self.partial.extend_from_slice(now);
-            bytes = later;
-            if now.len() == left && self.end_segment() == Flow::Done {
+            let taken = buffer.fill(bytes);
+            bytes = &bytes[taken..];
+            if buffer.left() > 0 {
+                self.partial = Some(buffer);
+            } else if self.end_segment(buffer) == Flow::Done {
                 return Flow::Done;
             }
         }
         Flow::More
     }
 
-    fn left_in_segment(&self) -> Option<usize> {
+    /// Room for the next segment, if the current GET is to bring one.
+    fn next_buffer(&self) -> Option<Buffer> {
         self.leases.front()?;
         let len = self.flights.front()?.len() as usize;
-        let segment = SEGMENT.min(len - self.segments * SEGMENT);
-        Some(segment - self.partial.len())
+        let len = SEGMENT.min(len - self.segments * SEGMENT);
+        Some(Buffer::new(self.store.frames(), len))
     }
 
-    fn end_segment(&mut self) -> Flow {
+    fn end_segment(&mut self, buffer: Buffer) -> Flow {
         let (Some(flight), Some(lease)) = (self.flights.front(), self.leases.front_mut()) else {
             return Flow::Done;
         };
-        let buffer = std::mem::take(&mut self.partial);
         // Invariant: a block's lease covers its weight. The last segment takes all that is left, and
         // with it what the block costs beside its bytes.
         let last = (self.segments + 1) * SEGMENT >= flight.len() as usize;
@@ -287,9 +295,9 @@ impl Drop for Run {
     }
 }
 
-/// A segment's bytes with the lease that pays for them.
+/// A segment's bytes with the lease that pays for them, which ends after they were given back.
 struct Segment {
-    buffer: Vec<u8>,
+    buffer: Buffer,
     _lease: Option<Lease>,
 }
 
@@ -307,6 +315,6 @@ impl AsRef<[u8]> for Leased {
 
 impl AsRef<[u8]> for Segment {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer
+        self.buffer.as_ref()
     }
 }

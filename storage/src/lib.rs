@@ -23,14 +23,15 @@
 //! segments without copying; `aws-lc-rs` names versions by SHA-256, since names are chosen by
 //! strangers; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
 //! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant
-//! to be; `rustix` names the flags of open files and of direct I/O; `xxhash-rust` places blocks on
-//! disk and sees damage there; the rest is plumbing that the ecosystem shares.
+//! to be; `rustix` names the flags of open files and of direct I/O and maps the memory of segments;
+//! `xxhash-rust` places blocks on disk; the rest is plumbing that the ecosystem shares.
 
 pub mod block;
 pub mod budget;
 pub mod error;
 pub mod fill;
 pub mod flight;
+pub mod frames;
 pub mod listing;
 pub mod memory;
 pub mod nvme;

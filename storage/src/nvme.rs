@@ -39,6 +39,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::block::{BlockKey, BlockSize};
+use crate::frames::Frames;
 use crate::object::ObjectId;
 use crate::residents::{Residents, Tally};
 use crate::version::Version;
@@ -328,7 +329,12 @@ impl Nvme {
     }
 
     /// The segments of a block that is held, checked; `None`: get it elsewhere.
-    pub(crate) async fn read(&self, key: BlockKey, len: u32) -> Option<Vec<Bytes>> {
+    pub(crate) async fn read(
+        &self,
+        key: BlockKey,
+        len: u32,
+        frames: &Frames,
+    ) -> Option<Vec<Bytes>> {
         let mut phase = self.phase.subscribe();
         let opened = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
         // The sender is ours, so the wait ends by the limit at the latest.
@@ -340,7 +346,8 @@ impl Nvme {
         if !disk.contains(&key) {
             return None;
         }
-        let found = match tokio::time::timeout(READ_LIMIT, disk.read(key, len, write)).await {
+        let found = match tokio::time::timeout(READ_LIMIT, disk.read(key, len, write, frames)).await
+        {
             Ok(found) => found,
             Err(_) => Found::Failed("a read took too long".into()),
         };

@@ -14,6 +14,7 @@ use crate::budget::{Budget, Lease};
 use crate::error::OriginError;
 use crate::fill::Run;
 use crate::flight::{Flight, Follower};
+use crate::frames::Frames;
 use crate::memory::{BlockStore, Memory};
 use crate::nvme::Nvme;
 use crate::object::ObjectId;
@@ -75,6 +76,7 @@ pub struct Store {
     nvme: Option<Arc<Nvme>>,
     flights: Mutex<Flights>,
     budget: Budget,
+    frames: Frames,
     block_size: BlockSize,
 }
 
@@ -101,6 +103,7 @@ impl Store {
             nvme,
             flights: Mutex::default(),
             budget: Budget::new(memory),
+            frames: Frames::new(memory),
             block_size,
         })
     }
@@ -113,6 +116,11 @@ impl Store {
     /// The bound on block bytes, and what is leased of it.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Where whole segments are written to.
+    pub(crate) fn frames(&self) -> &Frames {
+        &self.frames
     }
 
     /// Bytes of whole blocks in the memory tier.

@@ -21,11 +21,12 @@ use foyer::{
     FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load,
     PsyncIoEngineConfig, RecoverMode,
 };
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::geometry::Geometry;
 use crate::SEGMENT;
 use crate::block::{Block, BlockKey};
+use crate::frames::{Buffer, Frames};
 use crate::version::VersionKey;
 
 /// How long a turn of writes may take: at 50 MB/s it is a tenth of a second.
@@ -35,10 +36,16 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 const MOSTLY_DEAD: f64 = 0.8;
 
 /// First bytes of an entry of this format.
-const MAGIC: u32 = u32::from_le_bytes(*b"FBB2");
+const MAGIC: u32 = u32::from_le_bytes(*b"FBB3");
 
 /// Largest block that there is; a length above it is not one.
 const LARGEST: u32 = 4 << 20;
+
+tokio::task_local! {
+    /// Where the read that is under way puts its segments. foyer decodes within the future that
+    /// loads, and hands a decoder nothing but bytes.
+    static FRAMES: Frames;
+}
 
 /// A block's bytes on disk, or why they are not.
 #[derive(Debug)]
@@ -173,14 +180,15 @@ impl Disk {
     }
 
     /// Reads the `len` bytes that the write numbered so left of block `key`, and checks them.
-    pub(super) async fn read(&self, key: BlockKey, len: u32, write: u64) -> Found {
+    pub(super) async fn read(&self, key: BlockKey, len: u32, write: u64, frames: &Frames) -> Found {
         #[cfg(test)]
         if self.faults.reads() {
             return Found::Failed("a fault was planted".into());
         }
         let wanted = DiskKey::new(key);
         let evictions = self.evictions();
-        let stored = match self.cache.storage().load(&wanted).await {
+        let load = self.cache.storage().load(&wanted);
+        let stored = match FRAMES.scope(frames.clone(), load).await {
             Ok(Load::Entry { value, .. }) => value,
             // Still on its way to the device.
             Ok(Load::Piece { piece, .. }) => piece.value().clone(),
@@ -280,20 +288,21 @@ impl Hasher for Xxh3Once {
     }
 }
 
-/// A block as it is on disk: whose it is, where it starts and which write it is of, the bytes, and
-/// a checksum over all of that (xxh3, 128 bits).
+/// A block as it is on disk: whose it is, where it starts and which write it is of, and the bytes.
+///
+/// foyer's checksum (xxh64) is over all of that and is compared before anything is decoded; a
+/// second one of ours cost 0.07 CPU s/GB and could only have found what the first finds.
 #[derive(Clone, Debug)]
 struct Stored {
     key: BlockKey,
     offset: u64,
     write: u64,
     segments: Vec<Bytes>,
-    /// Read back, it was what its checksum says.
+    /// Read back, it was of this format.
     intact: bool,
 }
 
 const HEAD: usize = 4 + 16 + 4 + 8 + 8 + 4;
-const CHECKSUM: usize = 16;
 
 impl Stored {
     fn len(&self) -> usize {
@@ -315,8 +324,6 @@ impl Stored {
     fn read(reader: &mut impl Read) -> io::Result<Self> {
         let mut head = [0; HEAD];
         reader.read_exact(&mut head)?;
-        let mut checksum = Xxh3::new();
-        checksum.update(&head);
         let part = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
         let mut version = [0; 16];
         version.copy_from_slice(&head[4..20]);
@@ -342,31 +349,23 @@ impl Stored {
         stored.segments.reserve_exact(left.div_ceil(SEGMENT));
         while left > 0 {
             let now = left.min(SEGMENT);
-            // Not zeroed first, which would cost as much as the copy itself.
-            let mut segment = Vec::with_capacity(now);
-            if reader.by_ref().take(now as u64).read_to_end(&mut segment)? < now {
-                return Ok(stored);
-            }
-            checksum.update(&segment);
-            stored.segments.push(segment.into());
+            let buffer = FRAMES.try_with(|frames| Buffer::new(frames, now));
+            let mut buffer = buffer.unwrap_or_else(|_| Buffer::new(&Frames::new(0), now));
+            reader.read_exact(buffer.room())?;
+            buffer.advance(now);
+            stored.segments.push(Bytes::from_owner(buffer));
             left -= now;
         }
-        let mut written = [0; CHECKSUM];
-        reader.read_exact(&mut written)?;
-        stored.intact = checksum.digest128().to_le_bytes() == written;
+        stored.intact = true;
         Ok(stored)
     }
 
     fn put(&self, writer: &mut impl Write) -> io::Result<()> {
-        let head = self.head();
-        let mut checksum = Xxh3::new();
-        checksum.update(&head);
-        writer.write_all(&head)?;
+        writer.write_all(&self.head())?;
         for segment in &self.segments {
-            checksum.update(segment);
             writer.write_all(segment)?;
         }
-        writer.write_all(&checksum.digest128().to_le_bytes())
+        Ok(())
     }
 }
 
@@ -380,7 +379,7 @@ impl Code for Stored {
     }
 
     fn estimated_size(&self) -> usize {
-        HEAD + self.len() + CHECKSUM
+        HEAD + self.len()
     }
 }
 
@@ -443,19 +442,14 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_passes() {
+    fn what_is_of_another_format_or_cut_off_is_not_intact() {
         let mut bytes = Vec::new();
         stored().put(&mut bytes).unwrap();
-        for at in (0..HEAD).chain([HEAD + 9, HEAD + SEGMENT + 4, bytes.len() - 1]) {
-            for bit in 0..8 {
-                let mut flipped = bytes.clone();
-                flipped[at] ^= 1 << bit;
-                let back = Stored::read(&mut flipped.as_slice());
-                assert!(
-                    back.is_err() || !back.unwrap().intact,
-                    "byte {at} bit {bit}"
-                );
-            }
+        for at in (0..4).chain([HEAD - 1]) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x80;
+            let back = Stored::read(&mut flipped.as_slice());
+            assert!(back.is_err() || !back.unwrap().intact, "byte {at}");
         }
         for end in [0, HEAD, HEAD + SEGMENT, bytes.len() - 1] {
             let back = Stored::read(&mut &bytes[..end]);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::geometry::{Geometry, PAGE};
 
 /// Bumped when the bytes on disk mean something else.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// foyer's names for its files, counted from 0.
 const PREFIX: &str = "foyer-storage-direct-fs-";

@@ -498,11 +498,11 @@ async fn bytes_of_another_write_are_a_miss_and_no_damage() {
     let nvme = tier.nvme();
     let disk = nvme.disk().unwrap();
     let write = nvme.residents.write_of(&key(0)).unwrap();
-    let found = disk.read(key(0), 1 << 20, write).await;
+    let found = disk.read(key(0), 1 << 20, write, &Frames::new(0)).await;
     assert!(matches!(found, Found::Block(_)), "{found:?}");
     nvme.residents
         .entered_by(&object("a"), key(0), 1 << 20, write + 1);
-    assert!(nvme.read(key(0), 1 << 20).await.is_none());
+    assert!(nvme.read(key(0), 1 << 20, &Frames::new(0)).await.is_none());
     assert!(!nvme.holds(&key(0)));
     assert_eq!(get(&nvme.stats().damaged), 0);
     assert_eq!(get(&nvme.stats().read_errors), 0);
