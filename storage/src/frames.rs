@@ -26,9 +26,13 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::SEGMENT;
 
-/// Frames that stay resident while nobody has them: two blocks of 1 MiB. Beyond that a frame
+/// Free frames that stay resident are a sixteenth of all: within the tenth that resident memory may
+/// be above the bound, should everything else that is leased be short pieces. Beyond that a frame
 /// costs a call to the kernel when it comes back and 16 page faults when it is lent again.
-const WARM: usize = 32;
+const WARM_SHARE: usize = 16;
+
+/// The least of them: as much as is read from the disk at once.
+const WARM_LEAST: usize = (16 << 20) / SEGMENT;
 
 /// The frames of one store.
 #[derive(Clone)]
@@ -39,6 +43,8 @@ struct Region {
     /// None where nothing could be mapped: then every piece comes from the allocator.
     start: Option<NonNull<u8>>,
     count: usize,
+    /// Frames that are kept resident though they are free.
+    warm: usize,
     free: Mutex<Free>,
 }
 
@@ -70,6 +76,7 @@ impl Frames {
         Self(Arc::new(Region {
             start,
             count: start.map_or(0, |_| count),
+            warm: WARM_LEAST.max(count / WARM_SHARE),
             free: Mutex::default(),
         }))
     }
@@ -144,7 +151,7 @@ impl Region {
 
     fn put_back(&self, index: u32) {
         let mut free = self.lock();
-        if free.warm.len() < WARM {
+        if free.warm.len() < self.warm {
             free.warm.push(index);
             return;
         }
@@ -309,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_beyond_the_warm_ones_is_not_resident() {
-        let count = 4 * WARM;
+        let count = 4 * WARM_LEAST;
         let frames = Frames::new((count * SEGMENT) as u64);
         let mut lent: Vec<_> = (0..count).map(|_| frames.take().unwrap()).collect();
         for frame in &mut lent {
@@ -319,8 +326,8 @@ mod tests {
         // Those that are warm come first, and hold what they held; the kernel's are zeros.
         let again: Vec<_> = (0..count).map(|_| frames.take().unwrap()).collect();
         let kept = again.iter().filter(|frame| frame[SEGMENT - 1] == 7).count();
-        assert_eq!(kept, WARM);
-        assert!(again[WARM..].iter().all(|frame| frame[0] == 0));
+        assert_eq!(kept, WARM_LEAST);
+        assert!(again[WARM_LEAST..].iter().all(|frame| frame[0] == 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! direct I/O goes around on both sides. What the device gave is compared with what was served, to prove it.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rustix::net::{RecvFlags, recv};
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -174,7 +176,8 @@ async fn through_gateway(rig: &Rig, order: Order, seed: u64) -> anyhow::Result<R
     })
 }
 
-/// Reads until the time is over and throws away what comes: the bytes that came.
+/// Reads until the time is over and has the kernel throw away what comes (tcp(7), `MSG_TRUNC`), as
+/// fio looks at nothing either: the bytes that came.
 async fn drain(
     address: SocketAddr,
     order: Order,
@@ -197,7 +200,7 @@ async fn drain(
         let mut left = length - begun.len() as u64;
         while left > 0 {
             let most = piece.len().min(left as usize);
-            let came = wire.stream.read(&mut piece[..most]).await?;
+            let came = discard(&wire.stream, &mut piece[..most]).await?;
             if came == 0 {
                 bail!("a read of {object} was cut {left} bytes before its end");
             }
@@ -207,6 +210,16 @@ async fn drain(
         object = (object + 1) % OBJECTS;
     }
     Ok(bytes)
+}
+
+/// Waits for bytes and drops as many as `piece` could hold: how many, 0 at the end.
+async fn discard(stream: &TcpStream, piece: &mut [u8]) -> io::Result<usize> {
+    stream
+        .async_io(Interest::READABLE, || {
+            let (_, came) = recv(stream, &mut *piece, RecvFlags::TRUNC)?;
+            Ok(came)
+        })
+        .await
 }
 
 async fn with_fio(files: &[PathBuf], order: Order) -> anyhow::Result<Run> {
