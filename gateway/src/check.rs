@@ -15,6 +15,19 @@ use crate::dataset::{Dataset, Datasets};
 use crate::settings::size::shown;
 use crate::settings::{Flags, Settings};
 
+/// What a client's connection costs beside the segments that it holds: hyper's two buffers, which
+/// begin at 8 KiB and double, and the state of a request (measured with 1000 of them).
+const CONNECTION: u64 = 36 << 10;
+
+/// What a connection to an origin costs: a segment in its buffer, and its state.
+const ORIGIN_CONNECTION: u64 = 80 << 10;
+
+/// What a reader that takes nothing holds: two segments.
+const SLOW_READER: u64 = 2 * forebay_storage::SEGMENT as u64;
+
+/// What the program takes before anybody asks anything (measured).
+const PROGRAM: u64 = 28 << 20;
+
 /// Runs the check; opens no port.
 pub async fn run(args: &CheckArgs) -> ExitCode {
     let settings = match Settings::load(args.config.as_deref(), &Flags::default()) {
@@ -74,25 +87,45 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
 fn print_memory(settings: &Settings) {
     let memory = settings.cache.memory;
     let block = u64::from(settings.cache.block_size);
-    println!(
-        "memory {}: blocks that are cached, in flight, or held by sockets",
-        shown(memory)
+    let cache = memory / 100 * 70;
+    let row = |bytes: u64, what: &str| println!("  {:>9}  {what}", shown(bytes));
+    println!("memory {}, of which", shown(memory));
+    row(
+        cache,
+        "at most are whole blocks, the least recently used go first",
     );
-    println!(
-        "  at most 70 % of it, {}, is cache",
-        shown(memory / 100 * 70)
+    row(
+        memory - cache,
+        &format!(
+            "at least are for fills and for what sockets hold: {} blocks of {}, or {} slow readers",
+            (memory - cache) / block,
+            shown(block),
+            (memory - cache) / SLOW_READER
+        ),
     );
-    println!(
-        "  the rest is for fills and readers, {} blocks of {}",
-        memory / 10 * 3 / block,
-        shown(block)
+    println!("beside it");
+    row(
+        CONNECTION * settings.limits.max_connections as u64,
+        &format!(
+            "for {} connections, if they all come ({} each)",
+            settings.limits.max_connections,
+            shown(CONNECTION)
+        ),
     );
-    println!("  the process takes up to 64MiB and a tenth more than memory");
+    row(
+        ORIGIN_CONNECTION * origin_connections(settings),
+        "for connections to origins",
+    );
+    row(PROGRAM, "for the program, its threads and its tables");
+    println!(
+        "give the process {}: memory and 64MiB, and a tenth on top for what the allocator keeps",
+        shown((memory + (64 << 20)) / 10 * 11)
+    );
     if let Some(nvme) = &settings.cache.nvme
         && let Some(geometry) = Geometry::new(nvme.bytes, BlockSize::new(settings.cache.block_size))
     {
         println!(
-            "  of it, {} are buffers and tables of the NVMe tier",
+            "  of memory, {} are buffers and tables of the NVMe tier",
             shown(geometry.memory())
         );
         println!(
@@ -104,6 +137,13 @@ fn print_memory(settings: &Settings) {
             geometry.blocks()
         );
     }
+}
+
+fn origin_connections(settings: &Settings) -> u64 {
+    let datasets = settings.datasets.iter();
+    datasets
+        .map(|dataset| dataset.origin_connections as u64)
+        .sum()
 }
 
 /// Asks the origin for one key, or where it can't list, for one that is hardly there.

@@ -7,6 +7,7 @@ mod disk;
 mod memory;
 mod once;
 mod origin_requests;
+mod ready;
 mod restart;
 mod throttle;
 
@@ -27,12 +28,13 @@ const BLOCK: u64 = 1 << 20;
 const RESIDENT: Duration = Duration::from_secs(90);
 
 /// The names, in the order in which they are best run.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "bytes",
     "once",
     "cut-through",
     "origin-requests",
     "restart",
+    "ready",
     "damage",
     "memory",
     "disk",
@@ -58,6 +60,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "cut-through" => cut_through::run(options).await,
         "origin-requests" => origin_requests::run(options).await,
         "restart" => restart::run(options).await,
+        "ready" => ready::run(options).await,
         "damage" => damage::run(options).await,
         "memory" => memory::run(options).await,
         "disk" => disk::run(options).await,
@@ -127,7 +130,12 @@ impl Rig {
 
     /// Waits until the gateway calls so many blocks resident on NVMe.
     async fn resident(&self, blocks: u64) -> anyhow::Result<()> {
-        let end = Instant::now() + RESIDENT;
+        self.resident_within(blocks, RESIDENT).await
+    }
+
+    /// The same, for so long.
+    async fn resident_within(&self, blocks: u64, limit: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + limit;
         loop {
             let metrics = self.gateway.metrics().await?;
             let held = metrics.sum("forebay_cache_blocks", &[("tier", "nvme")]);
@@ -135,7 +143,7 @@ impl Rig {
                 return Ok(());
             }
             if Instant::now() > end {
-                bail!("{held:?} of {blocks} blocks are on NVMe after {RESIDENT:?}");
+                bail!("{held:?} of {blocks} blocks are on NVMe after {limit:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
