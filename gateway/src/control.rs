@@ -31,6 +31,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::dataset::{Dataset, Datasets};
+use crate::dialect::head;
 use crate::gateway::Remote;
 use crate::known::KnownFile;
 use crate::listings::Listings;
@@ -205,6 +206,7 @@ pub fn router(state: Arc<State>) -> Router {
             TIMEOUT,
         ))
         .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn(only_well_formed))
         .layer(middleware::from_fn(only_where_offered))
         .layer(middleware::from_fn(write_problem))
         .layer(SetResponseHeaderLayer::if_not_present(
@@ -212,6 +214,15 @@ pub fn router(state: Arc<State>) -> Router {
             HeaderValue::from_static("no-store"),
         ))
         .with_state(state)
+}
+
+/// What the parser lets pass and HTTP does not.
+async fn only_well_formed(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if let Err(mistake) = head::judge(&parts) {
+        return Problem::new(mistake.status(), mistake.to_string()).into_response();
+    }
+    next.run(Request::from_parts(parts, body)).await
 }
 
 /// Where `/-/` has a listener of its own, the other one only says how the gateway is.
