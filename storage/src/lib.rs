@@ -31,6 +31,8 @@ pub mod budget;
 pub mod error;
 pub mod fill;
 pub mod flight;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod listing;
 pub mod memory;
 pub mod nvme;
