@@ -134,7 +134,9 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
         log_access: settings.log.access,
         seed: seed(),
     });
-    Ok(Ok(gateway.map_err(|error| anyhow!(error))?))
+    let gateway = gateway.map_err(|error| anyhow!(error))?;
+    telemetry::tell_panics(gateway.metrics.panics.clone());
+    Ok(Ok(gateway))
 }
 
 fn open_nvme(settings: &Settings, block_size: BlockSize) -> Result<Option<Arc<Nvme>>> {

@@ -3,16 +3,16 @@
 //! axum routes them and tower-http wraps them; objects never come this way, since a route table
 //! costs microseconds and stands in the way of odd keys.
 
+mod well_formed;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -104,17 +104,17 @@ impl State {
     }
 
     /// [`Self::purge`] where it may wait for the disk.
-    async fn purge_elsewhere(self: &Arc<Self>, dataset: &str, key: &str) -> io::Result<Tally> {
+    async fn purge_elsewhere(self: &Arc<Self>, dataset: &str, key: &str) -> std::io::Result<Tally> {
         if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
             return self.purge(dataset, key);
         }
         let state = Arc::clone(self);
         let (dataset, key) = (dataset.to_owned(), key.to_owned());
         let purged = tokio::task::spawn_blocking(move || state.purge(&dataset, &key)).await;
-        purged.unwrap_or_else(|error| Err(io::Error::other(error)))
+        purged.unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 
-    fn purge(&self, dataset: &str, key: &str) -> io::Result<Tally> {
+    fn purge(&self, dataset: &str, key: &str) -> std::io::Result<Tally> {
         let prefix = key.is_empty() || key.ends_with('/');
         let wanted = |name: &str| {
             if prefix {
@@ -179,8 +179,8 @@ impl IntoResponse for Problem {
 struct Detail(String);
 
 /// The routes.
-pub fn router(state: Arc<State>) -> Router {
-    let admin = Router::new()
+pub fn router(state: Arc<State>) -> axum::Router {
+    let admin = axum::Router::new()
         .route("/-/datasets", get(datasets))
         .route("/-/datasets/{name}", get(one_dataset))
         .route("/-/blocks/{dataset}/{*key}", get(blocks))
@@ -188,7 +188,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/-/purge/{dataset}/", post(purge_dataset))
         .route("/-/purge/{dataset}/{*key}", post(purge_key))
         .layer(middleware::from_fn(only_from_loopback));
-    let mut open = Router::new()
+    let mut open = axum::Router::new()
         .route("/-/healthz", get(|| async { "ok\n" }))
         .route("/-/readyz", get(readyz))
         .route("/-/metrics", get(metrics));
@@ -205,6 +205,7 @@ pub fn router(state: Arc<State>) -> Router {
             TIMEOUT,
         ))
         .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn(well_formed::only_well_formed))
         .layer(middleware::from_fn(only_where_offered))
         .layer(middleware::from_fn(write_problem))
         .layer(SetResponseHeaderLayer::if_not_present(

@@ -23,7 +23,7 @@ use crate::control::{self, State};
 use crate::dataset::Datasets;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
 use crate::dialect::target::{Place, Target};
-use crate::dialect::{Reply, s3};
+use crate::dialect::{Reply, head, s3};
 use crate::error;
 use crate::listings::Listings;
 use crate::metrics::Metrics;
@@ -151,6 +151,9 @@ impl Gateway {
             return self.control(account, parts).await;
         }
         account.api = "s3";
+        if let Err(mistake) = head::judge(&parts) {
+            return self.finish(account, None, &parts.method, Err(mistake.into()));
+        }
         if came_back(&parts) {
             let looped = "The origin of this dataset is this gateway itself; name the object store";
             let reply = Err(S3Error::new(Code::BadGateway, looped));
@@ -185,6 +188,19 @@ impl Gateway {
         self.identify(&account, response.headers_mut());
         account.status = response.status().as_u16();
         response.map(|body| Body::new(Content::Control(body), None, account, None))
+    }
+
+    /// Counts and tells a request whose head the server's parser refused, with this `status` and by itself:
+    /// its client has no request id.
+    pub fn refused(&self, remote: SocketAddr, status: StatusCode, why: String) {
+        // The method, if there was one, is as unknown as the rest of the line.
+        let method = Method::from_bytes(b"-").unwrap_or_default();
+        let metrics = Arc::clone(&self.metrics);
+        let mut account = Account::open(metrics, self.log_access, self.request_id(), method);
+        account.remote = Some(remote);
+        account.status = status.as_u16();
+        account.failed(why);
+        account.finish();
     }
 
     /// The one place where a reply, good or bad, becomes a response.

@@ -39,6 +39,8 @@ pub mod dataset;
 pub mod demo;
 pub mod dialect;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gateway;
 pub mod known;
 pub mod listings;

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub shed: IntCounterVec,
     /// Bodies that had to be cut, by reason.
     pub cut_bodies: IntCounterVec,
+    /// Panics, each a bug.
+    pub panics: IntCounter,
     /// Client connections that are open.
     pub connections: IntGauge,
     /// Requests that are being answered.
@@ -105,6 +107,8 @@ impl Metrics {
             "Body bytes of objects that went to clients, by source",
             &["source"],
         )?;
+        let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
+        registry.register(Box::new(panics.clone()))?;
         let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
         build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -140,6 +144,7 @@ impl Metrics {
                 "Bodies that ended before they were whole, by what ended them",
                 &["reason"],
             )?,
+            panics,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
             block_reads: ["hit", "nvme", "joined", "led"]

@@ -40,6 +40,12 @@ const H2_SEND_BUFFER: usize = 512 * 1024;
 /// Requests side by side on one HTTP/2 connection.
 const H2_STREAMS: u32 = 256;
 
+/// Bytes of a head, as far as it has come, that a connection may hold, and bytes of an answer that may be
+/// queued; one number, because hyper has one for both. It is hyper's own default: less would slow
+/// answers down. Whole heads have a limit of their own ([`crate::dialect::head`]), and at 100 fields
+/// hyper's parser answers 431 by itself.
+const H1_BUFFER: usize = 408 * 1024;
+
 /// After an accept that failed for want of descriptors, the next try waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -113,18 +119,21 @@ pub async fn serve(
             remote,
             seat,
         });
-        let metrics = Arc::clone(&gateway.metrics);
+        let gateway = Arc::clone(&gateway);
         let service = service_fn(move |request| answered(Arc::clone(&answers), request));
         let connection = builder
             .serve_connection(Socket::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
         tasks.spawn(async move {
-            metrics.connections.inc();
+            gateway.metrics.connections.inc();
             if let Err(error) = connection.await {
                 tracing::debug!(remote = %remote.address, error, "a connection ended badly");
+                if let Some(status) = refusal::by_parser(&*error) {
+                    gateway.refused(remote.address, status, error.to_string());
+                }
             }
-            metrics.connections.dec();
+            gateway.metrics.connections.dec();
         });
     }
     drop(listener);
@@ -167,7 +176,11 @@ async fn answered(
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // Heads are timed by the socket: hyper's own timer would run between two requests as well.
-    builder.http1().header_read_timeout(None).keep_alive(true);
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .keep_alive(true)
+        .max_buf_size(H1_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -11,6 +11,8 @@ mod dataset;
 mod draft;
 pub mod duration;
 mod file;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 pub mod machine;
 mod nvme;
 mod report;
@@ -28,6 +30,8 @@ use std::time::Duration;
 
 use forebay_storage::origin::OriginUrl;
 
+#[cfg(any(test, fuzzing))]
+pub use fuzz::settings;
 pub use report::Mistakes;
 pub use secret::Secret;
 

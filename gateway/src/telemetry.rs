@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use prometheus::IntCounter;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -42,4 +43,15 @@ pub fn begin(settings: &LogSettings) {
             .with(layer.json().flatten_event(true).with_current_span(false))
             .try_init(),
     };
+}
+
+/// Counts every panic from now on and logs it like anything else, where Rust's own hook would write lines that no
+/// reader of JSON understands.
+pub fn tell_panics(panics: IntCounter) {
+    std::panic::set_hook(Box::new(move |panic| {
+        panics.inc();
+        let place = panic.location().map(tracing::field::display);
+        let said = panic.payload_as_str().unwrap_or("no text");
+        tracing::error!(place, said, "panicked: this is a bug, please report it");
+    }));
 }

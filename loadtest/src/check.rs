@@ -4,6 +4,7 @@ mod bytes;
 mod cut_through;
 mod damage;
 mod disk;
+mod fuzz;
 mod memory;
 mod once;
 mod origin_requests;
@@ -38,6 +39,7 @@ pub const NAMES: [&str; 9] = [
     "damage",
     "memory",
     "disk",
+    "fuzz",
 ];
 
 /// What all checks are told.
@@ -64,6 +66,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "damage" => damage::run(options).await,
         "memory" => memory::run(options).await,
         "disk" => disk::run(options).await,
+        "fuzz" => fuzz::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")

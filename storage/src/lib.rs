@@ -32,6 +32,8 @@ pub mod error;
 pub mod fill;
 pub mod flight;
 pub mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod listing;
 pub mod memory;
 pub mod nvme;

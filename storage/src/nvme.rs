@@ -49,7 +49,11 @@ use geometry::Geometry;
 use journal::{Journal, Told};
 use ledger::Ledger;
 
+#[cfg(any(test, fuzzing))]
+pub use disk::disk_block;
 pub use journal::Remembered;
+#[cfg(any(test, fuzzing))]
+pub use journal::journal;
 pub use layout::bytes_below;
 
 /// The journal's name in the data directory.

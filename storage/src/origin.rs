@@ -6,7 +6,7 @@ mod connect;
 mod list;
 mod local;
 mod s3;
-mod s3_xml;
+pub(crate) mod s3_xml;
 mod url;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@
 //! | `ranges` | Range: one, several, none, unsatisfiable |
 //! | `conditions` | the five conditional fields and their precedence |
 //! | `s3` | the S3 dialect by boto3, the AWS command line and by hand |
+//! | `manners` | requests in every form, lawful and not, byte by byte; bodies that break off |
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
 //! | `directories` | files that change in place, pipes, links that turn and that go round |
@@ -33,6 +34,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod loops;
+mod manners;
 mod nvme;
 mod odd_origins;
 mod origins;

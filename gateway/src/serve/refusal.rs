@@ -1,10 +1,11 @@
-//! The answer on a connection that has only a spare seat.
+//! Answers that no dialect gives: on a connection that has only a spare seat, and hyper's own.
 
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use crate::account::Account;
 use crate::body::{Body, Content};
@@ -12,6 +13,20 @@ use crate::dialect::Reply;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
 use crate::error;
 use crate::gateway::Gateway;
+
+/// The status that hyper has answered by itself before the connection ended with this error, if it did.
+pub fn by_parser(error: &(dyn Error + Send + Sync + 'static)) -> Option<StatusCode> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_parse_too_large() {
+        // hyper tells the two apart in words only.
+        let target = error.to_string() == "URI too long";
+        return Some(match target {
+            true => StatusCode::URI_TOO_LONG,
+            false => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        });
+    }
+    (error.is_parse() && !error.is_parse_version_h2()).then_some(StatusCode::BAD_REQUEST)
+}
 
 /// Whether this is answered on every connection.
 pub fn always_answered(path: &str) -> bool {

@@ -21,8 +21,13 @@ pub(super) fn read(path: &Path, around: &Surroundings<'_>, draft: &mut Draft, re
             return;
         }
     };
-    report.set_text(&text);
-    let (tree, errors) = DeTable::parse_recoverable(&text);
+    walk(&text, around, draft, report);
+}
+
+/// Reads the text of a settings file into `draft`.
+pub(super) fn walk(text: &str, around: &Surroundings<'_>, draft: &mut Draft, report: &mut Report) {
+    report.set_text(text);
+    let (tree, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         report.syntax(error.span(), error.message());
     }

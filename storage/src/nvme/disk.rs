@@ -7,6 +7,9 @@
 //! a time before anything else (a 256th of the tier), every restart forgets all but the last page
 //! (foyer 0.22.6, `tombstone.rs`: the slot to go on from is counted within its page only).
 
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
@@ -28,6 +31,9 @@ use crate::SEGMENT;
 use crate::block::{Block, BlockKey};
 use crate::frames::{Buffer, Frames};
 use crate::version::VersionKey;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::disk_block;
 
 /// How long a turn of writes may take: at 50 MB/s it is a tenth of a second.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);

@@ -6,6 +6,9 @@
 //! cut off; a bad frame with good ones behind it, the mark of a purge for one, means that a purge may
 //! be unreadable, and then nothing of the journal is believed.
 
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -18,6 +21,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::block::BlockKey;
 use crate::object::ObjectId;
 use crate::version::VersionKey;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::journal;
 
 /// A record is at most a key, an ETag and some headers.
 const LARGEST: usize = 256 * 1024;
@@ -390,7 +396,8 @@ impl<'a> Take<'a> {
         let mut headers = HeaderMap::new();
         while !self.0.is_empty() {
             let name = HeaderName::from_bytes(self.bytes()?).ok()?;
-            headers.append(name, HeaderValue::from_bytes(self.bytes()?).ok()?);
+            let value = HeaderValue::from_bytes(self.bytes()?).ok()?;
+            headers.try_append(name, value).ok()?;
         }
         Some(Remembered {
             object,

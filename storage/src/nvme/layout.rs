@@ -62,7 +62,7 @@ pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bo
 }
 
 /// Whether these are the lines that [`prepare`] writes, whatever their values.
-fn is_layout(found: &[u8]) -> bool {
+pub(super) fn is_layout(found: &[u8]) -> bool {
     let text = String::from_utf8_lossy(found);
     let names = text.lines().map(|line| line.split(' ').next());
     names.eq(["format", "block_size", "segment", "id"].map(Some))

@@ -6,6 +6,7 @@
 use http::StatusCode;
 
 use super::xml::Document;
+use crate::dialect::head::HeadError;
 use crate::dialect::target::TargetError;
 
 /// The content type of every error document, without parameters: the C client compares the whole value.
@@ -44,12 +45,16 @@ pub enum Code {
     NotImplemented,
     /// A conditional header does not hold.
     PreconditionFailed,
+    /// The request's fields are too long together.
+    RequestHeaderSectionTooLarge,
     /// The request did not arrive in time.
     RequestTimeout,
     /// The origin cannot be reached.
     ServiceUnavailable,
     /// Too many requests; the client should come again later.
     SlowDown,
+    /// The request target is too long. Not one of S3's own codes.
+    UriTooLong,
 }
 
 impl Code {
@@ -71,9 +76,11 @@ impl Code {
             Self::NoSuchVersion => "NoSuchVersion",
             Self::NotImplemented => "NotImplemented",
             Self::PreconditionFailed => "PreconditionFailed",
+            Self::RequestHeaderSectionTooLarge => "RequestHeaderSectionTooLarge",
             Self::RequestTimeout => "RequestTimeout",
             Self::ServiceUnavailable => "ServiceUnavailable",
             Self::SlowDown => "SlowDown",
+            Self::UriTooLong => "URITooLong",
         }
     }
 
@@ -85,6 +92,9 @@ impl Code {
             | Self::InvalidUri
             | Self::KeyTooLong
             | Self::RequestTimeout => StatusCode::BAD_REQUEST,
+            // RFC 6585 §5; S3 itself sends 400.
+            Self::RequestHeaderSectionTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::AccessDenied => StatusCode::FORBIDDEN,
             Self::NoSuchBucket | Self::NoSuchKey | Self::NoSuchVersion => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -239,6 +249,20 @@ impl S3Error {
     }
 }
 
+impl From<HeadError> for S3Error {
+    fn from(error: HeadError) -> Self {
+        let code = match error {
+            HeadError::NoHost
+            | HeadError::SeveralHosts
+            | HeadError::BadHost
+            | HeadError::CodedBody(_) => Code::InvalidRequest,
+            HeadError::TargetTooLong => Code::UriTooLong,
+            HeadError::FieldsTooLong => Code::RequestHeaderSectionTooLarge,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<TargetError> for S3Error {
     fn from(error: TargetError) -> Self {
         match error {
@@ -360,9 +384,15 @@ mod tests {
             (Code::NoSuchVersion, "NoSuchVersion", 404),
             (Code::NotImplemented, "NotImplemented", 501),
             (Code::PreconditionFailed, "PreconditionFailed", 412),
+            (
+                Code::RequestHeaderSectionTooLarge,
+                "RequestHeaderSectionTooLarge",
+                431,
+            ),
             (Code::RequestTimeout, "RequestTimeout", 400),
             (Code::ServiceUnavailable, "ServiceUnavailable", 503),
             (Code::SlowDown, "SlowDown", 503),
+            (Code::UriTooLong, "URITooLong", 414),
         ] {
             assert_eq!((code.as_str(), code.status().as_u16()), (name, status));
         }

@@ -161,7 +161,8 @@ impl Ask {
     pub fn request(&self) -> http::Result<Request<()>> {
         let mut request = Request::builder()
             .method(self.method.clone())
-            .uri(format!("/{}", self.name));
+            .uri(format!("/{}", self.name))
+            .header(header::HOST, "gateway");
         if let Some(range) = self.wanted.header() {
             request = request.header(header::RANGE, range);
         }

@@ -120,7 +120,7 @@ impl Changes {
             controls: true,
         };
         let request = Request::post(format!("/-/purge/{name}")).extension(remote);
-        let Ok(request) = request.body(()) else {
+        let Ok(request) = request.header("host", "gateway").body(()) else {
             self.trace.violation("changes", "no request to purge with");
             return;
         };

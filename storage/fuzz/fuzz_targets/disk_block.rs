@@ -1,0 +1,4 @@
+//! Hands what the fuzzer makes up to `forebay_storage::fuzz::disk_block`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| forebay_storage::fuzz::disk_block(bytes));
