@@ -158,6 +158,12 @@ impl Client {
         let manifest = work.write("manifest.json", manifest.to_string());
         let mut command = self.command();
         command.arg(manifest).env("HOME", work.path());
+        if let Some(ca) = door.ca() {
+            // Where clients look that have no setting for it: OpenSSL's and Node's own names.
+            command
+                .env("SSL_CERT_FILE", ca)
+                .env("NODE_EXTRA_CA_CERTS", ca);
+        }
         let mut driver = Process::start(self.driver, &mut command);
         let status = driver.wait(LIMIT);
         assert!(

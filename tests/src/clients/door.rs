@@ -49,7 +49,8 @@ impl Door {
     }
 
     /// The certificate authority's file that its clients have to trust, where it speaks TLS; curl's driver then reads by
-    /// `h2 over TLS` instead of `h2c`.
+    /// `h2 over TLS` instead of `h2c`. The gateway's own certificate has to be another: obstore and polars take none that
+    /// is an authority's.
     #[must_use]
     pub fn ca(self) -> Option<&'static str> {
         None
