@@ -9,6 +9,7 @@
 //! | `conditions` | the five conditional fields and their precedence |
 //! | `s3` | the S3 dialect by boto3, the AWS command line and by hand |
 //! | `manners` | requests in every form, lawful and not, byte by byte; bodies that break off |
+//! | `clients` | clients that exist, unmodified, cold and hot, signed and not |
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
 //! | `directories` | files that change in place, pipes, links that turn and that go round |
@@ -25,6 +26,7 @@
 // The processes under test live by the real clock, so these tests do too.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod clients;
 mod conditions;
 mod control;
 mod directories;

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`clients`] | clients that exist, unmodified: their drivers, what these have to read, and the judgement |
 //! | [`cluster`] | a `forebay serve` process: settings in, answers, metrics and log lines out |
 //! | [`servers`] | real origin servers on free ports: moto, s3s-fs, azurite, fake-gcs-server, nginx |
 //! | [`http`] | an HTTP/1.1 client that hides nothing: raw bytes out, what came back in |
@@ -18,11 +19,12 @@
 //! Dependencies: `s3s` and `s3s-fs` are the origin that checks signatures, `hyper-util` and `tokio` serve it, and
 //! `tokio` has sockets with small buffers;
 //! `forebay-loadtest` has the pattern that objects are made of; `rustix` sends signals without `unsafe`; `serde_json`
-//! reads the gateway's answers.
+//! reads the gateway's answers and drivers' reports, and `aws-lc-rs` has the SHA-256 that those are judged by.
 
 // The processes under test live by the real clock, so the harness does too: no paused clock can reach either.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod clients;
 pub mod cluster;
 pub mod http;
 pub mod http2;

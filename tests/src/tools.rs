@@ -20,6 +20,27 @@ pub fn python(program: &str) -> PathBuf {
     present(home().join("venv/bin").join(program))
 }
 
+/// The Python of the environment that holds all clients.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn client_python() -> PathBuf {
+    let python = home().join("clients/venv/bin/python3");
+    assert!(
+        python.exists(),
+        "{} is missing: tests/run --all installs every client",
+        python.display()
+    );
+    python
+}
+
+/// Where the npm packages of clients lie.
+#[must_use]
+pub fn client_node() -> PathBuf {
+    home().join("clients/node/node_modules")
+}
+
 /// The server inside azurite's package.
 ///
 /// # Panics
@@ -47,7 +68,7 @@ pub fn client(script: &str) -> PathBuf {
     present(workspace().join("tests/clients").join(script))
 }
 
-/// The gateway: `$FOREBAY_BIN`, else `forebay` in the folder above the running test's.
+/// The gateway: `$FOREBAY_BIN`, else `forebay` beside the running program or in the folder above the running test's.
 ///
 /// # Panics
 /// If it has not been built.
@@ -56,12 +77,11 @@ pub fn forebay() -> PathBuf {
     if let Some(path) = std::env::var_os("FOREBAY_BIN") {
         return PathBuf::from(path);
     }
-    let test = std::env::current_exe().expect("the running test has a path");
-    let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("a test lies in target/PROFILE/deps");
-    present(folder.join("forebay"))
+    let running = std::env::current_exe().expect("the running program has a path");
+    let mut folders = running.ancestors().skip(1).take(2);
+    let built =
+        folders.find_map(|folder| Some(folder.join("forebay")).filter(|path| path.exists()));
+    built.unwrap_or_else(|| present(running.with_file_name("forebay")))
 }
 
 fn workspace() -> PathBuf {
