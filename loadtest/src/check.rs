@@ -4,10 +4,12 @@ mod bytes;
 mod cut_through;
 mod damage;
 mod disk;
+mod door_tls;
 mod memory;
 mod once;
 mod origin_requests;
 mod restart;
+mod slow;
 mod throttle;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ const BLOCK: u64 = 1 << 20;
 const RESIDENT: Duration = Duration::from_secs(90);
 
 /// The names, in the order in which they are best run.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
     "bytes",
     "once",
     "cut-through",
@@ -36,6 +38,8 @@ pub const NAMES: [&str; 8] = [
     "damage",
     "memory",
     "disk",
+    "tls",
+    "slow",
 ];
 
 /// What all checks are told.
@@ -61,6 +65,8 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "damage" => damage::run(options).await,
         "memory" => memory::run(options).await,
         "disk" => disk::run(options).await,
+        "tls" => door_tls::run(options).await,
+        "slow" => slow::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")
