@@ -156,12 +156,16 @@ impl Drop for Exchange {
 /// The body of an answer, which is under way until this is dropped.
 ///
 /// In HTTP/2 it ends only once the last of it was taken, so that its permit, its account and its
-/// stream's patience last as long as its bytes do; HTTP/1 keeps its own watch at the socket.
+/// stream's patience last as long as its bytes do; HTTP/1 keeps its own watch at the socket. And
+/// what is ready leaves in one frame there, as far as the client takes such: each one costs its task
+/// and the connection's a turn, and the kernel a write.
 pub struct Answer {
     body: Body,
     stream: Option<Arc<Stream>>,
     /// How far an HTTP/2 answer has come.
     way: Way,
+    /// What ended it, behind bytes that leave first.
+    failed: Option<std::io::Error>,
     _exchange: Exchange,
 }
 
@@ -184,6 +188,7 @@ impl Answer {
             body,
             stream: Stream::current(),
             way: Way::Begun,
+            failed: None,
             _exchange: exchange,
         }
     }
@@ -210,21 +215,48 @@ impl HttpBody for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, std::io::Error>>> {
         let this = &mut *self;
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if this.way == Way::Left {
             return this.poll_end(cx);
         }
-        match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-            Some(Ok(frame)) => {
-                this.way = Way::Leaving;
-                let stream = this.stream.as_ref();
-                Poll::Ready(Some(Ok(frame.map_data(|bytes| Piece::new(bytes, stream)))))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
-            None => {
-                this.way = Way::Left;
-                this.poll_end(cx)
+        let mut piece: Option<Piece> = None;
+        loop {
+            match (Pin::new(&mut this.body).poll_frame(cx), &mut piece) {
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Ready(Some(Err(error))), None) => return Poll::Ready(Some(Err(error))),
+                (Poll::Ready(None), None) => {
+                    this.way = Way::Left;
+                    return this.poll_end(cx);
+                }
+                (Poll::Pending, Some(_)) => break,
+                (Poll::Ready(Some(Err(error))), Some(_)) => {
+                    this.failed = Some(error);
+                    break;
+                }
+                (Poll::Ready(None), Some(_)) => {
+                    this.way = Way::Left;
+                    break;
+                }
+                (Poll::Ready(Some(Ok(frame))), gathered) => {
+                    // Nothing of ours has trailers.
+                    let Ok(bytes) = frame.into_data() else {
+                        continue;
+                    };
+                    this.way = Way::Leaving;
+                    match gathered {
+                        None => *gathered = Some(Piece::new(bytes, this.stream.as_ref())),
+                        Some(piece) => piece.push(bytes),
+                    }
+                    // HTTP/1 gathers what it writes itself.
+                    if this.stream.is_none() {
+                        break;
+                    }
+                }
             }
         }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

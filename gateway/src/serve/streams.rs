@@ -5,7 +5,9 @@
 //! then holds its request's permit and what was handed out, and nobody asks its body for anything.
 //! So each stream is a task that watches itself.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -139,6 +141,8 @@ impl Stream {
 #[derive(Debug)]
 pub struct Piece {
     bytes: Bytes,
+    /// None of them empty.
+    rest: VecDeque<Bytes>,
     stream: Option<Arc<Stream>>,
 }
 
@@ -152,7 +156,17 @@ impl Piece {
         }
         Self {
             bytes,
+            rest: VecDeque::new(),
             stream: stream.cloned(),
+        }
+    }
+
+    /// Lets more bytes leave behind these.
+    pub fn push(&mut self, bytes: Bytes) {
+        if self.bytes.is_empty() {
+            self.bytes = bytes;
+        } else if !bytes.is_empty() {
+            self.rest.push_back(bytes);
         }
     }
 }
@@ -169,25 +183,36 @@ impl Drop for Piece {
 
 impl Buf for Piece {
     fn remaining(&self) -> usize {
-        self.bytes.remaining()
+        self.rest.iter().map(Bytes::len).sum::<usize>() + self.bytes.len()
     }
 
     fn chunk(&self) -> &[u8] {
         self.bytes.chunk()
     }
 
-    fn advance(&mut self, count: usize) {
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let parts = std::iter::once(&self.bytes).chain(&self.rest);
+        let parts = parts.filter(|part| !part.is_empty());
+        let mut filled = 0;
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// What has left is let go at once, so that more can be handed out.
+    fn advance(&mut self, mut count: usize) {
+        while count >= self.bytes.len()
+            && let Some(next) = self.rest.pop_front()
+        {
+            count -= self.bytes.len();
+            self.bytes = next;
+        }
         self.bytes.advance(count);
         if let Some(stream) = &self.stream {
             stream.moves();
         }
-    }
-
-    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        if let Some(stream) = &self.stream {
-            stream.moves();
-        }
-        self.bytes.copy_to_bytes(length)
     }
 }
 
@@ -269,6 +294,33 @@ mod tests {
         });
         assert_eq!(stood_still(&stream).await, TIMEOUT * 7);
         assert!(handing.await.is_ok());
+    }
+
+    #[test]
+    fn a_piece_is_its_parts_in_order_however_they_are_taken() {
+        let whole = b"abcdefghi";
+        for step in 1..=whole.len() {
+            let mut piece = Piece::new(Bytes::new(), None);
+            for part in [&whole[..3], &[], &whole[3..4], &whole[4..]] {
+                piece.push(Bytes::copy_from_slice(part));
+            }
+            let mut taken: Vec<u8> = Vec::new();
+            while piece.has_remaining() {
+                assert_eq!(piece.remaining(), whole.len() - taken.len());
+                let mut slices = [IoSlice::new(&[]); 8];
+                let filled = piece.chunks_vectored(&mut slices);
+                let seen: Vec<u8> = slices[..filled]
+                    .iter()
+                    .flat_map(|slice| slice.to_vec())
+                    .collect();
+                assert_eq!(seen, whole[taken.len()..]);
+                assert!(seen.starts_with(piece.chunk()) && !piece.chunk().is_empty());
+                let count = step.min(piece.remaining());
+                taken.extend(&seen[..count]);
+                piece.advance(count);
+            }
+            assert_eq!(taken, whole);
+        }
     }
 
     #[tokio::test(start_paused = true)]
