@@ -15,7 +15,7 @@ use forebay_storage::store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
@@ -23,7 +23,7 @@ use crate::demo;
 use crate::gateway::{Gateway, Parts};
 use crate::known::{self, KnownFile};
 use crate::reload::{self, Reload};
-use crate::serve;
+use crate::serve::{self, tls::Tls};
 use crate::settings::{DatasetSettings, Settings, machine};
 use crate::telemetry;
 
@@ -221,6 +221,7 @@ async fn serve_until_told(
     let mut terminate = signal(SignalKind::terminate()).context("await SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("await SIGINT")?;
     let hangup = reload::catch().context("await SIGHUP")?;
+    let (tls, renewing) = open_tls(settings, &gateway)?;
     // What survived the last run is known before anybody can ask.
     let file = Arc::new(KnownFile::new(&settings.data_dir));
     gateway.state.remember_in(Arc::clone(&file));
@@ -230,7 +231,7 @@ async fn serve_until_told(
     let (stop, stopped) = watch::channel(false);
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
-    let mut servers = start_serving(settings, &gateway, listeners, &stopped);
+    let mut servers = start_serving(settings, &gateway, listeners, tls.as_ref(), &stopped);
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
@@ -249,8 +250,8 @@ async fn serve_until_told(
     }
     gateway.state.set_ready(false);
     stop.send_replace(true);
-    if let Some(reloading) = reloading {
-        reloading.abort();
+    for task in reloading.into_iter().chain(renewing) {
+        task.abort();
     }
     nvme.abort();
     while servers.join_next().await.is_some() {}
@@ -261,11 +262,26 @@ async fn serve_until_told(
     Ok(())
 }
 
+/// TLS, if it is set, and the task that reads its files again.
+fn open_tls(
+    settings: &Settings,
+    gateway: &Gateway,
+) -> Result<(Option<Arc<Tls>>, Option<JoinHandle<()>>)> {
+    let Some(files) = &settings.tls else {
+        return Ok((None, None));
+    };
+    let tls = Tls::new(files, Arc::clone(&gateway.metrics)).context("[tls]")?;
+    let hangup = reload::catch().context("await SIGHUP")?;
+    let renewing = tokio::spawn(Arc::clone(&tls).watch(hangup));
+    Ok((Some(tls), Some(renewing)))
+}
+
 /// Serves every listener, with all of `/-/` where its second half says so.
 fn start_serving(
     settings: &Settings,
     gateway: &Arc<Gateway>,
     listeners: impl Iterator<Item = (TcpListener, bool)>,
+    tls: Option<&Arc<Tls>>,
     stopped: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut servers = JoinSet::new();
@@ -273,6 +289,7 @@ fn start_serving(
         let side = serve::Side {
             limits: settings.limits.clone(),
             controls,
+            tls: tls.cloned(),
         };
         let gateway = Arc::clone(gateway);
         let stop_after = settings.stop_after;
@@ -290,7 +307,12 @@ fn start_serving(
 /// The one thing that standard output carries.
 fn announce(address: SocketAddr, settings: &Settings) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let base = format!("http://{address}");
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let base = format!("{scheme}://{address}");
     writeln!(out, "listening on {base}")?;
     if settings.demo {
         let shard = demo::shard_name(0);

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -29,6 +30,8 @@ pub struct Body {
     /// Bytes to come; `None`: not known.
     left: Option<u64>,
     account: Box<Account>,
+    /// Not all that was handed out was taken.
+    lost: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -44,8 +47,21 @@ impl Body {
             content,
             left: length,
             account,
+            lost: false,
             _permit: permit,
         }
+    }
+
+    /// Notes that the client took nothing for `timeout` of what was handed out last.
+    pub fn give_up(&mut self, timeout: Duration) {
+        self.lose();
+        let error = CutError::WriteTimeout(timeout);
+        self.account.cut(error.reason(), error.to_string());
+    }
+
+    /// Notes that what was handed out last was not taken.
+    pub fn lose(&mut self) {
+        self.lost = true;
     }
 
     fn sent(&mut self, bytes: Bytes, source: Option<Source>) -> Frame<Bytes> {
@@ -117,7 +133,7 @@ impl HttpBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.left == Some(0) || HttpBody::is_end_stream(self) {
+        if !self.lost && (self.left == Some(0) || HttpBody::is_end_stream(self)) {
             self.account.finish();
         }
     }

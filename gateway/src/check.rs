@@ -10,6 +10,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::origin;
 
 use crate::app::{USAGE, served_by_us};
+use crate::certificate::Contents;
 use crate::cli::CheckArgs;
 use crate::dataset::{Dataset, Datasets};
 use crate::settings::size::shown;
@@ -44,6 +45,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         println!("no settings file is named (--config FILE): only the defaults are judged");
     }
     print_memory(&settings);
+    print_certificate(&settings);
     let block_size = BlockSize::new(settings.cache.block_size);
     let datasets = origin::transport()
         .map_err(|error| vec![error.to_string()])
@@ -144,6 +146,16 @@ fn origin_connections(settings: &Settings) -> u64 {
     datasets
         .map(|dataset| dataset.origin_connections as u64)
         .sum()
+}
+
+fn print_certificate(settings: &Settings) {
+    let Some(files) = &settings.tls else { return };
+    // What is wrong with it was told as a mistake of the settings.
+    if let Ok(identity) = Contents::read(files).and_then(|contents| contents.identity())
+        && let Some(expires) = identity.expires
+    {
+        println!("certificate {}: ends {expires}", files.cert.display());
+    }
 }
 
 /// Asks the origin for one key, or where it can't list, for one that is hardly there.

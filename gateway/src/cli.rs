@@ -115,6 +115,27 @@ pub struct ClientArgs {
         help = "The gateway to ask"
     )]
     pub gateway: String,
+    /// Whose certificate an https gateway must have, as a PEM file [default: what the system trusts]
+    #[arg(long, value_name = "FILE", env = "FOREBAY_CA", hide_env_values = true)]
+    pub ca: Option<PathBuf>,
+    /// Certificate to show a gateway that asks for one, as a PEM file
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FOREBAY_CERT",
+        hide_env_values = true,
+        requires = "key"
+    )]
+    pub cert: Option<PathBuf>,
+    /// Key of that certificate, as a PEM file
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FOREBAY_KEY",
+        hide_env_values = true,
+        requires = "cert"
+    )]
+    pub key: Option<PathBuf>,
     /// Print the gateway's own answer, as JSON
     #[arg(long)]
     pub json: bool,
@@ -239,6 +260,9 @@ mod tests {
     fn client() -> ClientArgs {
         ClientArgs {
             gateway: DEFAULT_GATEWAY.into(),
+            ca: None,
+            cert: None,
+            key: None,
             json: false,
         }
     }
@@ -284,6 +308,7 @@ mod tests {
         let elsewhere = ClientArgs {
             gateway: "http://gw:1".into(),
             json: true,
+            ..client()
         };
         assert_eq!(
             parsed("datasets --json --gateway http://gw:1/").unwrap(),

@@ -1,10 +1,11 @@
 //! The client side of `/-/`: what `forebay status`, `datasets` and `purge` ask and print.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use forebay_storage::origin::{self, HttpRequestBody};
+use forebay_storage::origin::{self, ClientTls, HttpClient, HttpRequestBody};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -107,10 +108,27 @@ fn print(body: &Bytes) -> Result<()> {
     Ok(())
 }
 
+/// The way to the gateway, which may have a certificate that no system knows, and want ours.
+fn transport(args: &ClientArgs) -> Result<HttpClient> {
+    let read =
+        |path: &PathBuf| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let tls = ClientTls {
+        authorities: args.ca.as_ref().map(read).transpose()?,
+        identity: match (&args.cert, &args.key) {
+            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+            _ => None,
+        },
+    };
+    if tls.authorities.is_none() && tls.identity.is_none() {
+        return origin::transport().context("prepare a connection");
+    }
+    origin::transport_with(&tls).context("use the files of --ca, --cert and --key")
+}
+
 /// Asks the gateway; an answer other than 2xx is an error that says what the gateway said.
 async fn ask(args: &ClientArgs, method: Method, path: &str) -> Result<Bytes> {
     let url = format!("{}{path}", args.gateway);
-    let transport = origin::transport().context("prepare a connection")?;
+    let transport = transport(args)?;
     let request = Request::builder()
         .method(method)
         .uri(&url)

@@ -61,6 +61,11 @@ impl Dataset {
         })
     }
 
+    /// Origins whose pages may read, as the settings write them.
+    pub fn cors(&self) -> &[String] {
+        &self.settings.cors
+    }
+
     /// The origin's address as the settings write it; never a secret.
     pub fn origin_url(&self) -> String {
         self.settings.origin.to_string()

@@ -1,6 +1,7 @@
 //! The languages that clients speak: plain HTTP ranges and S3, which is HTTP with a grammar.
 
 pub mod conditions;
+pub mod cors;
 pub mod head;
 pub mod multipart;
 pub mod object;

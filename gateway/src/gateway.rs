@@ -21,6 +21,7 @@ use crate::account::Account;
 use crate::body::{Body, Content};
 use crate::control::{self, State};
 use crate::dataset::Datasets;
+use crate::dialect::cors::Cors;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
 use crate::dialect::target::{Place, Target};
 use crate::dialect::{Reply, head, s3};
@@ -78,6 +79,8 @@ pub struct Remote {
     pub address: SocketAddr,
     /// Whether the listener they came to offers all of `/-/`, or only healthz and readyz.
     pub controls: bool,
+    /// Whether they came through TLS, so that what they send is nobody else's to read.
+    pub tls: bool,
 }
 
 impl Gateway {
@@ -154,6 +157,22 @@ impl Gateway {
         if let Err(mistake) = head::judge(&parts) {
             return self.finish(account, None, &parts.method, Err(mistake.into()));
         }
+        let cors = Cors::of(&self.datasets, &target.place, &parts.headers);
+        let mut response = match cors.preflight(&parts) {
+            Some(reply) => self.finish(account, None, &parts.method, reply),
+            None => self.read(account, parts, &target).await,
+        };
+        cors.tell(response.headers_mut());
+        response
+    }
+
+    /// Answers a request for something of a dataset, or for the list of them.
+    async fn read(
+        self: &Arc<Self>,
+        account: Box<Account>,
+        parts: request::Parts,
+        target: &Target,
+    ) -> Response<Body> {
         if came_back(&parts) {
             let looped = "The origin of this dataset is this gateway itself; name the object store";
             let reply = Err(S3Error::new(Code::BadGateway, looped));
@@ -166,7 +185,7 @@ impl Gateway {
             let reply = Err(S3Error::new(Code::SlowDown, busy));
             return self.finish(account, None, &parts.method, reply);
         };
-        let reply = s3::answer(self, &parts, &target).await;
+        let reply = s3::answer(self, &parts, target).await;
         self.finish(account, Some(permit), &parts.method, reply)
     }
 

@@ -13,7 +13,7 @@
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
 //! | [`body`], [`account`], [`metrics`], [`telemetry`] | what left, counted and told |
-//! | [`settings`] | every setting, once |
+//! | [`settings`], [`certificate`] | every setting, once; the certificate that clients see |
 //!
 //! What it is *not*: it keeps no bytes and trusts no origin (that is `forebay-storage`), and it
 //! does not decide who owns a block (that is `forebay-ring`).
@@ -23,7 +23,8 @@
 //! not; `tokio` runs it; `clap` reads the command line and `toml` the settings file, with the
 //! places of mistakes; `strsim` guesses what a mistyped key was meant to be; `prometheus` keeps
 //! counters; `tracing` and `tracing-subscriber` log; `arc-swap` replaces datasets under readers;
-//! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
+//! `rustls` and
+//! `tokio-rustls` speak TLS over aws-lc-rs; `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
 //! `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `anyhow` carries errors to a person, `thiserror` to code.
@@ -31,6 +32,7 @@
 pub mod account;
 pub mod app;
 pub mod body;
+pub mod certificate;
 pub mod check;
 pub mod cli;
 pub mod client;

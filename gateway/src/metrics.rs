@@ -14,8 +14,8 @@ use forebay_storage::store::{Outcome, Store};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::dataset::Datasets;
@@ -60,6 +60,10 @@ pub struct Metrics {
     pub cut_bodies: IntCounterVec,
     /// Panics, each a bug.
     pub panics: IntCounter,
+    /// TLS handshakes, by what came of them.
+    pub tls_handshakes: IntCounterVec,
+    /// When the certificate ends, in seconds of Unix time; without a child where there is none.
+    pub certificate_expires: IntGaugeVec,
     /// Client connections that are open.
     pub connections: IntGauge,
     /// Requests that are being answered.
@@ -109,6 +113,14 @@ impl Metrics {
         )?;
         let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
         registry.register(Box::new(panics.clone()))?;
+        let certificate_expires = IntGaugeVec::new(
+            Opts::new(
+                "tls_certificate_expires_timestamp_seconds",
+                "When the certificate that clients see ends, in Unix time",
+            ),
+            &[],
+        )?;
+        registry.register(Box::new(certificate_expires.clone()))?;
         let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
         build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -136,7 +148,7 @@ impl Metrics {
             )?,
             shed: shed(&counters(
                 "shed_total",
-                "Requests, and connections beyond per_address, that were turned away, by limit",
+                "Requests that were turned away, and connections that were closed, by limit",
                 &["reason"],
             )?),
             cut_bodies: counters(
@@ -145,6 +157,12 @@ impl Metrics {
                 &["reason"],
             )?,
             panics,
+            tls_handshakes: handshakes(&counters(
+                "tls_handshakes_total",
+                "TLS handshakes by outcome: full, resumed, refused (by either side), closed (by the client), timeout",
+                &["outcome"],
+            )?),
+            certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
             block_reads: ["hit", "nvme", "joined", "led"]
@@ -215,8 +233,15 @@ impl Metrics {
 
 /// Has every reason from the start, so that the first one is seen as an increase.
 fn shed(family: &IntCounterVec) -> IntCounterVec {
-    for reason in ["max_requests", "max_connections", "per_address"] {
+    for reason in ["max_requests", "max_connections", "per_address", "flood"] {
         let _ = family.with_label_values(&[reason]);
+    }
+    family.clone()
+}
+
+fn handshakes(family: &IntCounterVec) -> IntCounterVec {
+    for outcome in ["full", "resumed", "refused", "closed", "timeout"] {
+        let _ = family.with_label_values(&[outcome]);
     }
     family.clone()
 }

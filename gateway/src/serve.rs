@@ -1,9 +1,13 @@
 //! Sockets: the only module that knows hyper's server.
 
 pub mod exchanges;
+pub mod frames;
 pub mod refusal;
 pub mod seats;
 pub mod socket;
+pub mod streams;
+pub mod tls;
+pub mod wire;
 
 use std::convert::Infallible;
 use std::io;
@@ -14,9 +18,9 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -24,6 +28,9 @@ use tokio::task::JoinSet;
 use self::exchanges::{Answer, Exchanges};
 use self::seats::{Seat, Seats};
 use self::socket::{Patience, Socket, Timed};
+use self::streams::Streams;
+use self::tls::Tls;
+use self::wire::{Told, Wire};
 use crate::gateway::{Gateway, Remote};
 use crate::settings::Limits;
 
@@ -46,6 +53,19 @@ const H2_STREAMS: u32 = 256;
 /// hyper's parser answers 431 by itself.
 const H1_BUFFER: usize = 408 * 1024;
 
+/// A request's HTTP/2 field section: twice a presigned URL of the longest key. How many CONTINUATION
+/// frames it may come in follows from this.
+const H2_HEADER_LIST: u32 = 32 * 1024;
+
+/// HTTP/2 streams that a client may have reset before we came to them (CVE-2023-44487).
+const H2_RESET_STREAMS: usize = 20;
+
+/// HTTP/2 streams that we had to reset for what their client did.
+const H2_BAD_STREAMS: usize = 64;
+
+/// A client that does not answer a PING for so long, and 20 s more, is gone.
+const H2_PING: Duration = Duration::from_secs(30);
+
 /// After an accept that failed for want of descriptors, the next try waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,6 +84,8 @@ pub struct Side {
     pub limits: Limits,
     /// Whether all of `/-/` is there, or only healthz and readyz.
     pub controls: bool,
+    /// TLS; `None`: clients speak in clear.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Serves clients until `stop` turns true, then gives running answers `stop_after` and cuts the
@@ -77,7 +99,7 @@ pub async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let seats = Seats::new(side.limits.max_connections, side.limits.per_address);
-    let builder = builder();
+    let side = Arc::new(side);
     let mut tasks = JoinSet::new();
     loop {
         // Accepting stops where no seat is left: the rest waits in the kernel's queue.
@@ -103,38 +125,13 @@ pub async fn serve(
             shed.with_label_values(&["per_address"]).inc();
             continue;
         };
-        if let Err(error) = tune(&socket) {
-            tracing::debug!(%remote, %error, "a socket option was refused");
-        }
-        let remote = Remote {
-            address: remote,
-            controls: side.controls,
-        };
-        let exchanges = Exchanges::default();
-        let patience = Patience::from(&side.limits);
-        let socket = Timed::new(socket, patience, exchanges.clone());
-        let answers = Arc::new(Answers {
+        let connection = Connection {
             gateway: Arc::clone(&gateway),
-            exchanges,
+            side: Arc::clone(&side),
             remote,
             seat,
-        });
-        let gateway = Arc::clone(&gateway);
-        let service = service_fn(move |request| answered(Arc::clone(&answers), request));
-        let connection = builder
-            .serve_connection(Socket::new(socket), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
-        tasks.spawn(async move {
-            gateway.metrics.connections.inc();
-            if let Err(error) = connection.await {
-                tracing::debug!(remote = %remote.address, error, "a connection ended badly");
-                if let Some(status) = refusal::by_parser(&*error) {
-                    gateway.refused(remote.address, status, error.to_string());
-                }
-            }
-            gateway.metrics.connections.dec();
-        });
+        };
+        tasks.spawn(connection.run(socket, graceful.watcher(), stop.clone()));
     }
     drop(listener);
     let ended = tokio::time::timeout(stop_after, graceful.shutdown()).await;
@@ -142,6 +139,80 @@ pub async fn serve(
         tracing::warn!(?stop_after, "answers were still running and are cut");
     }
     tasks.shutdown().await;
+}
+
+/// One connection, from its acceptance on.
+struct Connection {
+    gateway: Arc<Gateway>,
+    side: Arc<Side>,
+    remote: SocketAddr,
+    seat: Seat,
+}
+
+impl Connection {
+    /// Serves it to its end. A handshake that is under way when `stop` turns true is given up.
+    async fn run(self, socket: TcpStream, watcher: Watcher, mut stop: watch::Receiver<bool>) {
+        let remote = self.remote;
+        if let Err(error) = tune(&socket) {
+            tracing::debug!(%remote, %error, "a socket option was refused");
+        }
+        let metrics = Arc::clone(&self.gateway.metrics);
+        metrics.connections.inc();
+        let exchanges = Exchanges::default();
+        let opened = tokio::select! {
+            opened = self.open(socket, &exchanges) => opened,
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        if let Some(wire) = opened {
+            self.converse(wire, exchanges.clone(), watcher).await;
+        }
+        if exchanges.flooded() {
+            metrics.shed.with_label_values(&["flood"]).inc();
+        }
+        metrics.connections.dec();
+    }
+
+    /// Finishes TLS, where there is any.
+    async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
+        let Some(tls) = &self.side.tls else {
+            return Some(Wire::Clear(socket));
+        };
+        let socket = Told::new(socket, exchanges.clone());
+        match Box::pin(tls.accept(socket, self.side.limits.header_timeout)).await {
+            Ok(stream) => Some(Wire::Tls(Box::new(stream))),
+            Err(error) => {
+                tracing::debug!(remote = %self.remote, %error, "a TLS handshake failed");
+                None
+            }
+        }
+    }
+
+    /// Speaks HTTP.
+    async fn converse(self, wire: Wire, exchanges: Exchanges, watcher: Watcher) {
+        let remote = Remote {
+            address: self.remote,
+            controls: self.side.controls,
+            tls: self.side.tls.is_some(),
+        };
+        let gateway = Arc::clone(&self.gateway);
+        let patience = Patience::from(&self.side.limits);
+        let builder = builder(Streams::new(exchanges.clone(), patience.write));
+        let socket = Timed::new(wire, patience, exchanges.clone());
+        let answers = Arc::new(Answers {
+            gateway: self.gateway,
+            exchanges,
+            remote,
+            seat: self.seat,
+        });
+        let service = service_fn(move |request| answered(Arc::clone(&answers), request));
+        let connection = builder.serve_connection(Socket::new(socket), service);
+        if let Err(error) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!(remote = %remote.address, error, "a connection ended badly");
+            if let Some(status) = refusal::by_parser(&*error) {
+                gateway.refused(remote.address, status, error.to_string());
+            }
+        }
+    }
 }
 
 /// What the requests of one connection are answered from. It is theirs as long as the connection
@@ -173,8 +244,8 @@ async fn answered(
     Ok(response.map(|body| Answer::new(body, exchange)))
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(streams: Streams) -> Builder<Streams> {
+    let mut builder = Builder::new(streams);
     // Heads are timed by the socket: hyper's own timer would run between two requests as well.
     builder
         .http1()
@@ -187,8 +258,10 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_stream_window_size(H2_WINDOW)
         .max_concurrent_streams(H2_STREAMS)
         .max_send_buf_size(H2_SEND_BUFFER)
-        .max_pending_accept_reset_streams(20)
-        .keep_alive_interval(Duration::from_secs(30));
+        .max_header_list_size(H2_HEADER_LIST)
+        .max_pending_accept_reset_streams(H2_RESET_STREAMS)
+        .max_local_error_reset_streams(H2_BAD_STREAMS)
+        .keep_alive_interval(H2_PING);
     builder
 }
 

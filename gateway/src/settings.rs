@@ -21,6 +21,7 @@ mod section;
 pub mod size;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// What clients may ask of the gateway at once.
     pub limits: Limits,
+    /// `[tls]`; `None`: clients speak in clear.
+    pub tls: Option<TlsSettings>,
     /// The datasets: the file's in its order, then those of the command line.
     pub datasets: Vec<DatasetSettings>,
     /// Neither a file nor a dataset was named: `datasets` is empty, and the demo is to be made and
@@ -126,6 +129,17 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
+/// `[tls]`. The files were good when the settings were read, and are read again as they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The certificate and those between it and an authority, in PEM.
+    pub cert: PathBuf,
+    /// The certificate's key, in PEM.
+    pub key: PathBuf,
+    /// The authorities, in PEM, of which each client must show a certificate; `None`: of none.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// One dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetSettings {
@@ -144,6 +158,8 @@ pub struct DatasetSettings {
     pub stale_for: Duration,
     /// Requests to the origin at once.
     pub origin_connections: usize,
+    /// Origins (RFC 6454) whose pages may read, each with at most one `*`; none: no page may.
+    pub cors: Vec<String>,
 }
 
 impl DatasetSettings {
@@ -157,6 +173,7 @@ impl DatasetSettings {
             immutable: false,
             stale_for: dataset::STALE_FOR,
             origin_connections: dataset::ORIGIN_CONNECTIONS,
+            cors: Vec::new(),
         }
     }
 }

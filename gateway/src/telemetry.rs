@@ -19,7 +19,7 @@ pub fn begin(settings: &LogSettings) {
     } else {
         LevelFilter::WARN.min(level)
     };
-    let foyer = if settings.level > Level::INFO {
+    let quiet = if settings.level > Level::INFO {
         level
     } else {
         LevelFilter::OFF
@@ -30,8 +30,11 @@ pub fn begin(settings: &LogSettings) {
         .with_target("forebay_gateway", level)
         .with_target("forebay_storage", level)
         .with_target("access", level)
+        // They warn of what any client may send, as often as it is sent.
+        .with_target("h2", quiet)
+        .with_target("rustls", quiet)
         // What it meets on a disk is counted, judged and told once by the NVMe tier.
-        .with_target("foyer_storage", foyer);
+        .with_target("foyer_storage", quiet);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // A second subscriber is refused; the first goes on.

@@ -4,12 +4,14 @@ mod bytes;
 mod cut_through;
 mod damage;
 mod disk;
+mod door_tls;
 mod fuzz;
 mod memory;
 mod once;
 mod origin_requests;
 mod ready;
 mod restart;
+mod slow;
 mod throttle;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,8 @@ pub const NAMES: &[&str] = &[
     "memory",
     "disk",
     "fuzz",
+    "tls",
+    "slow",
 ];
 
 /// What all checks are told.
@@ -67,6 +71,8 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "memory" => memory::run(options).await,
         "disk" => disk::run(options).await,
         "fuzz" => fuzz::run(options).await,
+        "tls" => door_tls::run(options).await,
+        "slow" => slow::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")

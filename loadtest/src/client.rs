@@ -5,25 +5,24 @@
 //! It knows the model's ETags, so an answer alone says which version its bytes must be of.
 
 mod ask;
+mod connect;
 mod multipart;
 mod verify;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use serde::Serialize;
 use thiserror::Error;
-use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 pub use self::ask::{Ask, Want};
+pub(crate) use self::connect::Connection;
+pub use self::connect::{Protocol, Route};
 use self::verify::Verifier;
 
 /// How long a client waits for the next byte before it gives up, unless told otherwise.
@@ -79,15 +78,16 @@ impl Read {
     }
 }
 
-/// A URL that is not `http://HOST:PORT/ROOT`.
+/// A URL that is neither `http://HOST:PORT/ROOT` nor `https://…`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("give the server as http://HOST:PORT/ROOT, not as {0:?}")]
+#[error("give the server as http://HOST:PORT/ROOT or https://HOST:PORT/ROOT, not as {0:?}")]
 pub struct BadUrl(pub String);
 
 /// One connection to a server, opened when it is needed and kept for the next read.
 #[derive(Debug)]
 pub struct Client {
     server: Server,
+    route: Route,
     patience: Duration,
     connection: Option<Connection>,
 }
@@ -102,6 +102,7 @@ impl Server {
     fn parse(url: &str) -> Result<Self, BadUrl> {
         let rest = url
             .strip_prefix("http://")
+            .or_else(|| url.strip_prefix("https://"))
             .ok_or_else(|| BadUrl(url.to_owned()))?;
         let (authority, root) = rest.split_once('/').unwrap_or((rest, ""));
         if !authority.contains(':') {
@@ -114,30 +115,37 @@ impl Server {
     }
 }
 
-/// The sending half, and the task that moves the bytes: it ends with this.
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
-    driver: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
 impl Client {
-    /// A client of the objects below `url`: `http://HOST:PORT/DATASET`. It connects with the first read.
+    /// A client of the objects below `url`: `http://HOST:PORT/DATASET`, by HTTP/1.1 in clear; for anything else see
+    /// [`Self::route`] and [`Self::trust`]. It connects with the first read.
     ///
     /// # Errors
     /// The URL is of another form.
     pub fn new(url: &str) -> Result<Self, BadUrl> {
         Ok(Self {
             server: Server::parse(url)?,
+            route: Route::default(),
             patience: PATIENCE,
             connection: None,
         })
+    }
+
+    /// Connects like this.
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
+    /// Speaks TLS like this.
+    pub fn trust(mut self, tls: Arc<ClientConfig>) -> Self {
+        self.route.tls = Some(tls);
+        self
+    }
+
+    /// Speaks this.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.route.protocol = protocol;
+        self
     }
 
     /// Gives up after this long without a byte.
@@ -151,7 +159,7 @@ impl Client {
     /// # Errors
     /// The server cannot be reached.
     pub async fn connect(&mut self) -> Result<(), String> {
-        self.sender().await.map(|_| ())
+        self.opened().await.map(|_| ())
     }
 
     /// Asks once and reads to the end, or to the first byte that is wrong.
@@ -188,7 +196,7 @@ impl Client {
         let mut again = kept;
         loop {
             let request = ask.request(&server.authority, &server.root)?;
-            let sent = timeout(patience, self.sender().await?.send_request(request)).await;
+            let sent = timeout(patience, self.opened().await?.send(request)).await;
             let error = match sent {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => error,
@@ -207,15 +215,18 @@ impl Client {
         }
     }
 
-    async fn sender(&mut self) -> Result<&mut SendRequest<Empty<Bytes>>, String> {
+    async fn opened(&mut self) -> Result<&mut Connection, String> {
         let open = match &mut self.connection {
-            Some(connection) => connection.sender.ready().await.is_ok(),
+            Some(connection) => connection.is_open().await,
             None => false,
         };
         if !open {
-            self.connection = Some(Connection::open(&self.server.authority).await?);
+            let authority = &self.server.authority;
+            let connection = timeout(self.patience, Connection::open(authority, &self.route));
+            let connection = connection.await.map_err(|_| "no connection in time")?;
+            self.connection = Some(connection?);
         }
-        Ok(&mut self.connection.as_mut().expect("just opened").sender)
+        Ok(self.connection.as_mut().expect("just opened"))
     }
 
     async fn receive(
@@ -266,23 +277,6 @@ impl Client {
     }
 }
 
-impl Connection {
-    async fn open(authority: &str) -> Result<Self, String> {
-        let stream = TcpStream::connect(authority)
-            .await
-            .map_err(|error| format!("connect: {error}"))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| format!("set TCP_NODELAY: {error}"))?;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| causes(&error))?;
-        // What ends the connection reaches the reader through the body or the next request.
-        let driver = tokio::spawn(async move { drop(driver.await) }).abort_handle();
-        Ok(Self { sender, driver })
-    }
-}
-
 /// An error with what caused it: hyper's own text says little.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -298,6 +292,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 pub struct Pool {
     server: Server,
+    route: Route,
     idle: Mutex<Vec<Client>>,
 }
 
@@ -309,8 +304,15 @@ impl Pool {
     pub fn new(url: &str) -> Result<Self, BadUrl> {
         Ok(Self {
             server: Server::parse(url)?,
+            route: Route::default(),
             idle: Mutex::default(),
         })
+    }
+
+    /// Connects like this.
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
     }
 
     /// Asks on an idle connection, or on a new one.
@@ -322,6 +324,7 @@ impl Pool {
             .pop();
         let mut client = idle.unwrap_or_else(|| Client {
             server: self.server.clone(),
+            route: self.route.clone(),
             patience: PATIENCE,
             connection: None,
         });

@@ -14,19 +14,18 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use self::metrics::Metrics;
+use crate::client::{Connection, Route};
 
 /// The line on standard output that says where the gateway listens, and that it is ready.
-const LISTENING: &str = "listening on http://";
+const LISTENING: &str = "listening on ";
 
 /// From the start to that line: the demo aside, a gateway has nothing to do before it.
 const START: Duration = Duration::from_secs(20);
@@ -48,6 +47,8 @@ pub struct Launch {
     pub arguments: Vec<OsString>,
     /// Variables added to the environment.
     pub environment: Vec<(OsString, OsString)>,
+    /// How to ask a gateway whose settings have a `[tls]`.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// The program to run: `given`, else `$FOREBAY_BIN`, else `forebay` beside the running program (or one directory
@@ -87,7 +88,9 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 pub struct Gateway {
     child: Child,
     pid: Pid,
-    authority: String,
+    /// `http://HOST:PORT`, or with https.
+    url: String,
+    tls: Option<Arc<ClientConfig>>,
     directory: PathBuf,
     lines: Arc<Mutex<Vec<String>>>,
 }
@@ -138,7 +141,7 @@ impl Gateway {
         let (found, listening) = oneshot::channel();
         tokio::spawn(follow(stdout, Arc::clone(&lines), found));
         // The sender is dropped when standard output ends, so a gateway that ends early is not waited for.
-        let Ok(Ok(authority)) = timeout(START, listening).await else {
+        let Ok(Ok(url)) = timeout(START, listening).await else {
             let ended = child.try_wait().ok().flatten();
             let how = ended.map_or_else(
                 || format!("is not ready after {START:?}"),
@@ -152,7 +155,8 @@ impl Gateway {
         Ok(Self {
             child,
             pid,
-            authority,
+            url,
+            tls: launch.tls.clone(),
             directory: directory.to_owned(),
             lines,
         })
@@ -186,14 +190,26 @@ impl Gateway {
         self.directory.join("data")
     }
 
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT`, or `https://HOST:PORT` where it speaks TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.authority)
+        self.url.clone()
     }
 
     /// `http://HOST:PORT/DATASET`: what keys are appended to.
     pub fn dataset(&self, name: &str) -> String {
-        format!("http://{}/{name}", self.authority)
+        format!("{}/{name}", self.url)
+    }
+
+    /// `HOST:PORT`.
+    pub fn authority(&self) -> &str {
+        self.url
+            .split_once("://")
+            .map_or(&*self.url, |(_, authority)| authority)
+    }
+
+    /// Seconds of CPU that the process has used, of all its threads; `None` once it has ended.
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        cpu_seconds(self.pid())
     }
 
     /// Its process id.
@@ -244,20 +260,20 @@ impl Gateway {
     }
 
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        let stream = TcpStream::connect(&self.authority)
+        let route = Route {
+            tls: self.tls.clone(),
+            ..Route::default()
+        };
+        let mut connection = Connection::open(self.authority(), &route)
             .await
-            .context("connect to gateway")?;
-        let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .context("open connection")?;
-        let driver = tokio::spawn(driver);
+            .map_err(|error| anyhow!("connect to gateway: {error}"))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.authority)
+            .header(header::HOST, self.authority())
             .body(Empty::<Bytes>::new())
             .context("make request")?;
-        let response = sender.send_request(request).await.context("send request")?;
+        let response = connection.send(request).await.context("send request")?;
         let status = response.status();
         let body = response
             .into_body()
@@ -265,7 +281,6 @@ impl Gateway {
             .await
             .context("read answer")?
             .to_bytes();
-        driver.abort();
         Ok((status, body))
     }
 
@@ -355,6 +370,18 @@ async fn follow(
             let _ = found.send(authority);
         }
     }
+}
+
+/// Seconds of CPU that a process has used, of all its threads (proc(5), `stat`): Linux counts them
+/// in hundredths whatever its clock.
+pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) as f64 / 100.0)
 }
 
 fn fresh_directory() -> anyhow::Result<PathBuf> {

@@ -3,7 +3,7 @@
 //!
 //! - [`pattern`] says what each byte of each version of each object is;
 //! - [`origin`] serves such objects as an S3-compatible store, with rates, latency, faults and counters;
-//! - [`client`] asks for ranges and compares what comes;
+//! - [`client`] asks for ranges and compares what comes, in clear or through TLS with a [`certificate`], by HTTP/1.1 or HTTP/2;
 //! - [`gateway`] starts and stops a `forebay serve`;
 //! - [`check`] has one check for each thing that Forebay promises, and [`report`] what a check found;
 //! - [`quantity`] reads sizes, rates and times from the command line.
@@ -11,6 +11,7 @@
 //! It is no benchmark of other servers and no general S3 mock: the model stores nothing and checks no signatures, and
 //! the client believes only the model's bytes.
 
+pub mod certificate;
 pub mod check;
 pub mod client;
 pub mod gateway;

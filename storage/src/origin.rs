@@ -22,7 +22,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange};
 
 pub use self::answer::{Answer, ExactBody};
-pub use self::connect::{LOOP_HEADER, loop_value, transport};
+pub use self::connect::{ClientTls, LOOP_HEADER, loop_value, transport, transport_with};
 pub use self::url::OriginUrl;
 pub use object_store::client::{
     HttpClient, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,

@@ -20,6 +20,9 @@
 //! | `lifecycle` | start, reload, stop, what two processes share, the demo |
 //! | `limits` | `[limits]`: who may connect, how long they may be silent, who is answered all the same |
 //! | `when` | memory that is too small, a clock that is wrong |
+//! | `tls` | `[tls]`: versions, client certificates, certificates that change, handshakes that fail |
+//! | `floods` | HTTP/2 connections that send what costs them nothing |
+//! | `cors` | what pages in browsers are told |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
@@ -29,7 +32,9 @@
 mod clients;
 mod conditions;
 mod control;
+mod cors;
 mod directories;
+mod floods;
 mod freshness;
 mod harness;
 mod http;
@@ -45,5 +50,6 @@ mod s3;
 mod settings;
 mod stage;
 mod standing_still;
+mod tls;
 mod under_way;
 mod when;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use forebay_tests::cluster::{Dataset, Gateway, Setup};
 use forebay_tests::http::Connection;
-use forebay_tests::http2::{FIRST_WINDOW, OPEN_WINDOW, Standing};
+use forebay_tests::http2::{
+    DATA, END_STREAM, FIRST_WINDOW, OPEN_WINDOW, RST_STREAM, Standing, Wire,
+};
 use forebay_tests::oracle::{self, BLOCK, assert_bytes};
 use forebay_tests::scratch::Scratch;
 use forebay_tests::until;
@@ -146,4 +148,80 @@ fn silent_sockets_give_their_places_up_after_header_timeout() {
         let refused = answer.as_ref().is_none_or(|answer| answer.status == 408);
         assert!(refused, "{words:?}: {answer:?}");
     }
+}
+
+/// Reads frames until so many bytes of a stream have come.
+fn taken(wire: &mut Wire, id: u32, bytes: usize) -> Vec<u8> {
+    let mut taken = Vec::new();
+    while taken.len() < bytes {
+        let frame = wire.next().expect("the connection lasts");
+        if frame.kind == DATA && frame.id == id {
+            taken.extend(frame.payload);
+        }
+    }
+    taken
+}
+
+#[test]
+fn the_last_bytes_of_a_stream_outlive_idle_timeout() {
+    let files = Scratch::new("files");
+    let bytes = oracle::bytes("a.bin", 1, 60_000);
+    files.write("a.bin", &bytes);
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nidle_timeout = \"500ms\"")
+        .start();
+    let mut wire = Wire::open(gateway.address(), 59_990);
+    wire.ask(1, "/models/a.bin");
+    let mut body = taken(&mut wire, 1, 59_990);
+    // The rest waits for a client that thinks, for longer than a connection may be idle.
+    std::thread::sleep(Duration::from_secs(2));
+    wire.widen(1, 1000);
+    body.extend(taken(&mut wire, 1, 10));
+    assert_bytes("the body", &body, &bytes);
+    let end = until(Duration::from_secs(5), "the stream's end", || wire.next());
+    assert!(end.kind == DATA && end.flags & END_STREAM != 0, "{end:?}");
+}
+
+#[test]
+fn a_stream_that_takes_nothing_is_reset_after_write_timeout_and_its_connection_goes_on() {
+    let files = Scratch::new("files");
+    let bytes = oracle::bytes("a.bin", 1, 4 * BLOCK);
+    files.write("a.bin", &bytes);
+    files.write("b.bin", "abc");
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nwrite_timeout = \"1s\"\nmax_requests = 2")
+        .start();
+    // One in the middle of an answer, one before its first byte: both have a permit.
+    let mut wire = Wire::open(gateway.address(), 100_000);
+    wire.ask(1, "/models/a.bin");
+    let begun = taken(&mut wire, 1, FIRST_WINDOW as usize);
+    assert_bytes("what came", &begun, &bytes[..begun.len()]);
+    wire.ask(3, "/models/a.bin");
+    let begun = Instant::now();
+    let mut reset = Vec::new();
+    while reset.len() < 2 {
+        let frame = wire.next().expect("the connection lasts");
+        if frame.kind == RST_STREAM {
+            reset.push(frame.id);
+        }
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(800), "reset after {took:?}");
+    reset.sort_unstable();
+    assert_eq!(reset, [1, 3]);
+    // Nobody else had a turn meanwhile, and now everybody has.
+    wire.widen(0, 1 << 20);
+    wire.ask(5, "/models/b.bin");
+    assert_eq!(taken(&mut wire, 5, 3), b"abc");
+    let _ = gateway.get("/models/b.bin").expect(200);
+    let cut = gateway.metric("forebay_cut_bodies_total", &[("reason", "write_timeout")]);
+    assert_eq!(cut, 2.0);
+    until(SOON, "their segments to be free", || {
+        let cached = gateway.metric("forebay_cache_bytes", &[("tier", "memory")]);
+        let leased = gateway.metric("forebay_leased_bytes", &[]);
+        // A cached block's lease covers its entry as well, but no segment more.
+        (leased - cached < 65_536.0).then_some(())
+    });
 }

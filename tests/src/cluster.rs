@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::http::{self, Answer};
@@ -78,6 +80,7 @@ pub struct Setup {
     sections: Vec<String>,
     datasets: Vec<Dataset>,
     allowed: Vec<String>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Setup {
@@ -118,6 +121,13 @@ impl Setup {
         self
     }
 
+    /// Asks the gateway through TLS, as this client; its `[tls]` is a section.
+    #[must_use]
+    pub fn ask_by(mut self, tls: &Arc<ClientConfig>) -> Setup {
+        self.tls = Some(Arc::clone(tls));
+        self
+    }
+
     /// The settings file's text, with its data directory below `place`.
     #[must_use]
     pub fn text(&self, place: &Path) -> String {
@@ -152,11 +162,13 @@ impl Setup {
     pub fn start(self) -> Gateway {
         let scratch = Scratch::new("gateway");
         let config = scratch.write("forebay.toml", self.text(scratch.path()));
-        Gateway::start(
+        let mut gateway = Gateway::start(
             command().arg("serve").arg("--config").arg(&config),
             scratch,
             self.allowed,
-        )
+        );
+        gateway.tls = self.tls;
+        gateway
     }
 }
 
@@ -168,6 +180,7 @@ pub struct Gateway {
     address: SocketAddr,
     scratch: Scratch,
     allowed: Vec<String>,
+    tls: Option<Arc<ClientConfig>>,
     over: bool,
 }
 
@@ -197,6 +210,7 @@ impl Gateway {
         let process = Process::start("forebay", command);
         let address = process.stdout_line("line `listening on http://…`", |line| {
             line.strip_prefix("listening on http://")
+                .or_else(|| line.strip_prefix("listening on https://"))
                 .map(|address| address.parse().expect("HOST:PORT after http://"))
         });
         Gateway {
@@ -204,6 +218,7 @@ impl Gateway {
             address,
             scratch,
             allowed,
+            tls: None,
             over: false,
         }
     }
@@ -214,10 +229,11 @@ impl Gateway {
         self.address
     }
 
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT`, or with https.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The process, for signals and output.
@@ -241,7 +257,13 @@ impl Gateway {
     /// A request on a connection of its own.
     #[must_use]
     pub fn request(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
-        http::request(self.address, method, target, headers)
+        match &self.tls {
+            None => http::request(self.address, method, target, headers),
+            Some(tls) => {
+                let mut connection = http::Connection::secure(self.address, tls);
+                connection.request(method, target, headers)
+            }
+        }
     }
 
     /// GET without a field but Host.

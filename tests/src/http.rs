@@ -3,11 +3,14 @@
 //! Not hyper: a client that refuses to send malformed requests, or hides how a body ended, cannot test a server.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tokio::net::TcpSocket;
 
 use crate::process::PATIENCE;
+use crate::secure::Stream;
 
 /// One answer, as it came.
 #[derive(Debug)]
@@ -94,7 +97,7 @@ impl Answer {
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Stream>,
     host: SocketAddr,
 }
 
@@ -141,9 +144,32 @@ impl Connection {
             .set_read_timeout(Some(PATIENCE))
             .expect("a timeout above zero can be set");
         Connection {
-            reader: BufReader::new(stream),
+            reader: BufReader::new(Stream::Clear(stream)),
             host: address,
         }
+    }
+
+    /// Connects through TLS.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    #[must_use]
+    pub fn secure(address: SocketAddr, tls: &Arc<ClientConfig>) -> Connection {
+        let stream = TcpStream::connect(address);
+        let stream = stream.unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout above zero can be set");
+        Connection {
+            reader: BufReader::new(Stream::secure(stream, tls)),
+            host: address,
+        }
+    }
+
+    /// The certificate that the server has shown, in DER; `None` in clear.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        self.reader.get_ref().certificate()
     }
 
     /// Sends bytes as they are. A server that has closed already is not an error here: what it said first can still be read.
@@ -153,7 +179,7 @@ impl Connection {
 
     /// Tells the server that nothing more will be sent.
     pub fn finish(&mut self) {
-        let _ = self.reader.get_mut().shutdown(Shutdown::Write);
+        self.reader.get_mut().finish();
     }
 
     /// Sends a request and reads its answer.

@@ -10,6 +10,7 @@
 //! | [`multipart`] | a strict reader of multipart/byteranges |
 //! | [`oracle`] | the bytes that (key, version) must have, and names and sizes that hurt |
 //! | [`process`] | child processes: output by lines, signals by pid, dead with their test |
+//! | [`secure`] | a client's stream, in clear or through TLS |
 //! | [`scratch`] | directories that vanish with their test |
 //! | [`tools`] | where `tests/run` has put what is not built here |
 //!
@@ -18,8 +19,9 @@
 //!
 //! Dependencies: `s3s` and `s3s-fs` are the origin that checks signatures, `hyper-util` and `tokio` serve it, and
 //! `tokio` has sockets with small buffers;
-//! `forebay-loadtest` has the pattern that objects are made of; `rustix` sends signals without `unsafe`; `serde_json`
-//! reads the gateway's answers and drivers' reports, and `aws-lc-rs` has the SHA-256 that those are judged by.
+//! `forebay-loadtest` has the pattern that objects are made of and signs certificates, and `rustls` is a client that
+//! believes them; `rustix` sends signals without `unsafe`; `serde_json` reads the gateway's answers and drivers'
+//! reports, and `aws-lc-rs` has the SHA-256 that those are judged by.
 
 // The processes under test live by the real clock, so the harness does too: no paused clock can reach either.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -32,6 +34,7 @@ pub mod multipart;
 pub mod oracle;
 pub mod process;
 pub mod scratch;
+pub mod secure;
 pub mod servers;
 pub mod tools;
 

@@ -5,25 +5,52 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http::Version;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
+use super::streams::{Piece, Stream};
 use crate::body::Body;
 
 /// The requests of one connection.
 #[derive(Clone, Debug, Default)]
 pub struct Exchanges(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    opened: Instant,
     begun: AtomicU64,
     running: AtomicUsize,
     multiplexed: AtomicBool,
     over: AtomicBool,
+    flooded: AtomicBool,
+    /// How often the socket below TLS took bytes.
+    taken: AtomicU64,
+    /// Until how many milliseconds after `opened` the socket took nothing; [`BLOCKED`]: it does so.
+    blocked: AtomicU64,
     reader: AtomicWaker,
+}
+
+/// The socket takes nothing now.
+const BLOCKED: u64 = u64::MAX;
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            opened: Instant::now(),
+            begun: AtomicU64::default(),
+            running: AtomicUsize::default(),
+            multiplexed: AtomicBool::default(),
+            over: AtomicBool::default(),
+            flooded: AtomicBool::default(),
+            taken: AtomicU64::default(),
+            blocked: AtomicU64::default(),
+            reader: AtomicWaker::default(),
+        }
+    }
 }
 
 impl Exchanges {
@@ -62,6 +89,45 @@ impl Exchanges {
         self.0.over.load(Ordering::Acquire)
     }
 
+    /// The connection was given up for a flood of frames.
+    pub(super) fn flood(&self) {
+        self.0.flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::flood`] was called.
+    pub(super) fn flooded(&self) -> bool {
+        self.0.flooded.load(Ordering::Relaxed)
+    }
+
+    /// The socket below TLS took bytes.
+    pub(super) fn took(&self) {
+        self.0.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often [`Self::took`] was called.
+    pub(super) fn taken(&self) -> u64 {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket takes nothing.
+    pub(super) fn blocked(&self, blocked: bool) {
+        let elapsed = self.0.opened.elapsed().as_millis();
+        let until = if blocked {
+            BLOCKED
+        } else {
+            u64::try_from(elapsed).unwrap_or(BLOCKED - 1)
+        };
+        self.0.blocked.store(until, Ordering::Relaxed);
+    }
+
+    /// Until when the socket took nothing: now, if it does so.
+    pub(super) fn blocked_until(&self) -> Instant {
+        match self.0.blocked.load(Ordering::Relaxed) {
+            BLOCKED => Instant::now(),
+            until => self.0.opened + Duration::from_millis(until),
+        }
+    }
+
     /// Has `waker` woken by [`Self::wake`], and when the last answer under way ends elsewhere.
     pub(super) fn register(&self, waker: &Waker) {
         self.0.reader.register(waker);
@@ -88,37 +154,130 @@ impl Drop for Exchange {
 }
 
 /// The body of an answer, which is under way until this is dropped.
+///
+/// In HTTP/2 it ends only once the last of it was taken, so that its permit, its account and its
+/// stream's patience last as long as its bytes do; HTTP/1 keeps its own watch at the socket. And
+/// what is ready leaves in one frame there, as far as the client takes such: each one costs its task
+/// and the connection's a turn, and the kernel a write.
 pub struct Answer {
     body: Body,
+    stream: Option<Arc<Stream>>,
+    /// How far an HTTP/2 answer has come.
+    way: Way,
+    /// What ended it, behind bytes that leave first.
+    failed: Option<std::io::Error>,
     _exchange: Exchange,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// No byte was handed out.
+    Begun,
+    /// Some were.
+    Leaving,
+    /// All were.
+    Left,
+    /// All were taken.
+    Taken,
+}
+
 impl Answer {
-    /// `body`, the answer of `exchange`.
+    /// `body`, the answer of `exchange`, made in the task that will send it.
     pub fn new(body: Body, exchange: Exchange) -> Self {
         Self {
             body,
+            stream: Stream::current(),
+            way: Way::Begun,
+            failed: None,
             _exchange: exchange,
         }
+    }
+
+    /// Ready with the body's end once all of it was taken.
+    fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, std::io::Error>>> {
+        if let Some(stream) = &self.stream {
+            std::task::ready!(stream.poll_taken(cx));
+        }
+        self.way = Way::Taken;
+        Poll::Ready(None)
     }
 }
 
 impl HttpBody for Answer {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = std::io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Piece>, std::io::Error>>> {
+        let this = &mut *self;
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if this.way == Way::Left {
+            return this.poll_end(cx);
+        }
+        let mut piece: Option<Piece> = None;
+        loop {
+            match (Pin::new(&mut this.body).poll_frame(cx), &mut piece) {
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Ready(Some(Err(error))), None) => return Poll::Ready(Some(Err(error))),
+                (Poll::Ready(None), None) => {
+                    this.way = Way::Left;
+                    return this.poll_end(cx);
+                }
+                (Poll::Pending, Some(_)) => break,
+                (Poll::Ready(Some(Err(error))), Some(_)) => {
+                    this.failed = Some(error);
+                    break;
+                }
+                (Poll::Ready(None), Some(_)) => {
+                    this.way = Way::Left;
+                    break;
+                }
+                (Poll::Ready(Some(Ok(frame))), gathered) => {
+                    // Nothing of ours has trailers.
+                    let Ok(bytes) = frame.into_data() else {
+                        continue;
+                    };
+                    this.way = Way::Leaving;
+                    match gathered {
+                        None => *gathered = Some(Piece::new(bytes, this.stream.as_ref())),
+                        Some(piece) => piece.push(bytes),
+                    }
+                    // HTTP/1 gathers what it writes itself.
+                    if this.stream.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match (&self.stream, self.way) {
+            (Some(_), Way::Leaving | Way::Left) => false,
+            _ => self.body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(stream) = &self.stream else { return };
+        if let Some(timeout) = stream.given_up() {
+            self.body.give_up(timeout);
+        } else if matches!(self.way, Way::Leaving | Way::Left) {
+            self.body.lose();
+        }
     }
 }

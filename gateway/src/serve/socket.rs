@@ -6,19 +6,20 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::exchanges::Exchanges;
+use super::frames::Frames;
+use super::wire::Wire;
 use crate::settings::Limits;
 
 /// A socket for hyper.
-pub type Socket = TokioIo<Timed<TcpStream>>;
+pub type Socket = TokioIo<Timed<Wire>>;
 
 /// How long a client may take to read the answer that it shall not ask more.
 const LINGER: Duration = Duration::from_secs(1);
@@ -69,6 +70,13 @@ pub struct Timed<S> {
     heard: Option<u64>,
     write_until: Option<Pin<Box<Sleep>>>,
     writing: bool,
+    /// TLS holds bytes that the socket does not take.
+    flushing: bool,
+    /// How often the socket below TLS had taken bytes when this was last looked at.
+    seen: u64,
+    frames: Frames,
+    /// The HTTP/2 frame that has begun and not ended, and until when it must.
+    half: Option<(u64, Pin<Box<Sleep>>)>,
     /// When bytes were last taken, since this was last looked at.
     taken: Option<Instant>,
 }
@@ -85,13 +93,17 @@ impl<S> Timed<S> {
             heard: None,
             write_until: None,
             writing: false,
+            flushing: false,
+            seen: 0,
+            frames: Frames::new(),
+            half: None,
             taken: None,
         }
     }
 
     /// What is awaited of a connection that has brought `begun` requests.
     fn awaited(&self, begun: u64) -> Waiting {
-        if self.writing || self.exchanges.running() {
+        if self.writing || self.flushing || self.exchanges.running() {
             Waiting::Answer
         } else if begun == 0 || (self.heard == Some(begun) && !self.exchanges.multiplexed()) {
             Waiting::Head
@@ -104,6 +116,10 @@ impl<S> Timed<S> {
     fn poll_read_until(&mut self, cx: &mut Context<'_>, begun: u64) -> Poll<io::Error> {
         // Before looking: an answer that ends from now on wakes us.
         self.exchanges.register(cx.waker());
+        if self.poll_half(cx).is_ready() {
+            let sentence = "the client sent no whole frame";
+            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, sentence));
+        }
         let waiting = self.awaited(begun);
         let taken = std::mem::take(&mut self.taken);
         let (timeout, sentence) = match waiting {
@@ -126,14 +142,34 @@ impl<S> Timed<S> {
         until.map(|()| io::Error::new(io::ErrorKind::TimedOut, sentence))
     }
 
-    /// Ready with an error once a write has been pending for too long.
-    fn poll_write_until(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready once an HTTP/2 field section has been half here for too long, whatever else goes on.
+    fn poll_half(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(frame) = self.frames.unfinished() else {
+            self.half = None;
+            return Poll::Pending;
+        };
+        if self.half.as_ref().is_none_or(|(begun, _)| *begun != frame) {
+            let until = tokio::time::sleep(self.patience.header);
+            self.half = Some((frame, Box::pin(until)));
+        }
+        match &mut self.half {
+            Some((_, until)) => until.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Ready with an error once a write has been pending for too long; now it `begins` to be.
+    fn poll_write_until(&mut self, cx: &mut Context<'_>, begins: bool) -> Poll<io::Error> {
+        if begins {
+            self.exchanges.blocked(true);
+        }
         let timeout = self.patience.write;
         let until = self
             .write_until
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        if !self.writing {
-            self.writing = true;
+        let taken = self.exchanges.taken();
+        if begins || taken != self.seen {
+            self.seen = taken;
             until.as_mut().reset(Instant::now() + timeout);
         }
         until
@@ -148,14 +184,41 @@ impl<S> Timed<S> {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_pending() {
-            return self.poll_write_until(cx).map(Err);
+            let begins = !std::mem::replace(&mut self.writing, true);
+            return self.poll_write_until(cx, begins && !self.flushing).map(Err);
         }
         self.taken = Some(Instant::now());
-        if std::mem::take(&mut self.writing) {
+        let waited = std::mem::take(&mut self.writing);
+        self.goes_on(waited);
+        written
+    }
+}
+
+impl<S> Timed<S> {
+    /// The socket takes bytes, for which one of the two may have `waited`.
+    fn goes_on(&self, waited: bool) {
+        if waited && !self.writing && !self.flushing {
+            self.exchanges.blocked(false);
             // hyper may not come back to reading by itself, and that is where silence is timed.
             self.exchanges.wake();
         }
-        written
+    }
+
+    /// What TLS holds back is timed like a write: it ends with all of it at the socket.
+    fn flushed(
+        &mut self,
+        cx: &mut Context<'_>,
+        flushed: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        if flushed.is_pending() {
+            let begins = !std::mem::replace(&mut self.flushing, true);
+            return self.poll_write_until(cx, begins && !self.writing).map(Err);
+        }
+        if std::mem::take(&mut self.flushing) {
+            self.taken = Some(Instant::now());
+            self.goes_on(true);
+        }
+        flushed
     }
 }
 
@@ -174,6 +237,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         }
         if buffer.filled().len() > before {
             this.heard = Some(begun);
+            if let Err(flood) = this.frames.read(&buffer.filled()[before..]) {
+                this.exchanges.flood();
+                return Poll::Ready(Err(io::Error::other(flood)));
+            }
         }
         read
     }
@@ -203,12 +270,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.flushed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.flushed(cx, shut)
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn read(
     }
     let stale_for = section.read("stale_for", report, value::time);
     let origin_connections = section.read("origin_connections", report, value::count);
+    let cors = section.read("cors", report, value::cors);
 
     let dataset = match (&name, origin) {
         (Some(name), Some(origin)) => Some(DatasetSettings {
@@ -64,6 +65,7 @@ pub(super) fn read(
             immutable,
             stale_for: stale_for.map_or(STALE_FOR, |time| time.value),
             origin_connections: origin_connections.map_or(ORIGIN_CONNECTIONS, |count| count.value),
+            cors: cors.map(|origins| origins.value).unwrap_or_default(),
             ..DatasetSettings::with_defaults(&name.value, origin.value)
         }),
         _ => None,

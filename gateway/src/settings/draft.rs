@@ -10,8 +10,8 @@ use super::machine::{self, Memory};
 use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
-    CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, dataset, size,
-    value,
+    CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, TlsSettings,
+    dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -74,6 +74,7 @@ pub(super) struct Draft {
     pub(super) header_timeout: Option<Placed<Duration>>,
     pub(super) idle_timeout: Option<Placed<Duration>>,
     pub(super) write_timeout: Option<Placed<Duration>>,
+    pub(super) tls: Option<TlsSettings>,
     names: Vec<Placed<String>>,
     datasets: Vec<DatasetSettings>,
 }
@@ -188,6 +189,7 @@ impl Draft {
                 idle_timeout: or(self.idle_timeout, Duration::from_secs(60)),
                 write_timeout: or(self.write_timeout, Duration::from_secs(300)),
             },
+            tls: self.tls,
             datasets: self.datasets,
             demo,
             config: config.map(Path::to_owned),

@@ -27,9 +27,10 @@ pub(super) const TOP: Shape = Shape {
         "cache",
         "log",
         "limits",
+        "tls",
         "datasets",
     ],
-    later: &["access", "tls", "fleet", "state", "domain", "hosts"],
+    later: &["access", "fleet", "state", "domain", "hosts"],
 };
 
 /// `[cache]`.
@@ -60,6 +61,13 @@ pub(super) const LIMITS: Shape = Shape {
     later: &[],
 };
 
+/// `[tls]`.
+pub(super) const TLS: Shape = Shape {
+    header: "[tls]",
+    keys: &["cert", "key", "client_ca"],
+    later: &[],
+};
+
 /// One `[[datasets]]`.
 pub(super) const DATASET: Shape = Shape {
     header: "[[datasets]]",
@@ -71,11 +79,12 @@ pub(super) const DATASET: Shape = Shape {
         "immutable",
         "stale_for",
         "origin_connections",
+        "cors",
     ],
-    later: &["quota", "ttl", "writable", "cors"],
+    later: &["quota", "ttl", "writable"],
 };
 
-const SHAPES: [&Shape; 5] = [&TOP, &CACHE, &LOG, &LIMITS, &DATASET];
+const SHAPES: [&Shape; 6] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET];
 
 /// A table whose keys have been judged.
 pub(super) struct Section<'a> {

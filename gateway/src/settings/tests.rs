@@ -123,6 +123,7 @@ fn nothing_said_is_the_demo_on_loopback() {
                 format: LogFormat::Text,
                 access: true
             },
+            tls: None,
             limits: Limits {
                 max_requests: 10_000,
                 max_connections: 16_384,
@@ -286,7 +287,7 @@ level = "loud"
 max_requests = -1
 hedaer_timeout = "1s"
 [tls]
-cert = "tls.crt"
+crt = "tls.crt"
 [[datasets]]
 name = "My_Models"
 origin = "s3a://weights/prod"
@@ -321,7 +322,7 @@ const BROKEN_MISTAKES: [&str; 26] = [
     "11: `level` must be \"error\", \"warn\"",
     "13: `max_requests` must be a whole number from 1",
     "14: `hedaer_timeout` is not a setting of [limits]: did you mean `header_timeout`?",
-    "15: `[tls]` is not in this version: remove it",
+    "16: `crt` is not a setting of [tls]: did you mean `cert`?",
     "18: `name` may hold only lower-case letters",
     "19: `origin` is wrong: `s3a://` is not a known kind of origin: did you mean s3://?",
     "24: `fresh_for` says nothing beside `immutable = true`",
@@ -386,7 +387,6 @@ fn what_later_versions_bring_is_refused_by_name() {
         ("domain = 'a'", 1, "domain"),
         ("hosts = ['a']", 1, "hosts"),
         ("[[access]]\naccess_key_id = 'a'", 1, "[[access]]"),
-        ("\n[tls]\n", 2, "[tls]"),
         ("[fleet]\nname = 'a'", 1, "[fleet]"),
         ("[state]\nurl = 'a'", 1, "[state]"),
     ] {
@@ -398,12 +398,7 @@ fn what_later_versions_bring_is_refused_by_name() {
             "{mistake}"
         );
     }
-    for key in [
-        "quota = '0'",
-        "ttl = '0s'",
-        "writable = false",
-        "cors = ['*']",
-    ] {
+    for key in ["quota = '0'", "ttl = '0s'", "writable = false"] {
         let mistake = mistake(&format!(
             "[[datasets]]\nname = 'models'\norigin = '/srv'\n{key}"
         ));
@@ -412,6 +407,87 @@ fn what_later_versions_bring_is_refused_by_name() {
             mistake,
             format!("4: `{name}` is not in this version: remove it")
         );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_told_on_the_line_that_names_it() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    let dir = std::env::temp_dir().join(format!("forebay-settings-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text).unwrap();
+        dir.join(name).display().to_string()
+    };
+    let (cert, key) = (write("c", &cert.pem()), write("k", &key.serialize_pem()));
+    let text = |cert: &str, key: &str, more: &str| {
+        format!(
+            "[tls]\ncert = {cert:?}\nkey = {key:?}\n{more}\n[[datasets]]\nname='abc'\norigin='/srv'"
+        )
+    };
+    assert!(
+        load(&text(&cert, &key, ""), &Flags::default())
+            .unwrap()
+            .tls
+            .is_some()
+    );
+    let ca = format!("client_ca = {cert:?}");
+    assert!(
+        load(&text(&cert, &key, &ca), &Flags::default())
+            .unwrap()
+            .tls
+            .unwrap()
+            .client_ca
+            .is_some()
+    );
+    for (text, said) in [
+        (
+            "[tls]".to_owned(),
+            "1: [tls] has no `cert`: add cert = \"tls.crt\"",
+        ),
+        (
+            text("/nonexistent/c", &key, ""),
+            "2: `cert` names the file /nonexistent/c, which cannot be read",
+        ),
+        (text(&key, &key, ""), "2: `cert` holds no certificate"),
+        (text(&cert, &cert, ""), "3: `key` holds no private key"),
+        (
+            text(&cert, &key, "client_ca = ''"),
+            "4: `client_ca` is empty: write a file",
+        ),
+        (
+            text(&cert, &key, &format!("client_ca = {key:?}")),
+            "4: `client_ca` holds no certificate",
+        ),
+    ] {
+        let mistakes = load(&text, &Flags::default()).unwrap_err();
+        assert!(mistakes[0].contains(said), "{mistakes:?}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn cors_takes_origins_and_nothing_else() {
+    let dataset = |cors: &str| format!("[[datasets]]\nname='abc'\norigin='/srv'\ncors = {cors}");
+    let good = load(
+        &dataset("['*', 'https://a.example', 'http://*.b.example:81']"),
+        &Flags::default(),
+    )
+    .unwrap();
+    assert_eq!(good.datasets[0].cors.len(), 3);
+    for bad in [
+        "'*'",
+        "[1]",
+        "['a.example']",
+        "['https://a.example/']",
+        "['https://*.*']",
+        "['https://']",
+        "['']",
+    ] {
+        let mistake = mistake(&dataset(bad));
+        assert!(mistake.starts_with("4: `cors` must "), "{bad}: {mistake}");
     }
 }
 

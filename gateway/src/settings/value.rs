@@ -88,6 +88,41 @@ pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     }
 }
 
+/// A path to a file, that is not empty.
+pub(super) fn file(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    match string(value)? {
+        text if text.is_empty() => Err("is empty: write a file".into()),
+        text => Ok(text.into()),
+    }
+}
+
+/// Origins whose pages may read: `*`, or SCHEME://HOST[:PORT] with at most one `*`.
+pub(super) fn cors(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    const HOW: &str = "such as [\"https://app.example.com\"], or [\"*\"] for all";
+    let DeValue::Array(items) = value else {
+        return Err(format!("must be a list, {HOW}, not {}", kind(value)));
+    };
+    let origins = items.iter().map(|item| {
+        let origin = item
+            .get_ref()
+            .as_str()
+            .ok_or_else(|| format!("must hold strings, {HOW}, not {}", kind(item.get_ref())))?;
+        let (_, host) = origin.split_once("://").unwrap_or(("", ""));
+        let whole = !host.is_empty() && !host.contains(['/', '?', '#', '@']);
+        let plain = origin.bytes().all(|byte| byte.is_ascii_graphic());
+        if origin == "*" || (whole && plain && origin.matches('*').count() <= 1) {
+            Ok(origin.to_owned())
+        } else {
+            Err(
+                "must hold origins, as SCHEME://HOST or SCHEME://HOST:PORT without a path, \
+                 each with one `*` at most"
+                    .to_owned(),
+            )
+        }
+    });
+    origins.collect()
+}
+
 /// The unit of caching, in bytes.
 pub(super) fn block_size(value: &DeValue<'_>) -> Result<u32, String> {
     match bytes(value)? {

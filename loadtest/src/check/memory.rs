@@ -112,7 +112,7 @@ fn judge(report: &mut Report, sips: &[Sip]) {
 }
 
 /// Reads the hot object over and over, at least once; the speed, in MiB a second.
-async fn read_hot_until(client: &mut Client, end: Instant) -> anyhow::Result<f64> {
+pub(super) async fn read_hot_until(client: &mut Client, end: Instant) -> anyhow::Result<f64> {
     let started = Instant::now();
     let mut bytes = 0;
     loop {
@@ -248,7 +248,7 @@ impl Wire {
 }
 
 /// Makes room for so many open files in this process.
-fn raise_open_files(least: u64) -> anyhow::Result<()> {
+pub(super) fn raise_open_files(least: u64) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= least) {
         return Ok(());

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -26,6 +26,9 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
     HttpResponse, HttpResponseBody, HttpService,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
@@ -115,11 +118,6 @@ struct Transport(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
 /// # Errors
 /// If no root certificates are to be had.
 pub fn transport() -> std::io::Result<HttpClient> {
-    let mut tcp = TcpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    tcp.set_keepalive(Some(Duration::from_secs(30)));
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let builder = hyper_rustls::HttpsConnectorBuilder::new;
     // A machine without a certificate store still reaches public origins.
@@ -129,14 +127,78 @@ pub fn transport() -> std::io::Result<HttpClient> {
             .with_provider_and_webpki_roots(provider)
             .map_err(std::io::Error::other)?,
     };
-    let https = tls.https_or_http().enable_http1().wrap_connector(tcp);
+    Ok(transport_over(|tcp| {
+        tls.https_or_http().enable_http1().wrap_connector(tcp)
+    }))
+}
+
+/// Whom a transport believes, and as whom it comes; all of it PEM.
+#[derive(Default)]
+pub struct ClientTls {
+    /// The only authorities that it believes; `None`: the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// Its certificate, with those between it and an authority, and the certificate's key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A transport that is not for origins: it believes and shows what `tls` says.
+///
+/// # Errors
+/// If something in `tls` can't be used, or no root certificates are to be had.
+pub fn transport_with(tls: &ClientTls) -> std::io::Result<HttpClient> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?;
+    let builder = match &tls.authorities {
+        None => builder.with_native_roots()?,
+        Some(text) => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(text)? {
+                roots.add(authority).map_err(std::io::Error::other)?;
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    let config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(std::io::Error::other)?;
+            builder
+                .with_client_auth_cert(certificates(chain)?, key)
+                .map_err(std::io::Error::other)?
+        }
+    };
+    let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+    Ok(transport_over(|tcp| {
+        tls.https_or_http().enable_http1().wrap_connector(tcp)
+    }))
+}
+
+fn certificates(text: &[u8]) -> std::io::Result<Vec<CertificateDer<'static>>> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let certificates = certificates.map_err(std::io::Error::other)?;
+    if certificates.is_empty() {
+        let sentence = "it holds no certificate; write one in PEM";
+        return Err(std::io::Error::other(sentence));
+    }
+    Ok(certificates)
+}
+
+fn transport_over(wrap: impl FnOnce(TcpConnector) -> HttpsConnector<TcpConnector>) -> HttpClient {
+    let mut tcp = TcpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    let https = wrap(tcp);
     let client = Client::builder(TokioExecutor::new())
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .http1_max_buf_size(READ_BYTES)
         .build(https);
-    Ok(HttpClient::new(Transport(client)))
+    HttpClient::new(Transport(client))
 }
 
 #[async_trait]

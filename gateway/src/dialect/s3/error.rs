@@ -17,6 +17,10 @@ pub const CONTENT_TYPE: &str = "application/xml";
 pub enum Code {
     /// The client may not do this.
     AccessDenied,
+    /// A browser's page may not do this.
+    AccessForbidden,
+    /// A preflight that lacks a header.
+    BadRequest,
     /// The origin answered something that cannot be used. Not one of S3's own codes, which know no 502.
     BadGateway,
     /// A fault of ours.
@@ -62,6 +66,8 @@ impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AccessDenied => "AccessDenied",
+            Self::AccessForbidden => "AccessForbidden",
+            Self::BadRequest => "BadRequest",
             Self::BadGateway => "BadGateway",
             Self::InternalError => "InternalError",
             Self::InvalidArgument => "InvalidArgument",
@@ -87,7 +93,8 @@ impl Code {
     /// The status that S3 sends with the code.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::InvalidArgument
+            Self::BadRequest
+            | Self::InvalidArgument
             | Self::InvalidRequest
             | Self::InvalidUri
             | Self::KeyTooLong
@@ -95,7 +102,7 @@ impl Code {
             // RFC 6585 §5; S3 itself sends 400.
             Self::RequestHeaderSectionTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::AccessDenied => StatusCode::FORBIDDEN,
+            Self::AccessDenied | Self::AccessForbidden => StatusCode::FORBIDDEN,
             Self::NoSuchBucket | Self::NoSuchKey | Self::NoSuchVersion => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -370,6 +377,8 @@ mod tests {
     fn codes_have_s3s_names_and_statuses() {
         for (code, name, status) in [
             (Code::AccessDenied, "AccessDenied", 403),
+            (Code::AccessForbidden, "AccessForbidden", 403),
+            (Code::BadRequest, "BadRequest", 400),
             (Code::BadGateway, "BadGateway", 502),
             (Code::InternalError, "InternalError", 500),
             (Code::InvalidArgument, "InvalidArgument", 400),

@@ -148,3 +148,105 @@ async fn idle_timeout_counts_from_the_last_byte_taken_not_from_when_that_was_see
     tokio::time::sleep(PATIENCE.idle / 2).await;
     assert_eq!(given_up(&mut socket).await, PATIENCE.idle / 2);
 }
+
+/// Takes all that is written, and never gives it to anybody, as TLS does over a socket that is full.
+struct Holding;
+
+impl AsyncRead for Holding {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Holding {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tls_holds_back_has_write_timeout_from_the_last_byte_that_the_socket_took() {
+    let (mut socket, exchanges) = timed(Holding);
+    drop(exchanges.begin(Version::HTTP_11));
+    socket.write_all(b"the end of an answer").await.unwrap();
+    let begun = Instant::now();
+    let took = exchanges.clone();
+    let flushing = tokio::spawn(async move {
+        let (mut reading, mut writing) = tokio::io::split(socket);
+        let silence = tokio::spawn(async move { reading.read_u8().await.unwrap_err() });
+        let error = writing.flush().await.unwrap_err();
+        assert!(
+            !silence.is_finished(),
+            "idle_timeout is for those that are sent nothing"
+        );
+        silence.abort();
+        error
+    });
+    tokio::time::sleep(PATIENCE.write / 2).await;
+    took.took();
+    let error = flushing.await.unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(begun.elapsed() >= PATIENCE.write, "{:?}", begun.elapsed());
+    assert!(exchanges.blocked_until() <= Instant::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_that_nobody_takes_has_write_timeout() {
+    let (mut socket, _exchanges) = timed(Holding);
+    let begun = Instant::now();
+    let error = socket.shutdown().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(begun.elapsed(), PATIENCE.write);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_an_http2_head_has_header_timeout_while_answers_run() {
+    let (ours, mut theirs) = tokio::io::duplex(100);
+    let (mut socket, exchanges) = timed(ours);
+    let _running = exchanges.begin(Version::HTTP_2);
+    theirs
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    // HEADERS of stream 1 without END_HEADERS, whole; its continuation does not come.
+    theirs
+        .write_all(&[0, 0, 1, 1, 1, 0, 0, 0, 1, 0x82])
+        .await
+        .unwrap();
+    let mut head = [0; 34];
+    socket.read_exact(&mut head).await.unwrap();
+    assert_eq!(given_up(&mut socket).await, PATIENCE.header);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_ends_its_connection() {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+    let (mut socket, exchanges) = timed(ours);
+    theirs
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
+    for _ in 0..1001 {
+        theirs.write_all(&ping).await.unwrap();
+    }
+    let mut read = vec![0; 4096];
+    while socket.read(&mut read).await.is_ok() {}
+    assert!(exchanges.flooded());
+}

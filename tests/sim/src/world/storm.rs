@@ -118,6 +118,7 @@ impl Changes {
         let remote = Remote {
             address: ([127, 0, 0, 1], 1).into(),
             controls: true,
+            tls: false,
         };
         let request = Request::post(format!("/-/purge/{name}")).extension(remote);
         let Ok(request) = request.header("host", "gateway").body(()) else {
