@@ -107,10 +107,7 @@ impl Metrics {
             "Body bytes of objects that went to clients, by source",
             &["source"],
         )?;
-        let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
-        registry.register(Box::new(panics.clone()))?;
-        let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
-        build_info
+        counters("build_info", "1, labelled with what runs", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .inc();
         Ok(Self {
@@ -144,7 +141,7 @@ impl Metrics {
                 "Bodies that ended before they were whole, by what ended them",
                 &["reason"],
             )?,
-            panics,
+            panics: panics(&registry)?,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
             block_reads: ["hit", "nvme", "joined", "led"]
@@ -211,6 +208,12 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
     }
+}
+
+fn panics(registry: &Registry) -> prometheus::Result<IntCounter> {
+    let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
+    registry.register(Box::new(panics.clone()))?;
+    Ok(panics)
 }
 
 /// Has every reason from the start, so that the first one is seen as an increase.

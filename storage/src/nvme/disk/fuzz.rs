@@ -1,13 +1,11 @@
 //! What must hold of any bytes that are found where a block was written.
 
-use xxhash_rust::xxh3::xxh3_128;
-
-use super::{CHECKSUM, HEAD, LARGEST, MAGIC, Stored};
+use super::{HEAD, LARGEST, MAGIC, Stored};
 use crate::SEGMENT;
 use crate::nvme::layout::is_layout;
 
-/// Reads `bytes` as an entry of the block files. An odd first byte has the magic, the length and the checksum behind
-/// it put right, which chance would not find.
+/// Reads `bytes` as an entry of the block files. An odd first byte has the magic and the length behind it put
+/// right, which chance would not find.
 ///
 /// # Panics
 /// If what passes is not, to the byte, what would be written for it.
@@ -42,7 +40,5 @@ fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
     entry[..4].copy_from_slice(&MAGIC.to_le_bytes());
     let len = u32::try_from(body).expect("no longer than the largest block");
     entry[40..HEAD].copy_from_slice(&len.to_le_bytes());
-    let checksum: [u8; CHECKSUM] = xxh3_128(&entry).to_le_bytes();
-    entry.extend(checksum);
     Some(entry)
 }
