@@ -4,8 +4,8 @@ use super::{HEAD, LARGEST, MAGIC, Stored};
 use crate::SEGMENT;
 use crate::nvme::layout::is_layout;
 
-/// Reads `bytes` as an entry of the block files. An odd first byte has the magic and the length behind it put
-/// right, which chance would not find.
+/// Reads `bytes` as an entry of the block files. An odd first byte has the magic and the length
+/// put right, which chance would not find.
 ///
 /// # Panics
 /// If what passes is not, to the byte, what would be written for it.
