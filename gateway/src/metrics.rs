@@ -111,18 +111,7 @@ impl Metrics {
             "Body bytes of objects that went to clients, by source",
             &["source"],
         )?;
-        let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
-        registry.register(Box::new(panics.clone()))?;
-        let certificate_expires = IntGaugeVec::new(
-            Opts::new(
-                "tls_certificate_expires_timestamp_seconds",
-                "When the certificate that clients see ends, in Unix time",
-            ),
-            &[],
-        )?;
-        registry.register(Box::new(certificate_expires.clone()))?;
-        let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
-        build_info
+        counters("build_info", "1, labelled with what runs", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .inc();
         Ok(Self {
@@ -156,13 +145,13 @@ impl Metrics {
                 "Bodies that ended before they were whole, by what ended them",
                 &["reason"],
             )?,
-            panics,
+            panics: panics(&registry)?,
             tls_handshakes: handshakes(&counters(
                 "tls_handshakes_total",
                 "TLS handshakes by outcome: full, resumed, refused (by either side), closed (by the client), timeout",
                 &["outcome"],
             )?),
-            certificate_expires,
+            certificate_expires: certificate_expires(&registry)?,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
             block_reads: ["hit", "nvme", "joined", "led"]
@@ -229,6 +218,20 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
     }
+}
+
+fn certificate_expires(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let name = "tls_certificate_expires_timestamp_seconds";
+    let help = "When the certificate that clients see ends, in Unix time";
+    let expires = IntGaugeVec::new(Opts::new(name, help), &[])?;
+    registry.register(Box::new(expires.clone()))?;
+    Ok(expires)
+}
+
+fn panics(registry: &Registry) -> prometheus::Result<IntCounter> {
+    let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
+    registry.register(Box::new(panics.clone()))?;
+    Ok(panics)
 }
 
 /// Has every reason from the start, so that the first one is seen as an increase.

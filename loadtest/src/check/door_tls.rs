@@ -72,9 +72,16 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         rates[2].push(curl(&clear, "--http1.1").await?);
         rates[3].push(curl(&clear, "--http2-prior-knowledge").await?);
     }
-    let [clear_cpu, tls_cpu, nginx_cpu] = cpu.map(median);
-    let [http1, http2, curl_http1, curl_http2, tls_rate] = rates.map(median);
+    drop(nginx);
+    clear.stop().await.context("stop gateway")?;
+    tls.stop().await.context("stop gateway")?;
+    Ok(judge(cpu.map(median), rates.map(median)))
+}
 
+/// The medians against their bars.
+fn judge(cpu: [f64; 3], rates: [f64; 5]) -> Report {
+    let [clear_cpu, tls_cpu, nginx_cpu] = cpu;
+    let [http1, http2, curl_http1, curl_http2, tls_rate] = rates;
     let mut report = Report::new("tls");
     let more = tls_cpu - clear_cpu;
     report.at_most(
@@ -103,10 +110,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         Unit::Mebibytes,
     );
     report.tell("through TLS, a second", mib(tls_rate), Unit::Mebibytes);
-    drop(nginx);
-    clear.stop().await.context("stop gateway")?;
-    tls.stop().await.context("stop gateway")?;
-    Ok(report)
+    report
 }
 
 async fn start(
