@@ -56,6 +56,8 @@ pub struct Metrics {
     pub fill_duration: HistogramVec,
     /// Requests (and connections) that were turned away, by the limit that they met.
     pub shed: IntCounterVec,
+    /// Requests that were refused for who sent them, by reason.
+    pub refused: IntCounterVec,
     /// Bodies that had to be cut, by reason.
     pub cut_bodies: IntCounterVec,
     /// Client connections that are open.
@@ -135,6 +137,11 @@ impl Metrics {
                 "Requests, and connections beyond per_address, that were turned away, by limit",
                 &["reason"],
             )?),
+            refused: every_reason(&counters(
+                "refused_total",
+                "Requests that were refused for their credentials or the lack of them, by reason",
+                &["reason"],
+            )?),
             cut_bodies: counters(
                 "cut_bodies_total",
                 "Bodies that ended before they were whole, by what ended them",
@@ -171,6 +178,11 @@ impl Metrics {
             Outcome::Led => 3,
         };
         self.block_reads[counter].inc();
+    }
+
+    /// Counts a request that was refused for who sent it.
+    pub fn refuse(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
     }
 
     /// Counts body bytes that went to a client.
@@ -211,6 +223,13 @@ impl Metrics {
 /// Has every reason from the start, so that the first one is seen as an increase.
 fn shed(family: &IntCounterVec) -> IntCounterVec {
     for reason in ["max_requests", "max_connections", "per_address"] {
+        let _ = family.with_label_values(&[reason]);
+    }
+    family.clone()
+}
+
+fn every_reason(family: &IntCounterVec) -> IntCounterVec {
+    for reason in crate::access::refusal::REASONS {
         let _ = family.with_label_values(&[reason]);
     }
     family.clone()

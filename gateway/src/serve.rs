@@ -103,6 +103,7 @@ pub async fn serve(
         let remote = Remote {
             address: remote,
             controls: side.controls,
+            tls: false,
         };
         let exchanges = Exchanges::default();
         let patience = Patience::from(&side.limits);
@@ -158,7 +159,7 @@ async fn answered(
         }
         None => {
             request.extensions_mut().insert(answers.remote);
-            answers.gateway.handle(request).await
+            answers.gateway.handle_with_body(request).await
         }
     };
     Ok(response.map(|body| Answer::new(body, exchange)))

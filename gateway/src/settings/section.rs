@@ -28,8 +28,11 @@ pub(super) const TOP: Shape = Shape {
         "log",
         "limits",
         "datasets",
+        "access",
+        "domain",
+        "hosts",
     ],
-    later: &["access", "tls", "fleet", "state", "domain", "hosts"],
+    later: &["tls", "fleet", "state"],
 };
 
 /// `[cache]`.
@@ -75,7 +78,14 @@ pub(super) const DATASET: Shape = Shape {
     later: &["quota", "ttl", "writable", "cors"],
 };
 
-const SHAPES: [&Shape; 5] = [&TOP, &CACHE, &LOG, &LIMITS, &DATASET];
+/// One `[[access]]`.
+pub(super) const ACCESS: Shape = Shape {
+    header: "[[access]]",
+    keys: &["access_key_id", "secret_access_key", "datasets", "admin"],
+    later: &[],
+};
+
+const SHAPES: [&Shape; 6] = [&TOP, &CACHE, &LOG, &LIMITS, &DATASET, &ACCESS];
 
 /// A table whose keys have been judged.
 pub(super) struct Section<'a> {

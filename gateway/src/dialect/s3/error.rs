@@ -16,10 +16,16 @@ pub const CONTENT_TYPE: &str = "application/xml";
 pub enum Code {
     /// The client may not do this.
     AccessDenied,
+    /// The `Authorization` header cannot be read.
+    AuthorizationHeaderMalformed,
+    /// The parameters of a presigned URL cannot be read.
+    AuthorizationQueryParametersError,
     /// The origin answered something that cannot be used. Not one of S3's own codes, which know no 502.
     BadGateway,
     /// A fault of ours.
     InternalError,
+    /// Nobody has the access key.
+    InvalidAccessKeyId,
     /// A parameter's value is wrong.
     InvalidArgument,
     /// The part number is past the object's last part.
@@ -34,6 +40,8 @@ pub enum Code {
     KeyTooLong,
     /// The resource cannot be written here.
     MethodNotAllowed,
+    /// The client may not do this as long as it does not say who it is. To S3's clients `AccessDenied`.
+    NoCredentials,
     /// No dataset has this name.
     NoSuchBucket,
     /// The dataset holds no such key.
@@ -46,19 +54,28 @@ pub enum Code {
     PreconditionFailed,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The client's clock and ours differ too much.
+    RequestTimeTooSkewed,
     /// The origin cannot be reached.
     ServiceUnavailable,
+    /// The signature is wrong.
+    SignatureDoesNotMatch,
     /// Too many requests; the client should come again later.
     SlowDown,
+    /// The body is another one than was signed.
+    XAmzContentSha256Mismatch,
 }
 
 impl Code {
     /// The text of `<Code>`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::AccessDenied => "AccessDenied",
+            Self::AccessDenied | Self::NoCredentials => "AccessDenied",
+            Self::AuthorizationHeaderMalformed => "AuthorizationHeaderMalformed",
+            Self::AuthorizationQueryParametersError => "AuthorizationQueryParametersError",
             Self::BadGateway => "BadGateway",
             Self::InternalError => "InternalError",
+            Self::InvalidAccessKeyId => "InvalidAccessKeyId",
             Self::InvalidArgument => "InvalidArgument",
             Self::InvalidPartNumber => "InvalidPartNumber",
             Self::InvalidRange => "InvalidRange",
@@ -72,20 +89,30 @@ impl Code {
             Self::NotImplemented => "NotImplemented",
             Self::PreconditionFailed => "PreconditionFailed",
             Self::RequestTimeout => "RequestTimeout",
+            Self::RequestTimeTooSkewed => "RequestTimeTooSkewed",
             Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::SignatureDoesNotMatch => "SignatureDoesNotMatch",
             Self::SlowDown => "SlowDown",
+            Self::XAmzContentSha256Mismatch => "XAmzContentSHA256Mismatch",
         }
     }
 
     /// The status that S3 sends with the code.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::InvalidArgument
+            Self::AuthorizationHeaderMalformed
+            | Self::AuthorizationQueryParametersError
+            | Self::InvalidArgument
             | Self::InvalidRequest
             | Self::InvalidUri
             | Self::KeyTooLong
-            | Self::RequestTimeout => StatusCode::BAD_REQUEST,
-            Self::AccessDenied => StatusCode::FORBIDDEN,
+            | Self::RequestTimeout
+            | Self::XAmzContentSha256Mismatch => StatusCode::BAD_REQUEST,
+            Self::NoCredentials => StatusCode::UNAUTHORIZED,
+            Self::AccessDenied
+            | Self::InvalidAccessKeyId
+            | Self::RequestTimeTooSkewed
+            | Self::SignatureDoesNotMatch => StatusCode::FORBIDDEN,
             Self::NoSuchBucket | Self::NoSuchKey | Self::NoSuchVersion => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -346,6 +373,25 @@ mod tests {
     fn codes_have_s3s_names_and_statuses() {
         for (code, name, status) in [
             (Code::AccessDenied, "AccessDenied", 403),
+            (Code::NoCredentials, "AccessDenied", 401),
+            (
+                Code::AuthorizationHeaderMalformed,
+                "AuthorizationHeaderMalformed",
+                400,
+            ),
+            (
+                Code::AuthorizationQueryParametersError,
+                "AuthorizationQueryParametersError",
+                400,
+            ),
+            (Code::InvalidAccessKeyId, "InvalidAccessKeyId", 403),
+            (Code::RequestTimeTooSkewed, "RequestTimeTooSkewed", 403),
+            (Code::SignatureDoesNotMatch, "SignatureDoesNotMatch", 403),
+            (
+                Code::XAmzContentSha256Mismatch,
+                "XAmzContentSHA256Mismatch",
+                400,
+            ),
             (Code::BadGateway, "BadGateway", 502),
             (Code::InternalError, "InternalError", 500),
             (Code::InvalidArgument, "InvalidArgument", 400),

@@ -116,6 +116,7 @@ impl Changes {
 
     async fn purge(&self, name: &Name) {
         let remote = Remote {
+            tls: false,
             address: ([127, 0, 0, 1], 1).into(),
             controls: true,
         };
