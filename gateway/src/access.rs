@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -36,6 +37,9 @@ use crate::settings::AccessSettings;
 
 /// The longest signed body: no request of ours has one worth more.
 const MAX_BODY: usize = 1 << 20;
+
+/// The longest body that is read before anybody knows who sends it.
+const MAX_UNSAID_BODY: usize = 64 << 10;
 
 /// How long a signed body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,16 +121,44 @@ impl Access {
         (!dataset.is_empty()).then(|| dataset.to_owned())
     }
 
-    /// Who sent a request, by its credentials at this time.
+    /// Reads the body of a request whose signature covers it without a word on it, as curl 7.88's
+    /// does, and gives its SHA-256 for [`Self::caller`]. Any other body is passed on unread.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub async fn read_unsaid(
+        &self,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<(Body, Option<String>), Refusal> {
+        let value = parts.headers.get(AUTHORIZATION);
+        let signed = value.is_some_and(|value| value.as_bytes().starts_with(ALGORITHM.as_bytes()));
+        let said = parts.headers.contains_key("x-amz-content-sha256");
+        if !signed || said || body.is_end_stream() || self.rules.load().keys.is_empty() {
+            return Ok((body, None));
+        }
+        let bytes = read(body, MAX_UNSAID_BODY).await?;
+        let hash = sha256_hex(&bytes);
+        Ok((Body::from(bytes), Some(hash)))
+    }
+
+    /// Who sent a request, by its credentials at this time. `body` is its body's SHA-256 if that
+    /// was read.
     ///
     /// # Errors
     /// It has none, or they are not good.
-    pub fn caller(&self, parts: &Parts, query: &Query, now: SystemTime) -> Result<Caller, Refusal> {
+    pub fn caller(
+        &self,
+        parts: &Parts,
+        query: &Query,
+        body: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Caller, Refusal> {
         let rules = self.rules.load();
         let remote = parts.extensions.get::<Remote>();
         if rules.keys.is_empty() {
             // Credentials that nobody can judge are no reason to refuse: S3 clients send some.
-            let local = remote.is_some_and(|remote| is_local(remote));
+            let local = remote.is_some_and(is_local);
             return Ok(Caller::Anyone { local });
         }
         let presigned = query.has("X-Amz-Algorithm") || query.has(canonical::SIGNATURE_PARAMETER);
@@ -146,7 +178,7 @@ impl Access {
         let value = value.to_str().map_err(|_| Refusal::unsupported_kind())?;
         let scheme = value.split([' ', ',']).next().unwrap_or_default();
         if scheme == ALGORITHM {
-            let claim = Claim::of_header(value, &parts.headers)?;
+            let claim = Claim::of_header(value, &parts.headers, body)?;
             return rules.verified(&claim, parts, now);
         }
         if scheme == "AWS" {
@@ -286,11 +318,7 @@ impl Caller {
             Payload::Streamed => Err(Refusal::streamed_payload()),
             Payload::None => Err(Refusal::no_payload()),
             Payload::Hash(signed) => {
-                let bytes = axum::body::to_bytes(body, MAX_BODY);
-                let bytes = tokio::time::timeout(BODY_TIMEOUT, bytes).await;
-                let Ok(Ok(bytes)) = bytes else {
-                    return Err(Refusal::payload_unreadable(MAX_BODY));
-                };
+                let bytes = read(body, MAX_BODY).await?;
                 let computed = sha256_hex(&bytes);
                 if computed != *signed {
                     return Err(Refusal::payload_mismatch(signed, &computed));
@@ -298,6 +326,15 @@ impl Caller {
                 Ok(Body::from(bytes))
             }
         }
+    }
+}
+
+/// A body of so many bytes at most.
+async fn read(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    let bytes = axum::body::to_bytes(body, most);
+    match tokio::time::timeout(BODY_TIMEOUT, bytes).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) | Err(_) => Err(Refusal::payload_unreadable(most)),
     }
 }
 

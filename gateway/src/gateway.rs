@@ -226,7 +226,8 @@ impl Gateway {
         parts: &request::Parts,
         target: &Target,
     ) -> Result<Caller, Refusal> {
-        let caller = self.access.caller(parts, &target.query, SystemTime::now());
+        let now = SystemTime::now();
+        let caller = self.access.caller(parts, &target.query, None, now);
         let judged = caller.and_then(|caller| {
             account.key = caller.key_id().cloned();
             if let Place::Dataset { name, .. } | Place::Object { dataset: name, .. } = &target.place
@@ -288,7 +289,9 @@ impl Gateway {
         if need == Need::Nothing {
             return Ok(body);
         }
-        let caller = self.access.caller(parts, query, SystemTime::now())?;
+        let (body, hash) = self.access.read_unsaid(parts, body).await?;
+        let now = SystemTime::now();
+        let caller = self.access.caller(parts, query, hash.as_deref(), now)?;
         account.key = caller.key_id().cloned();
         match need {
             Need::Reader(dataset) => caller.judge_reader(&dataset)?,

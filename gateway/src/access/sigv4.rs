@@ -53,10 +53,15 @@ pub struct Claim<'a> {
 
 impl<'a> Claim<'a> {
     /// The claim of an `Authorization` header's value, which begins with the algorithm's name.
+    /// `body` is the body's SHA-256, if that was read; it counts where the request says none.
     ///
     /// # Errors
     /// `AuthorizationHeaderMalformed`, and `AccessDenied` when the request has no time.
-    pub fn of_header(value: &'a str, headers: &'a HeaderMap) -> Result<Self, Refusal> {
+    pub fn of_header(
+        value: &'a str,
+        headers: &'a HeaderMap,
+        body: Option<&'a str>,
+    ) -> Result<Self, Refusal> {
         let fields = value.strip_prefix(ALGORITHM).unwrap_or_default();
         let (mut credential, mut signed_headers, mut signature) = (None, None, None);
         for field in fields.split(',') {
@@ -82,7 +87,7 @@ impl<'a> Claim<'a> {
             )
         })?;
         let scope = judge_scope(scope, &date).map_err(|what| Refusal::malformed_header(&what))?;
-        let payload = one(headers, &PAYLOAD);
+        let payload = one(headers, &PAYLOAD).or(body);
         Ok(Self {
             id: id.into(),
             day: scope.day.into(),

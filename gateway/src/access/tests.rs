@@ -41,7 +41,7 @@ fn parts(authorization: Option<&str>, address: &str, tls: bool) -> Parts {
 }
 
 fn judge(access: &Access, parts: &Parts) -> Result<Caller, Refusal> {
-    access.caller(parts, &Query::default(), SystemTime::now())
+    access.caller(parts, &Query::default(), None, SystemTime::now())
 }
 
 fn caller(pair: &str) -> Caller {
@@ -239,6 +239,29 @@ async fn a_signed_body_is_the_one_that_was_signed() {
     let long = "x".repeat(MAX_BODY + 1);
     let read = caller(hash(&long)).signed_body(Body::from(long)).await;
     assert_eq!(read.unwrap_err().error.code, Code::RequestTimeout);
+}
+
+#[tokio::test]
+async fn a_body_is_read_before_its_sender_is_known_only_if_the_signature_needs_it() {
+    let signed = Some("AWS4-HMAC-SHA256 x");
+    for (access, authorization, body, hash) in [
+        (access(), signed, "a", Some(sha256_hex(b"a"))),
+        (access(), signed, "", None),
+        (access(), Some("Basic x"), "a", None),
+        (access(), None, "a", None),
+        (Access::open(), signed, "a", None),
+    ] {
+        let parts = parts(authorization, "127.0.0.1:1", false);
+        let (read, found) = access.read_unsaid(&parts, Body::from(body)).await.unwrap();
+        assert_eq!(found, hash, "{authorization:?} {body}");
+        assert_eq!(axum::body::to_bytes(read, 10).await.unwrap(), body);
+    }
+    let mut said = parts(signed, "127.0.0.1:1", false);
+    let long = || Body::from("x".repeat(MAX_UNSAID_BODY + 1));
+    assert!(access().read_unsaid(&said, long()).await.is_err());
+    let hash = EMPTY_PAYLOAD.parse().unwrap();
+    said.headers.insert("x-amz-content-sha256", hash);
+    assert!(access().read_unsaid(&said, long()).await.is_ok());
 }
 
 #[test]
