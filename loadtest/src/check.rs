@@ -4,6 +4,7 @@ mod bytes;
 mod cut_through;
 mod damage;
 mod disk;
+mod door;
 mod memory;
 mod once;
 mod origin_requests;
@@ -27,7 +28,7 @@ const BLOCK: u64 = 1 << 20;
 const RESIDENT: Duration = Duration::from_secs(90);
 
 /// The names, in the order in which they are best run.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "bytes",
     "once",
     "cut-through",
@@ -36,6 +37,7 @@ pub const NAMES: [&str; 8] = [
     "damage",
     "memory",
     "disk",
+    "door",
 ];
 
 /// What all checks are told.
@@ -61,6 +63,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "damage" => damage::run(options).await,
         "memory" => memory::run(options).await,
         "disk" => disk::run(options).await,
+        "door" => door::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")
