@@ -8,6 +8,7 @@
 //! | `ranges` | Range: one, several, none, unsatisfiable |
 //! | `conditions` | the five conditional fields and their precedence |
 //! | `s3` | the S3 dialect by boto3, the AWS command line and by hand |
+//! | `door` | who may do what: signatures, secrets, lists of datasets, administrators |
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
 //! | `directories` | files that change in place, pipes, links that turn and that go round |
@@ -27,6 +28,7 @@
 mod conditions;
 mod control;
 mod directories;
+mod door;
 mod freshness;
 mod harness;
 mod http;
