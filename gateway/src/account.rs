@@ -25,6 +25,8 @@ pub struct Account {
     pub request_id: Arc<str>,
     /// Who asked.
     pub remote: Option<SocketAddr>,
+    /// The id of the access key that they used.
+    pub key: Option<Arc<str>>,
     /// Its method.
     pub method: Method,
     /// Its path, still encoded; never its query, which may be signed.
@@ -56,6 +58,7 @@ impl Account {
             begun: Instant::now(),
             request_id,
             remote: None,
+            key: None,
             method,
             path: String::new(),
             api: "none",
@@ -133,6 +136,7 @@ impl Drop for Account {
             target: "access",
             id = &*self.request_id,
             remote = self.remote.map(tracing::field::display),
+            key = self.key.as_deref(),
             method = self.method.as_str(),
             path = self.path,
             api = self.api,

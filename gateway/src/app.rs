@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::access::Access;
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
 use crate::demo;
@@ -128,6 +129,11 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     let gateway = Gateway::new(Parts {
         store: Store::new(settings.cache.memory, block_size, nvme),
         datasets,
+        access: Access::new(
+            &settings.access,
+            settings.domain.as_deref(),
+            &settings.hosts,
+        ),
         name: host_name().into(),
         max_requests: settings.limits.max_requests,
         write_timeout: settings.limits.write_timeout,

@@ -46,6 +46,7 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     }
     print_memory(&settings);
     print_certificate(&settings);
+    print_access(&settings);
     let block_size = BlockSize::new(settings.cache.block_size);
     let datasets = origin::transport()
         .map_err(|error| vec![error.to_string()])
@@ -155,6 +156,25 @@ fn print_certificate(settings: &Settings) {
         && let Some(expires) = identity.expires
     {
         println!("certificate {}: ends {expires}", files.cert.display());
+    }
+}
+
+fn print_access(settings: &Settings) {
+    if settings.access.is_empty() {
+        println!("access: whoever reaches {} may read", settings.listen);
+    }
+    for key in &settings.access {
+        let reads = match &key.datasets {
+            None => "all datasets".to_owned(),
+            Some(names) if names.is_empty() => "no dataset".to_owned(),
+            Some(names) => names.join(", "),
+        };
+        let admin = if key.admin {
+            ", and is an administrator"
+        } else {
+            ""
+        };
+        println!("access key {}: reads {reads}{admin}", key.access_key_id);
     }
 }
 

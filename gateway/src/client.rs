@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use forebay_storage::origin::{self, ClientTls, HttpClient, HttpRequestBody};
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use crate::access::canonical::EMPTY_PAYLOAD;
+use crate::access::sign::{Signer, Unsigned};
 use crate::cli::{ClientArgs, PurgeArgs};
 use crate::settings::size::shown;
 
@@ -125,13 +128,40 @@ fn transport(args: &ClientArgs) -> Result<HttpClient> {
     origin::transport_with(&tls).context("use the files of --ca, --cert and --key")
 }
 
-/// Asks the gateway; an answer other than 2xx is an error that says what the gateway said.
+/// The `Host` that is sent: with a port only if it is not the scheme's own (RFC 9110 §7.2).
+fn host(uri: &Uri) -> String {
+    let name = uri.host().unwrap_or_default();
+    let own = match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    match uri.port_u16().filter(|port| *port != own) {
+        Some(port) => format!("{name}:{port}"),
+        None => name.to_owned(),
+    }
+}
+
+/// Asks the gateway, in the name of the access key that the environment holds, if it holds one; an
+/// answer other than 2xx is an error that says what the gateway said.
 async fn ask(args: &ClientArgs, method: Method, path: &str) -> Result<Bytes> {
     let url = format!("{}{path}", args.gateway);
     let transport = transport(args)?;
-    let request = Request::builder()
-        .method(method)
-        .uri(&url)
+    let mut request = Request::builder().method(method.clone()).uri(&url);
+    if let Some(signer) = Signer::of_environment(|name| std::env::var(name).ok()) {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let uri: Uri = url.parse().with_context(|| format!("ask {url}"))?;
+        let unsigned = Unsigned {
+            method: method.as_str(),
+            // What the connection sends as Host: the port only if it is not the scheme's own.
+            host: &host(&uri),
+            path,
+            query,
+        };
+        for (name, value) in signer.headers(&unsigned, EMPTY_PAYLOAD, SystemTime::now()) {
+            request = request.header(name, value);
+        }
+    }
+    let request = request
         .body(HttpRequestBody::empty())
         .with_context(|| format!("ask {url}"))?;
     let response = transport.execute(request).await;

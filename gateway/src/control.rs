@@ -3,11 +3,11 @@
 //! axum routes them and tower-http wraps them; objects never come this way, since a route table
 //! costs microseconds and stands in the way of odd keys.
 
+pub mod guard;
 mod well_formed;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -186,8 +186,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
         .route("/-/blocks/{dataset}/{*key}", get(blocks))
         .route("/-/purge/{dataset}", post(purge_dataset))
         .route("/-/purge/{dataset}/", post(purge_dataset))
-        .route("/-/purge/{dataset}/{*key}", post(purge_key))
-        .layer(middleware::from_fn(only_from_loopback));
+        .route("/-/purge/{dataset}/{*key}", post(purge_key));
     let mut open = axum::Router::new()
         .route("/-/healthz", get(|| async { "ok\n" }))
         .route("/-/readyz", get(readyz))
@@ -206,6 +205,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
         ))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn(well_formed::only_well_formed))
+        .layer(middleware::from_fn(guard::only_admitted))
         .layer(middleware::from_fn(only_where_offered))
         .layer(middleware::from_fn(write_problem))
         .layer(SetResponseHeaderLayer::if_not_present(
@@ -223,29 +223,6 @@ async fn only_where_offered(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     unknown().await.into_response()
-}
-
-/// Without `[[access]]` there are no administrators to know, so only this machine is one.
-async fn only_from_loopback(request: Request, next: Next) -> Response {
-    let remote = request.extensions().get::<Remote>();
-    // A page in a browser on this machine is not this machine's administrator.
-    let page = request.headers().get("sec-fetch-site");
-    let page = page.is_some_and(|site| site != "none" && site != "same-origin")
-        || (request.headers().contains_key(header::ORIGIN)
-            && request.method() != axum::http::Method::GET);
-    if page {
-        let detail = "pages of other sites may not ask that";
-        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-    }
-    if remote.is_some_and(|remote| is_loopback(remote.address)) {
-        return next.run(request).await;
-    }
-    let detail = "only this machine itself may ask that: use a loopback address";
-    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
-}
-
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 /// Gives every failure its document.
@@ -270,8 +247,10 @@ async fn write_problem(request: Request, next: Next) -> Response {
         "request_id": id.map(|id| id.0.to_string()),
     });
     let mut written = (status, problem.to_string()).into_response();
-    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
-        written.headers_mut().insert(header::ALLOW, allow);
+    for name in [header::ALLOW, header::WWW_AUTHENTICATE] {
+        if let Some(value) = response.headers_mut().remove(&name) {
+            written.headers_mut().insert(name, value);
+        }
     }
     let kind = HeaderValue::from_static("application/problem+json");
     written.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -6,24 +6,28 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use bytes::Bytes;
 use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use http_body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::access::{self, Access, Caller, Refusal};
 use crate::account::Account;
 use crate::body::{Body, Content};
+use crate::control::guard::{Need, Verdict};
 use crate::control::{self, State};
 use crate::dataset::Datasets;
 use crate::dialect::cors::Cors;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
-use crate::dialect::target::{Place, Target};
+use crate::dialect::target::{Place, Query, Target};
 use crate::dialect::{Reply, head, s3};
 use crate::error;
 use crate::listings::Listings;
@@ -40,6 +44,8 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// What is served.
     pub datasets: Arc<Datasets>,
+    /// Who may do what.
+    pub access: Access,
     /// The gateway's own name.
     pub name: Arc<str>,
     /// Requests answered at once.
@@ -59,6 +65,8 @@ pub struct Gateway {
     pub reads: Arc<Reads>,
     /// What is served.
     pub datasets: Arc<Datasets>,
+    /// Who may do what.
+    pub access: Access,
     /// Listings of late.
     pub listings: Arc<Listings>,
     /// All that is counted.
@@ -108,6 +116,7 @@ impl Gateway {
             control: control::router(Arc::clone(&state)),
             reads,
             datasets: parts.datasets,
+            access: parts.access,
             listings,
             metrics,
             state,
@@ -118,14 +127,37 @@ impl Gateway {
         }))
     }
 
-    /// Answers a request. The request's own body is not read: nothing here takes one.
+    /// Answers a request whose body, if it has one, is not read.
     ///
     /// Dropping the future gives the request up; fills that it started go on while others follow
     /// them.
     pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body> {
         let (parts, _) = request.into_parts();
+        self.respond(parts, axum::body::Body::empty()).await
+    }
+
+    /// [`Self::handle`] for a request whose body may be worth reading: one under `/-/`.
+    pub async fn handle_with_body<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let body = if parts.uri.path().starts_with("/-") {
+            axum::body::Body::new(body)
+        } else {
+            axum::body::Body::empty()
+        };
+        self.respond(parts, body).await
+    }
+
+    async fn respond(
+        self: &Arc<Self>,
+        parts: request::Parts,
+        body: axum::body::Body,
+    ) -> Response<Body> {
         let last = ends_connection(&parts);
-        let mut response = self.answer(parts).await;
+        let mut response = self.answer(parts, body).await;
         if last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -133,33 +165,42 @@ impl Gateway {
         response
     }
 
-    async fn answer(self: &Arc<Self>, parts: request::Parts) -> Response<Body> {
+    async fn answer(
+        self: &Arc<Self>,
+        parts: request::Parts,
+        body: axum::body::Body,
+    ) -> Response<Body> {
         let id = self.request_id();
         let method = parts.method.clone();
         let metrics = Arc::clone(&self.metrics);
         let mut account = Box::new(Account::open(metrics, self.log_access, id, method));
         account.remote = parts.extensions.get().map(|remote: &Remote| remote.address);
-        let target = match Target::parse(&parts.uri) {
+        let virtual_host = self.access.dataset_in_host(&parts);
+        let target = match virtual_host.as_deref() {
+            Some(dataset) => Target::parse_in(&parts.uri, dataset),
+            None => Target::parse(&parts.uri),
+        };
+        let target = match target {
             Ok(target) => target,
-            Err(_) if parts.uri.path().starts_with("/-/") => {
-                return self.control(account, parts).await;
+            Err(_) if virtual_host.is_none() && parts.uri.path().starts_with("/-/") => {
+                return self.control(account, parts, &Query::default(), body).await;
             }
             Err(mistake) => {
                 account.path = parts.uri.path().to_owned();
-                return self.finish(account, None, &parts.method, Err(mistake.into()));
+                return self.finish(account, None, &parts, Err(mistake.into()));
             }
         };
         account.path.clone_from(&target.raw_path);
         if let Place::Ours { .. } = target.place {
-            return self.control(account, parts).await;
+            return self.control(account, parts, &target.query, body).await;
         }
         account.api = "s3";
         if let Err(mistake) = head::judge(&parts) {
-            return self.finish(account, None, &parts.method, Err(mistake.into()));
+            return self.finish(account, None, &parts, Err(mistake.into()));
         }
         let cors = Cors::of(&self.datasets, &target.place, &parts.headers);
         let mut response = match cors.preflight(&parts) {
-            Some(reply) => self.finish(account, None, &parts.method, reply),
+            Some(reply) => self.finish(account, None, &parts, reply),
             None => self.read(account, parts, &target).await,
         };
         cors.tell(response.headers_mut());
@@ -169,24 +210,54 @@ impl Gateway {
     /// Answers a request for something of a dataset, or for the list of them.
     async fn read(
         self: &Arc<Self>,
-        account: Box<Account>,
+        mut account: Box<Account>,
         parts: request::Parts,
         target: &Target,
     ) -> Response<Body> {
         if came_back(&parts) {
             let looped = "The origin of this dataset is this gateway itself; name the object store";
             let reply = Err(S3Error::new(Code::BadGateway, looped));
-            return self.finish(account, None, &parts.method, reply);
+            return self.finish(account, None, &parts, reply);
         }
+        let caller = match self.reader(&mut account, &parts, target) {
+            Ok(caller) => caller,
+            Err(mut refusal) => {
+                if refusal.error.code == Code::NoCredentials {
+                    refusal.error.code = access::code_without_credentials(&parts.headers);
+                }
+                return self.finish(account, None, &parts, Err(refusal.error));
+            }
+        };
         let Some(permit) = self.permit().await else {
             let metrics = &self.metrics.shed;
             metrics.with_label_values(&["max_requests"]).inc();
             let busy = "The gateway is answering max_requests requests; come again later";
             let reply = Err(S3Error::new(Code::SlowDown, busy));
-            return self.finish(account, None, &parts.method, reply);
+            return self.finish(account, None, &parts, reply);
         };
-        let reply = s3::answer(self, &parts, target).await;
-        self.finish(account, Some(permit), &parts.method, reply)
+        let reply = s3::answer(self, &parts, target, &caller).await;
+        self.finish(account, Some(permit), &parts, reply)
+    }
+
+    /// Who asks for an object or a listing, if they may have it.
+    fn reader(
+        &self,
+        account: &mut Account,
+        parts: &request::Parts,
+        target: &Target,
+    ) -> Result<Caller, Refusal> {
+        let now = SystemTime::now();
+        let caller = self.access.caller(parts, &target.query, None, now);
+        let judged = caller.and_then(|caller| {
+            account.key = caller.key_id().cloned();
+            if let Place::Dataset { name, .. } | Place::Object { dataset: name, .. } = &target.place
+            {
+                caller.judge_reader(name)?;
+            }
+            caller.judge_overrides(&target.query)?;
+            Ok(caller)
+        });
+        judged.inspect_err(|refusal| self.metrics.refuse(refusal.reason))
     }
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
@@ -198,11 +269,28 @@ impl Gateway {
         permit.ok()?.ok()
     }
 
-    async fn control(&self, mut account: Box<Account>, parts: request::Parts) -> Response<Body> {
+    async fn control(
+        &self,
+        mut account: Box<Account>,
+        parts: request::Parts,
+        query: &Query,
+        body: axum::body::Body,
+    ) -> Response<Body> {
         account.api = "control";
-        let mut request = Request::from_parts(parts, axum::body::Body::empty());
+        let (body, verdict) = match self.admit(&mut account, &parts, query, body).await {
+            Ok(body) => (body, Verdict::Admitted),
+            Err(refusal) => {
+                self.metrics.refuse(refusal.reason);
+                account.failed(refusal.to_string());
+                let challenge = access::challenge(parts.extensions.get());
+                let refused = Verdict::of(&refusal, challenge);
+                (axum::body::Body::empty(), refused)
+            }
+        };
+        let mut request = Request::from_parts(parts, body);
         let id = control::RequestId(Arc::clone(&account.request_id));
         request.extensions_mut().insert(id);
+        request.extensions_mut().insert(verdict);
         let Ok(mut response) = self.control.clone().oneshot(request).await;
         self.identify(&account, response.headers_mut());
         account.status = response.status().as_u16();
@@ -222,19 +310,42 @@ impl Gateway {
         account.finish();
     }
 
+    /// Whether a request under `/-/` may be answered, with its body if that is what was signed.
+    async fn admit(
+        &self,
+        account: &mut Account,
+        parts: &request::Parts,
+        query: &Query,
+        body: axum::body::Body,
+    ) -> Result<axum::body::Body, Refusal> {
+        let need = Need::of(parts.uri.path());
+        if need == Need::Nothing {
+            return Ok(body);
+        }
+        let (body, hash) = self.access.read_unsaid(parts, body).await?;
+        let now = SystemTime::now();
+        let caller = self.access.caller(parts, query, hash.as_deref(), now)?;
+        account.key = caller.key_id().cloned();
+        match need {
+            Need::Reader(dataset) => caller.judge_reader(&dataset)?,
+            _ => caller.judge_admin(&parts.headers, parts.method == Method::GET)?,
+        }
+        caller.signed_body(body).await
+    }
+
     /// The one place where a reply, good or bad, becomes a response.
     fn finish(
         &self,
         mut account: Box<Account>,
         permit: Option<OwnedSemaphorePermit>,
-        method: &Method,
+        parts: &request::Parts,
         reply: Result<Reply, S3Error>,
     ) -> Response<Body> {
         let mut reply = reply.unwrap_or_else(|error| {
             account.failed(error.to_string());
-            self.error_reply(&account, &error)
+            self.error_reply(&account, parts, &error)
         });
-        if *method == Method::HEAD {
+        if parts.method == Method::HEAD {
             // A HEAD's answer has the headers of a GET's, its length among them, and no body.
             reply.content = Content::Empty;
             reply.left = Some(0);
@@ -250,7 +361,7 @@ impl Gateway {
         response
     }
 
-    fn error_reply(&self, account: &Account, error: &S3Error) -> Reply {
+    fn error_reply(&self, account: &Account, parts: &request::Parts, error: &S3Error) -> Reply {
         let xml = error.xml(&account.path, &account.request_id, &self.state.name);
         let status = error.code.status();
         let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
@@ -258,6 +369,13 @@ impl Gateway {
             reply
                 .headers
                 .insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = access::challenge(parts.extensions.get());
+            reply.headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             let allowed = HeaderValue::from_static("GET, HEAD");

@@ -7,6 +7,7 @@
 //! | [`cli`], [`app`], [`reload`], [`known`], [`check`], [`client`], [`demo`] | arguments, what is built of them, what survives a restart, and in which order it all starts and stops |
 //! | [`serve`] | sockets: the only module that knows hyper's server |
 //! | [`gateway`] | a request in, an answer out, without sockets |
+//! | [`access`] | who may do what; asked before anything else is |
 //! | [`control`] | everything of ours, under `/-/` |
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
@@ -22,13 +23,16 @@
 //! HTTP framework's microseconds would show; `axum` and `tower-http` carry `/-/`, where they do
 //! not; `tokio` runs it; `clap` reads the command line and `toml` the settings file, with the
 //! places of mistakes; `strsim` guesses what a mistyped key was meant to be; `prometheus` keeps
-//! counters; `tracing` and `tracing-subscriber` log; `arc-swap` replaces datasets under readers;
-//! `rustls` and
-//! `tokio-rustls` speak TLS over aws-lc-rs; `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
+//! counters; `aws-lc-rs` hashes, and compares in constant time, what signatures are made of, as it
+//! does for TLS, which `rustls` and `tokio-rustls` speak; `aws-sigv4`, AWS's own signer, is only what
+//! tests hold our verifier against; `tracing` and `tracing-subscriber` log; `arc-swap` replaces
+//! datasets under readers;
+//! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
 //! `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `anyhow` carries errors to a person, `thiserror` to code.
 
+pub mod access;
 pub mod account;
 pub mod app;
 pub mod body;

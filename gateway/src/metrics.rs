@@ -56,6 +56,8 @@ pub struct Metrics {
     pub fill_duration: HistogramVec,
     /// Requests (and connections) that were turned away, by the limit that they met.
     pub shed: IntCounterVec,
+    /// Requests that were refused for who sent them, by reason.
+    pub refused: IntCounterVec,
     /// Bodies that had to be cut, by reason.
     pub cut_bodies: IntCounterVec,
     /// Panics, each a bug.
@@ -140,6 +142,11 @@ impl Metrics {
                 "Requests that were turned away, and connections that were closed, by limit",
                 &["reason"],
             )?),
+            refused: every_reason(&counters(
+                "refused_total",
+                "Requests that were refused for their credentials or the lack of them, by reason",
+                &["reason"],
+            )?),
             cut_bodies: counters(
                 "cut_bodies_total",
                 "Bodies that ended before they were whole, by what ended them",
@@ -183,6 +190,11 @@ impl Metrics {
             Outcome::Led => 3,
         };
         self.block_reads[counter].inc();
+    }
+
+    /// Counts a request that was refused for who sent it.
+    pub fn refuse(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
     }
 
     /// Counts body bytes that went to a client.
@@ -245,6 +257,13 @@ fn shed(family: &IntCounterVec) -> IntCounterVec {
 fn handshakes(family: &IntCounterVec) -> IntCounterVec {
     for outcome in ["full", "resumed", "refused", "closed", "timeout"] {
         let _ = family.with_label_values(&[outcome]);
+    }
+    family.clone()
+}
+
+fn every_reason(family: &IntCounterVec) -> IntCounterVec {
+    for reason in crate::access::refusal::REASONS {
+        let _ = family.with_label_values(&[reason]);
     }
     family.clone()
 }

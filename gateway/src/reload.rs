@@ -1,4 +1,4 @@
-//! Reading the settings again: on SIGHUP, and when the file changes.
+//! Reading the settings again: on SIGHUP, and when the file changes or one that a secret is in.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ pub fn catch() -> io::Result<Signal> {
 /// Reads the settings again whenever that is asked for. Never returns.
 pub async fn watch(gateway: Arc<Gateway>, mut reload: Reload, mut hangup: Signal) {
     let mut content = reload.content.take();
+    let mut secrets = read_all(&reload.settings.secret_files).await;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         let asked = tokio::select! {
@@ -44,18 +45,35 @@ pub async fn watch(gateway: Arc<Gateway>, mut reload: Reload, mut hangup: Signal
             _ = ticks.tick() => false,
         };
         let now = read(&reload.config).await;
-        let changed = now.is_some() && now != content;
+        let mut changed = now.is_some() && now != content;
         if changed {
             content = now;
         }
+        let now = read_all(&reload.settings.secret_files).await;
+        if now != secrets {
+            changed = true;
+            secrets = now;
+        }
         if asked || changed {
+            let files = reload.settings.secret_files.clone();
             apply(&gateway, &mut reload).await;
+            if files != reload.settings.secret_files {
+                secrets = read_all(&reload.settings.secret_files).await;
+            }
         }
     }
 }
 
 async fn read(path: &Path) -> Option<Vec<u8>> {
     tokio::fs::read(path).await.ok()
+}
+
+async fn read_all(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    let mut contents = Vec::with_capacity(paths.len());
+    for path in paths {
+        contents.push(read(path).await);
+    }
+    contents
 }
 
 async fn apply(gateway: &Gateway, reload: &mut Reload) {
@@ -71,12 +89,15 @@ async fn apply(gateway: &Gateway, reload: &mut Reload) {
     };
     match gateway.datasets.replace(&settings.datasets) {
         Ok(changed) => {
+            let (domain, hosts) = (settings.domain.as_deref(), &settings.hosts);
+            gateway.access.replace(&settings.access, domain, hosts);
             for name in &changed {
                 gateway.state.forget(name).await;
             }
             tracing::info!(
                 datasets = settings.datasets.len(),
-                "the datasets were reloaded"
+                access_keys = settings.access.len(),
+                "the datasets and access keys were reloaded"
             );
         }
         Err(mistakes) => {
@@ -87,15 +108,19 @@ async fn apply(gateway: &Gateway, reload: &mut Reload) {
     }
     let rest = |settings: &Settings| {
         let datasets = Vec::new();
-        let warnings = Vec::new();
         Settings {
             datasets,
-            warnings,
+            access: Vec::new(),
+            open: false,
+            domain: None,
+            hosts: Vec::new(),
+            secret_files: Vec::new(),
+            warnings: Vec::new(),
             ..settings.clone()
         }
     };
     if rest(&settings) != rest(&reload.settings) {
-        tracing::warn!("settings other than datasets changed too; they need a restart");
+        tracing::warn!("settings other than datasets and access changed too; they need a restart");
     }
     reload.settings = settings;
 }

@@ -238,7 +238,7 @@ async fn answered(
         }
         None => {
             request.extensions_mut().insert(answers.remote);
-            answers.gateway.handle(request).await
+            answers.gateway.handle_with_body(request).await
         }
     };
     Ok(response.map(|body| Answer::new(body, exchange)))

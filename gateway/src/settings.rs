@@ -7,6 +7,7 @@
 //! one go. Nothing here touches the network or creates anything, so a running gateway may load its
 //! settings again.
 
+mod access;
 mod dataset;
 mod draft;
 pub mod duration;
@@ -46,6 +47,12 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whether whoever reaches the port may read.
     pub open: bool,
+    /// Access keys; if there are any, every request needs one.
+    pub access: Vec<AccessSettings>,
+    /// The domain below which each dataset has a host name of its own.
+    pub domain: Option<String>,
+    /// Names that clients may have signed in place of the `Host` that arrives.
+    pub hosts: Vec<String>,
     /// The directory of identity, known versions and the purge log. It may not exist yet.
     pub data_dir: PathBuf,
     /// The address of `/-/`, if it has one of its own.
@@ -67,6 +74,8 @@ pub struct Settings {
     pub demo: bool,
     /// The settings file, if there is one.
     pub config: Option<PathBuf>,
+    /// Files that secrets were read from: the settings are other ones once these are.
+    pub secret_files: Vec<PathBuf>,
     /// Sentences to log as warnings: the settings are followed, but oddly.
     pub warnings: Vec<String>,
 }
@@ -160,6 +169,19 @@ pub struct DatasetSettings {
     pub origin_connections: usize,
     /// Origins (RFC 6454) whose pages may read, each with at most one `*`; none: no page may.
     pub cors: Vec<String>,
+}
+
+/// `[[access]]`: one access key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessSettings {
+    /// Its id: 1 to 128 letters, digits or characters of `-_.+=@`.
+    pub access_key_id: String,
+    /// Its secret. Never empty.
+    pub secret_access_key: Secret,
+    /// The only datasets that it may read; `None`: all.
+    pub datasets: Option<Vec<String>>,
+    /// Whether it may change the gateway, and see what concerns all of it.
+    pub admin: bool,
 }
 
 impl DatasetSettings {

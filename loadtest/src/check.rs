@@ -4,6 +4,7 @@ mod bytes;
 mod cut_through;
 mod damage;
 mod disk;
+mod door;
 mod door_tls;
 mod fuzz;
 mod memory;
@@ -44,6 +45,7 @@ pub const NAMES: &[&str] = &[
     "fuzz",
     "tls",
     "slow",
+    "door",
 ];
 
 /// What all checks are told.
@@ -73,6 +75,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "fuzz" => fuzz::run(options).await,
         "tls" => door_tls::run(options).await,
         "slow" => slow::run(options).await,
+        "door" => door::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")

@@ -10,6 +10,7 @@
 //! | `s3` | the S3 dialect by boto3, the AWS command line and by hand |
 //! | `manners` | requests in every form, lawful and not, byte by byte; bodies that break off |
 //! | `clients` | clients that exist, unmodified, cold and hot, signed and not |
+//! | `door` | who may do what: signatures, secrets, lists of datasets, administrators |
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
 //! | `directories` | files that change in place, pipes, links that turn and that go round |
@@ -34,6 +35,7 @@ mod conditions;
 mod control;
 mod cors;
 mod directories;
+mod door;
 mod floods;
 mod freshness;
 mod harness;

@@ -17,11 +17,12 @@ use self::list::ListAsked;
 use super::Reply;
 use super::object;
 use super::target::{Place, Target};
+use crate::access::Caller;
 use crate::dataset::Dataset;
 use crate::error::of_origin;
 use crate::gateway::Gateway;
 
-/// Answers a request at the root, a dataset or an object.
+/// Answers a request at the root, a dataset or an object, of a `caller` who may read what it names.
 ///
 /// # Errors
 /// What goes out as S3's error document.
@@ -29,6 +30,7 @@ pub async fn answer(
     gateway: &Arc<Gateway>,
     parts: &Parts,
     target: &Target,
+    caller: &Caller,
 ) -> Result<Reply, S3Error> {
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         let kind = match target.place {
@@ -42,7 +44,7 @@ pub async fn answer(
         return Err(S3Error::not_implemented(what));
     }
     match &target.place {
-        Place::Root | Place::Ours { .. } => Ok(list_buckets(gateway)),
+        Place::Root | Place::Ours { .. } => Ok(list_buckets(gateway, caller)),
         Place::Dataset { name, .. } => {
             let dataset = find(gateway, name)?;
             if parts.method == Method::HEAD {
@@ -68,9 +70,10 @@ fn find(gateway: &Gateway, name: &str) -> Result<Arc<Dataset>, S3Error> {
         .ok_or_else(|| S3Error::no_such_bucket(name))
 }
 
-fn list_buckets(gateway: &Gateway) -> Reply {
+fn list_buckets(gateway: &Gateway, caller: &Caller) -> Reply {
     let all = gateway.datasets.all();
     let names = all.iter().map(|dataset| &*dataset.name);
+    let names = names.filter(|name| caller.may_read(name));
     let xml = list::buckets_xml(names, gateway.datasets.since);
     Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into())
 }

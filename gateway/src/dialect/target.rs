@@ -1,6 +1,6 @@
 //! Request targets: which place in the gateway a request names (RFC 9112 §3.2).
 //!
-//! Origin-form and absolute-form are one here: the host decides nothing. The path is percent-decoded exactly
+//! Origin-form and absolute-form are one here: the host decides nothing, unless it names a dataset. The path is percent-decoded exactly
 //! once and then split at its first two slashes; empty and dot segments are part of a key, as S3 has it, and
 //! are never folded.
 
@@ -91,6 +91,27 @@ impl Target {
     /// [`TargetError`], when the target is not a path, is not properly escaped UTF-8, or names a key that
     /// cannot exist.
     pub fn parse(uri: &Uri) -> Result<Self, TargetError> {
+        Self::parse_by(uri, Place::of)
+    }
+
+    /// Reads a request target whose host names the dataset: all of the path is a key, `/-/` too.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_in(uri: &Uri, dataset: &str) -> Result<Self, TargetError> {
+        Self::parse_by(uri, |path| match &path[1..] {
+            "" => Ok(Place::Dataset {
+                name: dataset.to_owned(),
+                slash: true,
+            }),
+            key => Place::object(dataset, key),
+        })
+    }
+
+    fn parse_by(
+        uri: &Uri,
+        place: impl FnOnce(&str) -> Result<Place, TargetError>,
+    ) -> Result<Self, TargetError> {
         let raw_path = uri.path();
         if !raw_path.starts_with('/') {
             return Err(TargetError::NotAPath);
@@ -102,7 +123,7 @@ impl Target {
         Ok(Self {
             raw_path: raw_path.to_owned(),
             query: Query::parse(uri.query().unwrap_or_default())?,
-            place: Place::of(&path)?,
+            place: place(&path)?,
         })
     }
 }
@@ -128,14 +149,18 @@ impl Place {
                 name: name.to_owned(),
                 slash: rest.is_some(),
             }),
-            Some(key) if key.len() > MAX_KEY_BYTES => {
-                Err(TargetError::KeyTooLong { bytes: key.len() })
-            }
-            Some(key) => Ok(Self::Object {
-                dataset: name.to_owned(),
-                key: key.to_owned(),
-            }),
+            Some(key) => Self::object(name, key),
         }
+    }
+
+    fn object(dataset: &str, key: &str) -> Result<Self, TargetError> {
+        if key.len() > MAX_KEY_BYTES {
+            return Err(TargetError::KeyTooLong { bytes: key.len() });
+        }
+        Ok(Self::Object {
+            dataset: dataset.to_owned(),
+            key: key.to_owned(),
+        })
     }
 }
 

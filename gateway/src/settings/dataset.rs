@@ -185,6 +185,7 @@ fn options(
             report.add(&place, sentence);
             continue;
         }
+        report.reads(value.get_ref());
         match option_value(value.get_ref(), around) {
             Ok(value) => {
                 options.insert(name.to_owned(), Secret::new(value));
@@ -195,7 +196,11 @@ fn options(
     options
 }
 
-fn option_value(value: &DeValue<'_>, around: &Surroundings<'_>) -> Result<String, String> {
+/// A string as it stands there, or from where it refers to.
+pub(super) fn option_value(
+    value: &DeValue<'_>,
+    around: &Surroundings<'_>,
+) -> Result<String, String> {
     match value {
         DeValue::String(text) => Ok(text.as_ref().to_owned()),
         DeValue::Table(table) => referred(table, around),

@@ -11,7 +11,7 @@ use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
     CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, TlsSettings,
-    dataset, size, value,
+    access, dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -58,6 +58,9 @@ impl Surroundings<'_> {
 pub(super) struct Draft {
     pub(super) listen: Option<Placed<SocketAddr>>,
     pub(super) open: Option<Placed<bool>>,
+    pub(super) domain: Option<Placed<String>>,
+    pub(super) hosts: Option<Placed<Vec<String>>>,
+    pub(super) keys: Vec<access::Draft>,
     pub(super) data_dir: Option<Placed<PathBuf>>,
     pub(super) admin_listen: Option<Placed<SocketAddr>>,
     pub(super) stop_after: Option<Placed<Duration>>,
@@ -133,7 +136,7 @@ impl Draft {
 
     /// The settings: defaults where nothing was said, after the judgments that need several values.
     pub(super) fn finish(
-        self,
+        mut self,
         config: Option<&Path>,
         around: &Surroundings<'_>,
         report: &mut Report,
@@ -169,9 +172,15 @@ impl Draft {
         cache.nvme = nvme;
         let files = OTHER_FILES + block_files.unwrap_or(0);
         let max_connections = self.connections(around.open_files, files, &mut warnings);
+        let names: Vec<_> = self.names.iter().map(|name| name.value.as_str()).collect();
+        let keys = std::mem::take(&mut self.keys);
+        let access = access::finish(keys, &names, &mut warnings, report);
         Settings {
             listen,
             open: or(self.open, false),
+            access,
+            domain: self.domain.map(|domain| domain.value),
+            hosts: or(self.hosts, Vec::new()),
             data_dir,
             admin_listen: self.admin_listen.map(|address| address.value),
             stop_after: or(self.stop_after, Duration::from_secs(10)),
@@ -193,6 +202,7 @@ impl Draft {
             datasets: self.datasets,
             demo,
             config: config.map(Path::to_owned),
+            secret_files: report.files(),
             warnings,
         }
     }
@@ -200,7 +210,8 @@ impl Draft {
     /// Without credentials of its own, a gateway serves this machine only, or says that whoever
     /// comes may read.
     fn judge_addresses(&self, listen: SocketAddr, report: &mut Report) {
-        let open = self.open.as_ref().is_some_and(|open| open.value);
+        access::judge_open(self.open.as_ref(), !self.keys.is_empty(), report);
+        let open = self.open.as_ref().is_some_and(|open| open.value) || !self.keys.is_empty();
         for (key, address) in [
             ("listen", &self.listen),
             ("admin_listen", &self.admin_listen),
@@ -213,8 +224,7 @@ impl Draft {
                     Place::Flag(_) => "the address".to_owned(),
                     _ => format!("`{key}`"),
                 };
-                let how = "listen on 127.0.0.1, or write `open = true` in the settings file, and \
-                           whoever reaches the port may read";
+                let how = access::NEEDS_ACCESS;
                 report.add(
                     place,
                     format!("{subject} is reachable from other machines: {how}"),

@@ -6,8 +6,8 @@ use toml::de::DeTable;
 
 use super::draft::{Draft, Surroundings};
 use super::report::{Place, Report};
-use super::section::{CACHE, DATASET, LIMITS, LOG, Section, TOP};
-use super::{dataset, tls, value};
+use super::section::{ACCESS, CACHE, DATASET, LIMITS, LOG, Section, TOP};
+use super::{access, dataset, tls, value};
 
 /// Reads the file at `path` into `draft`.
 pub(super) fn read(path: &Path, around: &Surroundings<'_>, draft: &mut Draft, report: &mut Report) {
@@ -34,6 +34,8 @@ pub(super) fn walk(text: &str, around: &Surroundings<'_>, draft: &mut Draft, rep
     let top = Section::open(tree.get_ref(), &TOP, Place::Line(1), report);
     draft.listen = top.read("listen", report, value::address);
     draft.open = top.read("open", report, value::boolean);
+    draft.domain = top.read("domain", report, access::domain);
+    draft.hosts = top.read("hosts", report, access::hosts);
     draft.data_dir = top.read("data_dir", report, value::path);
     draft.admin_listen = top.read("admin_listen", report, value::address);
     draft.stop_after = top.read("stop_after", report, value::time);
@@ -44,6 +46,9 @@ pub(super) fn walk(text: &str, around: &Surroundings<'_>, draft: &mut Draft, rep
     for section in top.sections("datasets", &DATASET, report) {
         let (name, dataset) = dataset::read(&section, around, report);
         draft.add_dataset(name, dataset, report);
+    }
+    for section in top.sections("access", &ACCESS, report) {
+        draft.keys.push(access::read(&section, around, report));
     }
 }
 

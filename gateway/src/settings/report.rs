@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
 
 /// Where a setting was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +62,8 @@ pub(super) struct Report {
     line_starts: Vec<usize>,
     /// The file does not parse: what is missing may stand in the part that was lost.
     broken: bool,
+    /// Files that values refer to.
+    files: Vec<PathBuf>,
     mistakes: Vec<(Place, String)>,
 }
 
@@ -73,6 +77,7 @@ impl Report {
             file,
             line_starts: Vec::new(),
             broken: false,
+            files: Vec::new(),
             mistakes: Vec::new(),
         }
     }
@@ -92,6 +97,18 @@ impl Report {
                 .line_starts
                 .partition_point(|start| *start <= span.start),
         )
+    }
+
+    /// Notes the file that a value may refer to, as `{ file = … }`.
+    pub(super) fn reads(&mut self, value: &DeValue<'_>) {
+        let file = value.as_table().and_then(|table| table.get("file"));
+        let path = file.and_then(|file| file.get_ref().as_str());
+        self.files.extend(path.map(PathBuf::from));
+    }
+
+    /// The files that were noted.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
     }
 
     /// Adds a mistake of the file's syntax.

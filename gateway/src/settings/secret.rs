@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An origin's option: often a credential, so always treated as one.
+/// A credential, or an origin's option: often a credential, so always treated as one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -29,8 +29,11 @@ pub(super) const TOP: Shape = Shape {
         "limits",
         "tls",
         "datasets",
+        "access",
+        "domain",
+        "hosts",
     ],
-    later: &["access", "fleet", "state", "domain", "hosts"],
+    later: &["fleet", "state"],
 };
 
 /// `[cache]`.
@@ -84,7 +87,14 @@ pub(super) const DATASET: Shape = Shape {
     later: &["quota", "ttl", "writable"],
 };
 
-const SHAPES: [&Shape; 6] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET];
+/// One `[[access]]`.
+pub(super) const ACCESS: Shape = Shape {
+    header: "[[access]]",
+    keys: &["access_key_id", "secret_access_key", "datasets", "admin"],
+    later: &[],
+};
+
+const SHAPES: [&Shape; 7] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS];
 
 /// A table whose keys have been judged.
 pub(super) struct Section<'a> {

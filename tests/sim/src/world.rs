@@ -16,6 +16,7 @@ use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use forebay_gateway::access::Access;
 use forebay_gateway::dataset::Datasets;
 use forebay_gateway::gateway::{Gateway, Parts};
 use forebay_gateway::settings::{DatasetSettings, Secret};
@@ -159,6 +160,7 @@ impl World {
         let gateway = Gateway::new(Parts {
             store: Arc::clone(&store),
             datasets: Arc::new(datasets),
+            access: Access::open(),
             name: "sim".into(),
             max_requests: MAX_REQUESTS,
             write_timeout: WRITE_TIMEOUT,

@@ -21,10 +21,16 @@ pub enum Code {
     AccessForbidden,
     /// A preflight that lacks a header.
     BadRequest,
+    /// The `Authorization` header cannot be read.
+    AuthorizationHeaderMalformed,
+    /// The parameters of a presigned URL cannot be read.
+    AuthorizationQueryParametersError,
     /// The origin answered something that cannot be used. Not one of S3's own codes, which know no 502.
     BadGateway,
     /// A fault of ours.
     InternalError,
+    /// Nobody has the access key.
+    InvalidAccessKeyId,
     /// A parameter's value is wrong.
     InvalidArgument,
     /// The part number is past the object's last part.
@@ -39,6 +45,8 @@ pub enum Code {
     KeyTooLong,
     /// The resource cannot be written here.
     MethodNotAllowed,
+    /// The client may not do this as long as it does not say who it is. To S3's clients `AccessDenied`.
+    NoCredentials,
     /// No dataset has this name.
     NoSuchBucket,
     /// The dataset holds no such key.
@@ -53,23 +61,32 @@ pub enum Code {
     RequestHeaderSectionTooLarge,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The client's clock and ours differ too much.
+    RequestTimeTooSkewed,
     /// The origin cannot be reached.
     ServiceUnavailable,
+    /// The signature is wrong.
+    SignatureDoesNotMatch,
     /// Too many requests; the client should come again later.
     SlowDown,
     /// The request target is too long. Not one of S3's own codes.
     UriTooLong,
+    /// The body is another one than was signed.
+    XAmzContentSha256Mismatch,
 }
 
 impl Code {
     /// The text of `<Code>`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::AccessDenied => "AccessDenied",
+            Self::AccessDenied | Self::NoCredentials => "AccessDenied",
             Self::AccessForbidden => "AccessForbidden",
+            Self::AuthorizationHeaderMalformed => "AuthorizationHeaderMalformed",
+            Self::AuthorizationQueryParametersError => "AuthorizationQueryParametersError",
             Self::BadRequest => "BadRequest",
             Self::BadGateway => "BadGateway",
             Self::InternalError => "InternalError",
+            Self::InvalidAccessKeyId => "InvalidAccessKeyId",
             Self::InvalidArgument => "InvalidArgument",
             Self::InvalidPartNumber => "InvalidPartNumber",
             Self::InvalidRange => "InvalidRange",
@@ -84,25 +101,36 @@ impl Code {
             Self::PreconditionFailed => "PreconditionFailed",
             Self::RequestHeaderSectionTooLarge => "RequestHeaderSectionTooLarge",
             Self::RequestTimeout => "RequestTimeout",
+            Self::RequestTimeTooSkewed => "RequestTimeTooSkewed",
             Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::SignatureDoesNotMatch => "SignatureDoesNotMatch",
             Self::SlowDown => "SlowDown",
             Self::UriTooLong => "URITooLong",
+            Self::XAmzContentSha256Mismatch => "XAmzContentSHA256Mismatch",
         }
     }
 
     /// The status that S3 sends with the code.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest
+            Self::AuthorizationHeaderMalformed
+            | Self::AuthorizationQueryParametersError
+            | Self::BadRequest
             | Self::InvalidArgument
             | Self::InvalidRequest
             | Self::InvalidUri
             | Self::KeyTooLong
-            | Self::RequestTimeout => StatusCode::BAD_REQUEST,
+            | Self::RequestTimeout
+            | Self::XAmzContentSha256Mismatch => StatusCode::BAD_REQUEST,
             // RFC 6585 §5; S3 itself sends 400.
             Self::RequestHeaderSectionTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::AccessDenied | Self::AccessForbidden => StatusCode::FORBIDDEN,
+            Self::NoCredentials => StatusCode::UNAUTHORIZED,
+            Self::AccessDenied
+            | Self::AccessForbidden
+            | Self::InvalidAccessKeyId
+            | Self::RequestTimeTooSkewed
+            | Self::SignatureDoesNotMatch => StatusCode::FORBIDDEN,
             Self::NoSuchBucket | Self::NoSuchKey | Self::NoSuchVersion => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -379,6 +407,25 @@ mod tests {
             (Code::AccessDenied, "AccessDenied", 403),
             (Code::AccessForbidden, "AccessForbidden", 403),
             (Code::BadRequest, "BadRequest", 400),
+            (Code::NoCredentials, "AccessDenied", 401),
+            (
+                Code::AuthorizationHeaderMalformed,
+                "AuthorizationHeaderMalformed",
+                400,
+            ),
+            (
+                Code::AuthorizationQueryParametersError,
+                "AuthorizationQueryParametersError",
+                400,
+            ),
+            (Code::InvalidAccessKeyId, "InvalidAccessKeyId", 403),
+            (Code::RequestTimeTooSkewed, "RequestTimeTooSkewed", 403),
+            (Code::SignatureDoesNotMatch, "SignatureDoesNotMatch", 403),
+            (
+                Code::XAmzContentSha256Mismatch,
+                "XAmzContentSHA256Mismatch",
+                400,
+            ),
             (Code::BadGateway, "BadGateway", 502),
             (Code::InternalError, "InternalError", 500),
             (Code::InvalidArgument, "InvalidArgument", 400),

@@ -116,9 +116,9 @@ impl Changes {
 
     async fn purge(&self, name: &Name) {
         let remote = Remote {
+            tls: false,
             address: ([127, 0, 0, 1], 1).into(),
             controls: true,
-            tls: false,
         };
         let request = Request::post(format!("/-/purge/{name}")).extension(remote);
         let Ok(request) = request.header("host", "gateway").body(()) else {
