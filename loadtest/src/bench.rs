@@ -253,6 +253,9 @@ impl Bench<'_> {
                 skipped: None,
                 origin_requests: gets,
             });
+            if let Some(row) = done.last() {
+                eprintln!("{}", results::line(row));
+            }
         }
         Ok(done)
     }

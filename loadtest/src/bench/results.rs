@@ -136,6 +136,17 @@ impl Measured {
     }
 }
 
+/// One row in a line, told as soon as it is measured: a run that is ended early leaves what it has.
+pub(super) fn line(row: &Measured) -> String {
+    let told = row.runs.iter().map(|(who, _)| {
+        let figure = row.figure(*who).unwrap_or_default();
+        let cpu = row.median_of(*who, cpu_a_gigabyte).unwrap_or_default();
+        format!("{} {figure:.2} at {cpu:.3} CPU s/GB", who.name())
+    });
+    let told: Vec<String> = told.collect();
+    format!("{}, {}: {}", row.row.name, row.unit(), told.join("; "))
+}
+
 fn cpu_a_gigabyte(sample: &Sample) -> f64 {
     sample.server_cpu / (sample.bytes / 1e9)
 }
@@ -344,6 +355,13 @@ mod tests {
             ]
         );
         assert!((report.figures[0].value - 1.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_row_is_told_in_one_line_with_everybody_in_it() {
+        let line = line(&measured());
+        assert!(line.starts_with("1m, GB/s: varnish 3.00 at "), "{line}");
+        assert!(line.contains("; forebay 3.30 at 0.303 CPU s/GB"), "{line}");
     }
 
     #[test]
