@@ -1,4 +1,6 @@
-//! `forebay-loadtest`: runs the checks, or the origin model by hand.
+//! `forebay-loadtest`: runs the checks, the benches and the replay, or the origin model by hand.
+//!
+//! It allocates by mimalloc, as the gateway does, so that the bare server is a ceiling of the same make.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,10 +11,15 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use forebay_loadtest::bench::{self, Options};
 use forebay_loadtest::check::{self, NAMES};
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
+use forebay_loadtest::replay;
 use forebay_loadtest::report::Report;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A bar was missed.
 const MISSED: u8 = 1;
@@ -36,10 +43,14 @@ enum Command {
     Origin(ByHand),
     /// Fleet scenarios (not in this version)
     Scenario(Later),
-    /// Benchmarks beside other servers (not in this version)
-    Bench(Later),
-    /// Replays of recorded loads (not in this version)
-    Replay(Later),
+    /// Benchmarks beside other servers
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Made loads, played to every eviction policy: hit ratios, and what one scan does to a hot set
+    Replay(Replay),
+    /// The bench's ceiling: a bare server over what it holds in memory
+    #[command(hide = true)]
+    Bare(Bare),
     /// Long runs under faults (not in this version)
     Torture(Later),
 }
@@ -81,6 +92,71 @@ struct ByHand {
     delay: Duration,
 }
 
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Reads from memory and NVMe, beside nginx, Varnish and cachey
+    Hot(Hot),
+    /// First reads, beside other servers (not in this version)
+    Cold(Later),
+}
+
+#[derive(Debug, Args)]
+struct Hot {
+    /// Rows to measure [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// How often each row is measured on each server
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    repeats: u16,
+    /// How long each time
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = quantity::time)]
+    time: Duration,
+    /// The large object's size; less than 1GiB is to try things out
+    #[arg(long, default_value = "1GiB", value_parser = large)]
+    size: u64,
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw them to this file, .svg or .png; both without an ending
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// The gateway's program [default: $FOREBAY_BIN, else `forebay` beside this program]
+    #[arg(long, value_name = "PATH")]
+    forebay: Option<PathBuf>,
+    /// cachey's program [default: bin/server in target/tools/cachey]
+    #[arg(long, value_name = "PATH")]
+    cachey: Option<PathBuf>,
+    /// Where to put files: on the disk that the NVMe rows are about [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Seeds what is read
+    #[arg(long, default_value = "1")]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct Replay {
+    /// Seeds the loads
+    #[arg(long, default_value = "1")]
+    seed: u64,
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw them to this file, .svg or .png; both without an ending
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Bare {
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    big: u64,
+    #[arg(long)]
+    small: usize,
+}
+
 #[derive(Debug, Args)]
 struct Later {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
@@ -93,16 +169,18 @@ async fn main() -> ExitCode {
         Command::Check(check) => run_checks(check).await,
         Command::Origin(origin) => serve_origin(origin).await,
         Command::Scenario(later) => Ok(refuse("scenario", "comes with the fleet", &later)),
-        Command::Bench(later) => Ok(refuse(
-            "bench",
-            "comes with the work on hot and cold speed",
+        Command::Bench(Bench::Hot(hot)) => tokio::task::spawn_blocking(|| bench_hot(hot))
+            .await
+            .unwrap_or_else(|error| Err(error.into())),
+        Command::Bench(Bench::Cold(later)) => Ok(refuse(
+            "bench cold",
+            "comes with the work on cold speed",
             &later,
         )),
-        Command::Replay(later) => Ok(refuse(
-            "replay",
-            "comes with the choice of an eviction policy",
-            &later,
-        )),
+        Command::Replay(replay) => run_replay(&replay),
+        Command::Bare(given) => bench::bare(given.listen, given.big, given.small)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Torture(later) => Ok(refuse(
             "torture",
             "comes with the limits and the NVMe tier",
@@ -192,9 +270,55 @@ async fn serve_origin(given: ByHand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The client of a bench is one thread: it has one core, and more threads would only wait for each other on it.
+fn bench_hot(given: Hot) -> anyhow::Result<ExitCode> {
+    let options = Options {
+        rows: given.rows,
+        repeats: usize::from(given.repeats),
+        time: given.time,
+        size: given.size,
+        json: given.json,
+        plot: given.plot,
+        forebay: given.forebay,
+        cachey: given.cachey,
+        dir: given.dir,
+        seed: given.seed,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the client's runtime")?;
+    Ok(verdict(&runtime.block_on(bench::hot(&options))?))
+}
+
+fn run_replay(given: &Replay) -> anyhow::Result<ExitCode> {
+    let report = replay::run(given.seed, given.json.as_deref(), given.plot.as_deref())?;
+    Ok(verdict(&report))
+}
+
+fn verdict(report: &Report) -> ExitCode {
+    println!("{report}");
+    if report.met() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(MISSED)
+    }
+}
+
+fn large(text: &str) -> Result<u64, String> {
+    let size = quantity::size(text)?;
+    if size >= 1 << 20 && size.is_multiple_of(1 << 20) {
+        Ok(size)
+    } else {
+        Err(format!("{text:?}: give a whole number of MiB"))
+    }
+}
+
 /// Commands that later versions have are refused by name, never ignored.
 fn refuse(command: &str, when: &str, _given: &Later) -> ExitCode {
-    eprintln!("forebay-loadtest: `{command}` {when}; this version has `check` and `origin`");
+    eprintln!(
+        "forebay-loadtest: `{command}` {when}; this version has `check`, `bench hot`, `replay` and `origin`"
+    );
     ExitCode::from(UNMEASURED)
 }
 

@@ -19,7 +19,7 @@
 //!
 //! Dependencies and why they are here: `object_store` speaks the dialects and signs for the
 //! origins; `hyper`, `hyper-util`, `hyper-rustls` and `rustls` carry its requests over a connector
-//! of our own (status codes, no redirects, a connection budget); `foyer` evicts, and lays blocks out on disk; `bytes` shares
+//! of our own (status codes, no redirects, a connection budget); `foyer` lays blocks out on disk; `bytes` shares
 //! segments without copying; `aws-lc-rs` names versions by SHA-256, since names are chosen by
 //! strangers; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
 //! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant

@@ -1,20 +1,24 @@
-//! The memory tier: foyer's cache of whole blocks, evicting the least recently used.
+//! The memory tier: whole blocks, and which of them goes when others come.
 //!
-//! LRU is where we start because it alone keeps what readers are using; capacity is split evenly
-//! over shards, so there are few of them.
+//! The order is ours ([`queues`]), because no policy of the cache library that the disk tier uses
+//! suits how models are loaded: `forebay-loadtest replay` plays them all. After one scan of 1.5 ×
+//! memory, LRU and FIFO have nothing left of a hot model, and neither have S3-FIFO and SIEVE if the
+//! scan reads in ranges smaller than a block; LFU loses a fifth of it then, and is slow to let go of
+//! what was hot once. S3-FIFO comes next: it is better at one model larger than memory, over and over.
+
+mod queues;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use foyer::{Cache, CacheBuilder, Event, EventListener, LruConfig};
-
+use self::queues::Queues;
 use crate::block::{Block, BlockKey};
 use crate::residents::Residents;
 
 /// Where whole blocks are kept.
 ///
-/// Two of them exist: [`Memory`], and the simulator's, since one of foyer's dependencies spins
-/// under a clock that does not move by itself.
+/// Two of them exist: [`Memory`], and the simulator's, whose order of eviction is written in its
+/// traces.
 pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// The block, if it is resident; it counts as used now.
     fn get(&self, key: &BlockKey) -> Option<Block>;
@@ -24,83 +28,204 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     fn insert(&self, key: BlockKey, block: Block);
     /// Lets a block go.
     fn remove(&self, key: &BlockKey) -> Option<Block>;
+    /// Lets the block go whose turn it is; `None`: there is no block.
+    fn evict(&self) -> Option<Block>;
     /// Bytes that the resident blocks are charged for ([`Block::weight`]).
     fn usage(&self) -> u64;
 }
 
-/// Below this, one shard: a shard of less than that would hold too few blocks to choose from.
-const BYTES_A_SHARD: u64 = 512 << 20;
-
-/// foyer's memory cache.
+/// Blocks in memory, up to a number of bytes.
 pub struct Memory {
-    cache: Cache<BlockKey, Block>,
+    capacity: u64,
+    residents: Arc<Residents>,
+    /// Looking a block up takes the lock shared: what is used is noted in atomics.
+    queues: RwLock<Queues>,
 }
 
 impl Memory {
     /// A cache of at most `capacity` bytes that tells `residents` what leaves it.
     pub fn new(capacity: u64, residents: Arc<Residents>) -> Self {
-        let shards = usize::try_from(capacity / BYTES_A_SHARD)
-            .unwrap_or(1)
-            .max(1);
-        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
-        let cache = CacheBuilder::new(capacity)
-            .with_name("forebay-memory")
-            .with_shards(shards)
-            .with_eviction_config(LruConfig::default())
-            .with_weighter(|_: &BlockKey, block: &Block| block.weight())
-            .with_event_listener(Arc::new(Leaving(residents)))
-            .build();
-        Self { cache }
+        Self {
+            capacity,
+            residents,
+            queues: RwLock::new(Queues::new(capacity)),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Queues> {
+        self.queues.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Queues> {
+        self.queues.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory")
-            .field("usage", &self.cache.usage())
-            .field("capacity", &self.cache.capacity())
+            .field("usage", &self.usage())
+            .field("capacity", &self.capacity)
             .finish()
     }
 }
 
 impl BlockStore for Memory {
     fn get(&self, key: &BlockKey) -> Option<Block> {
-        self.cache.get(key).map(|entry| entry.value().clone())
+        self.read().get(key)
     }
 
     fn contains(&self, key: &BlockKey) -> bool {
-        self.cache.contains(key)
+        self.read().contains(key)
     }
 
     fn insert(&self, key: BlockKey, block: Block) {
-        self.cache.insert(key, block);
+        // What leaves is freed once the lock is: a block is sixteen buffers.
+        let mut left = Vec::new();
+        let mut queues = self.write();
+        left.extend(queues.insert(key, block));
+        while queues.bytes() > self.capacity {
+            let Some((key, block)) = queues.evict() else {
+                break;
+            };
+            self.residents.evicted(key);
+            left.push(block);
+        }
+        drop(queues);
     }
 
     fn remove(&self, key: &BlockKey) -> Option<Block> {
-        self.cache.remove(key).map(|entry| entry.value().clone())
+        let mut queues = self.write();
+        let block = queues.remove(key)?;
+        self.residents.left(*key);
+        Some(block)
+    }
+
+    fn evict(&self) -> Option<Block> {
+        let mut queues = self.write();
+        let (key, block) = queues.evict()?;
+        self.residents.evicted(key);
+        Some(block)
     }
 
     fn usage(&self) -> u64 {
-        self.cache.usage() as u64
+        self.read().bytes()
     }
 }
 
-struct Leaving(Arc<Residents>);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::block::OVERHEAD;
+    use crate::object::ObjectId;
+    use crate::version::VersionKey;
+    use bytes::Bytes;
 
-impl EventListener for Leaving {
-    type Key = BlockKey;
-    type Value = Block;
+    const WEIGHT: u64 = 1 + OVERHEAD as u64;
 
-    fn on_leave(&self, reason: Event, key: &BlockKey, _block: &Block) {
-        match reason {
-            // The same block came anew: it is still here.
-            Event::Replace => {}
-            Event::Evict => {
-                self.0.evicted(*key);
-            }
-            Event::Remove | Event::Clear => {
-                self.0.left(*key);
-            }
+    struct Rig {
+        memory: Memory,
+        residents: Arc<Residents>,
+    }
+
+    impl Rig {
+        fn new(blocks: u64) -> Self {
+            let residents = Arc::new(Residents::default());
+            let memory = Memory::new(blocks * WEIGHT, Arc::clone(&residents));
+            Self { memory, residents }
         }
+
+        /// Looks the blocks of a model up in order and brings those that miss; how many hit.
+        fn read(&self, model: u128, blocks: u32) -> u32 {
+            let mut hits = 0;
+            for index in 0..blocks {
+                let version = VersionKey(model);
+                let key = BlockKey { version, index };
+                if self.memory.get(&key).is_some() {
+                    hits += 1;
+                } else {
+                    self.residents
+                        .entered(&ObjectId::new("models", "a"), key, 1);
+                    self.memory
+                        .insert(key, Block::new(vec![Bytes::from_static(b"x")]));
+                }
+            }
+            hits
+        }
+    }
+
+    #[test]
+    fn one_scan_of_more_than_memory_leaves_what_is_used() {
+        let rig = Rig::new(256);
+        rig.read(0, 128);
+        assert_eq!(rig.read(0, 128), 128);
+        rig.read(1, 384);
+        assert_eq!(rig.read(0, 128), 128);
+    }
+
+    #[test]
+    fn a_new_model_gets_in_however_hot_the_old_one_is() {
+        let rig = Rig::new(256);
+        (0..5).for_each(|_| {
+            rig.read(0, 220);
+        });
+        (0..4).for_each(|_| {
+            rig.read(1, 128);
+        });
+        assert_eq!(rig.read(1, 128), 128);
+    }
+
+    #[test]
+    fn many_reads_of_one_block_in_a_row_are_one_use() {
+        let rig = Rig::new(256);
+        rig.read(0, 128);
+        rig.read(0, 128);
+        for index in 0..384 {
+            let key = BlockKey {
+                version: VersionKey(1),
+                index,
+            };
+            rig.residents.entered(&ObjectId::new("models", "b"), key, 1);
+            rig.memory
+                .insert(key, Block::new(vec![Bytes::from_static(b"x")]));
+            // As a loader does that reads a block in ranges of an eighth.
+            (0..8).for_each(|_| assert!(rig.memory.get(&key).is_some()));
+        }
+        assert_eq!(rig.read(0, 128), 128);
+    }
+
+    #[test]
+    fn the_bound_holds_and_residents_know_what_is_there() {
+        let rig = Rig::new(100);
+        for model in 0..20 {
+            rig.read(model, 37);
+            rig.read(0, 50);
+            assert!(rig.memory.usage() <= 100 * WEIGHT);
+            let blocks = rig.residents.total().blocks;
+            assert_eq!(blocks * WEIGHT, rig.memory.usage());
+        }
+        for (key, ..) in rig.residents.all() {
+            assert!(rig.memory.contains(&key));
+        }
+        let evicted = std::iter::from_fn(|| rig.memory.evict()).count() as u64;
+        assert_eq!(evicted, 100);
+        assert_eq!((rig.memory.usage(), rig.residents.blocks()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_removed_and_came_again_goes_once() {
+        let rig = Rig::new(2);
+        let key = BlockKey {
+            version: VersionKey(0),
+            index: 0,
+        };
+        for _ in 0..1000 {
+            rig.read(0, 1);
+            rig.memory.remove(&key).unwrap();
+        }
+        rig.read(0, 2);
+        rig.read(1, 1);
+        assert_eq!(rig.residents.total().blocks, 2);
     }
 }

@@ -381,16 +381,14 @@ impl Store {
         self.budget.try_reserve(bytes)
     }
 
-    /// Makes the memory tier let its oldest blocks go until about `bytes` are free of it.
+    /// Makes the memory tier let blocks go, those whose turn it is, until about `bytes` are free of it.
     fn give_up(&self, bytes: u64) {
         let mut freed = 0;
         while freed < bytes {
-            let Some(key) = self.residents.pop_oldest() else {
+            let Some(block) = self.memory.evict() else {
                 return;
             };
-            if let Some(block) = self.memory.remove(&key)
-                && !block.is_shared()
-            {
+            if !block.is_shared() {
                 freed += block.weight() as u64;
             }
         }

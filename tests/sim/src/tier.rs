@@ -102,6 +102,18 @@ impl BlockStore for Tier {
         Some(removed)
     }
 
+    fn evict(&self) -> Option<Block> {
+        let (oldest, block) = {
+            let mut table = self.lock();
+            let (_, oldest) = table.uses.first_key_value()?;
+            let oldest = *oldest;
+            (oldest, table.remove(&oldest)?)
+        };
+        self.trace.count("blocks evicted");
+        self.residents.left(oldest);
+        Some(block)
+    }
+
     fn usage(&self) -> u64 {
         self.lock().bytes
     }
