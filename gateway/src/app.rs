@@ -1,5 +1,7 @@
 //! Builds a gateway of its settings, starts it, and stops it in order.
 
+mod fleet;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,12 +13,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::{self, Nvme};
 use forebay_storage::origin::{self, OriginUrl};
-use forebay_storage::store::Store;
+use forebay_storage::store::{Copies, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::fleet::Prepared;
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
 use crate::demo;
@@ -54,7 +57,18 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         if settings.demo {
             settings.datasets.push(make_demo(&settings.data_dir).await?);
         }
-        let gateway = match build(&settings)? {
+        let listener = listen(&settings).await?;
+        let client = listener.local_addr().context("ask for our own address")?;
+        let name = settings
+            .fleet
+            .as_ref()
+            .and_then(|fleet| fleet.member.clone());
+        let name = name.unwrap_or_else(host_name);
+        let prepared = match &settings.fleet {
+            Some(fleet) => Some(fleet::prepare(&settings, fleet, &name, client).await?),
+            None => None,
+        };
+        let gateway = match build(&settings, &name, prepared.as_ref())? {
             Ok(gateway) => gateway,
             Err(mistakes) => {
                 for mistake in mistakes {
@@ -69,7 +83,7 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
             content,
             settings: settings.clone(),
         });
-        serve_until_told(&settings, gateway, reload).await?;
+        serve_until_told(&settings, gateway, listener, prepared, reload).await?;
         Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
     };
     served.await.unwrap_or_else(|error| {
@@ -113,7 +127,11 @@ async fn make_demo(data_dir: &Path) -> Result<DatasetSettings> {
 }
 
 /// The gateway of these settings, or what is wrong with its datasets.
-fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
+fn build(
+    settings: &Settings,
+    name: &str,
+    prepared: Option<&Prepared>,
+) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     let block_size = BlockSize::new(settings.cache.block_size);
     let transport = origin::transport().context("prepare connections to origins")?;
     let datasets = match Datasets::new(&settings.datasets, block_size, transport) {
@@ -126,15 +144,31 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     }
     let nvme = open_nvme(settings, block_size)?;
     let gateway = Gateway::new(Parts {
-        store: Store::new(settings.cache.memory, block_size, nvme),
+        store: store(settings, block_size, nvme),
         datasets,
-        name: host_name().into(),
+        name: name.into(),
         max_requests: settings.limits.max_requests,
         write_timeout: settings.limits.write_timeout,
         log_access: settings.log.access,
         seed: seed(),
+        fleet: prepared.map(Prepared::parts),
     });
     Ok(Ok(gateway.map_err(|error| anyhow!(error))?))
+}
+
+fn store(settings: &Settings, block_size: BlockSize, nvme: Option<Arc<Nvme>>) -> Arc<Store> {
+    let memory = settings.cache.memory;
+    let Some(fleet) = &settings.fleet else {
+        return Store::new(memory, block_size, nvme);
+    };
+    // For whoever measures the way between gateways: with copies it is gone only once.
+    let dropped = std::env::var_os("FOREBAY_COPIES").is_some_and(|word| word == "off");
+    let copies = match (dropped, fleet.edge) {
+        (true, _) => Copies::Dropped,
+        (false, true) => Copies::Alike,
+        (false, false) => Copies::Apart,
+    };
+    Store::in_fleet(memory, block_size, nvme, copies)
 }
 
 fn open_nvme(settings: &Settings, block_size: BlockSize) -> Result<Option<Arc<Nvme>>> {
@@ -198,16 +232,23 @@ fn seed() -> u64 {
         .finish()
 }
 
+/// Takes the port that clients reach.
+async fn listen(settings: &Settings) -> Result<TcpListener> {
+    let hint = "is another gateway running? give another address with --listen";
+    serve::bind(settings.listen)
+        .await
+        .with_context(|| format!("listen on {}; {hint}", settings.listen))
+}
+
 async fn serve_until_told(
     settings: &Settings,
     gateway: Arc<Gateway>,
+    listener: TcpListener,
+    prepared: Option<Prepared>,
     reload: Option<Reload>,
 ) -> Result<()> {
-    let hint = "is another gateway running? give another address with --listen";
-    let listener = serve::bind(settings.listen)
-        .await
-        .with_context(|| format!("listen on {}; {hint}", settings.listen))?;
     let address = listener.local_addr().context("ask for our own address")?;
+    gateway.state.set_client_url(format!("http://{address}"));
     let admin = match settings.admin_listen {
         Some(admin) => Some(
             serve::bind(admin)
@@ -229,6 +270,8 @@ async fn serve_until_told(
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
     let mut servers = start_serving(settings, &gateway, listeners, &stopped);
+    let members =
+        prepared.map(|prepared| prepared.start(settings, &gateway, &mut servers, &stopped));
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
@@ -252,6 +295,7 @@ async fn serve_until_told(
     }
     nvme.abort();
     while servers.join_next().await.is_some() {}
+    drop(members);
     // The keeper may be gone only if it panicked, and then there is nothing to wait for.
     let _ = all_served.send(());
     let _ = keeping.await;

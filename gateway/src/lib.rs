@@ -11,6 +11,7 @@
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
+//! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
 //! | [`body`], [`account`], [`metrics`], [`telemetry`] | what left, counted and told |
 //! | [`settings`] | every setting, once |
@@ -24,7 +25,7 @@
 //! places of mistakes; `strsim` guesses what a mistyped key was meant to be; `prometheus` keeps
 //! counters; `tracing` and `tracing-subscriber` log; `arc-swap` replaces datasets under readers;
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
-//! `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
+//! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `anyhow` carries errors to a person, `thiserror` to code.
 
@@ -43,6 +44,7 @@ pub mod gateway;
 pub mod known;
 pub mod listings;
 pub mod metrics;
+pub mod peer;
 pub mod read;
 pub mod reload;
 pub mod serve;

@@ -19,6 +19,8 @@
 //! | `limits` | `[limits]`: who may connect, how long they may be silent, who is answered all the same |
 //! | `when` | memory that is too small, a clock that is wrong |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
+//! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
+//! | `lying_peer` | bytes that change between two gateways |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
 // The processes under test live by the real clock, so these tests do too.
@@ -27,12 +29,14 @@
 mod conditions;
 mod control;
 mod directories;
+mod fleet;
 mod freshness;
 mod harness;
 mod http;
 mod lifecycle;
 mod limits;
 mod loops;
+mod lying_peer;
 mod nvme;
 mod odd_origins;
 mod origins;

@@ -24,6 +24,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod cluster;
+pub mod fleet;
 pub mod http;
 pub mod http2;
 pub mod multipart;

@@ -193,7 +193,11 @@ fn options(
     options
 }
 
-fn option_value(value: &DeValue<'_>, around: &Surroundings<'_>) -> Result<String, String> {
+/// A string, or what `{ file = … }` or `{ env = … }` refers to.
+pub(super) fn option_value(
+    value: &DeValue<'_>,
+    around: &Surroundings<'_>,
+) -> Result<String, String> {
     match value {
         DeValue::String(text) => Ok(text.as_ref().to_owned()),
         DeValue::Table(table) => referred(table, around),

@@ -10,8 +10,8 @@ use super::machine::{self, Memory};
 use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
-    CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, dataset, size,
-    value,
+    CacheSettings, DatasetSettings, Flags, FleetSettings, Limits, LogFormat, LogSettings, Settings,
+    dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -74,6 +74,7 @@ pub(super) struct Draft {
     pub(super) header_timeout: Option<Placed<Duration>>,
     pub(super) idle_timeout: Option<Placed<Duration>>,
     pub(super) write_timeout: Option<Placed<Duration>>,
+    pub(super) fleet: Option<FleetSettings>,
     names: Vec<Placed<String>>,
     datasets: Vec<DatasetSettings>,
 }
@@ -189,6 +190,7 @@ impl Draft {
                 write_timeout: or(self.write_timeout, Duration::from_secs(300)),
             },
             datasets: self.datasets,
+            fleet: self.fleet,
             demo,
             config: config.map(Path::to_owned),
             warnings,

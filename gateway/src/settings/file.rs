@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::draft::{Draft, Surroundings};
 use super::report::{Place, Report};
 use super::section::{CACHE, DATASET, LIMITS, LOG, Section, TOP};
-use super::{dataset, value};
+use super::{dataset, fleet, value};
 
 /// Reads the file at `path` into `draft`.
 pub(super) fn read(path: &Path, around: &Surroundings<'_>, draft: &mut Draft, report: &mut Report) {
@@ -35,6 +35,7 @@ pub(super) fn read(path: &Path, around: &Surroundings<'_>, draft: &mut Draft, re
     cache(&top, draft, report);
     log(&top, draft, report);
     limits(&top, draft, report);
+    draft.fleet = fleet::read(&top, around, report);
     for section in top.sections("datasets", &DATASET, report) {
         let (name, dataset) = dataset::read(&section, around, report);
         draft.add_dataset(name, dataset, report);

@@ -28,8 +28,9 @@ pub(super) const TOP: Shape = Shape {
         "log",
         "limits",
         "datasets",
+        "fleet",
     ],
-    later: &["access", "tls", "fleet", "state", "domain", "hosts"],
+    later: &["access", "tls", "state", "domain", "hosts"],
 };
 
 /// `[cache]`.
@@ -75,7 +76,26 @@ pub(super) const DATASET: Shape = Shape {
     later: &["quota", "ttl", "writable", "cors"],
 };
 
-const SHAPES: [&Shape; 5] = [&TOP, &CACHE, &LOG, &LIMITS, &DATASET];
+/// `[fleet]`.
+pub(super) const FLEET: Shape = Shape {
+    header: "[fleet]",
+    keys: &[
+        "name",
+        "member",
+        "role",
+        "weight",
+        "key",
+        "key_next",
+        "listen",
+        "advertise",
+        "client_url",
+        "seeds",
+        "zone",
+    ],
+    later: &["tls"],
+};
+
+const SHAPES: [&Shape; 6] = [&TOP, &CACHE, &LOG, &LIMITS, &DATASET, &FLEET];
 
 /// A table whose keys have been judged.
 pub(super) struct Section<'a> {

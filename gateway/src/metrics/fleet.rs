@@ -1,0 +1,146 @@
+//! What is counted of a fleet: questions to other gateways, and answers to them. Absent in a fleet of one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::BUCKETS;
+use crate::peer::{PeerError, Peers};
+
+/// Counters of the fleet's own traffic.
+#[derive(Debug)]
+pub struct PeerMetrics {
+    /// Questions to other gateways, by how they ended.
+    pub requests: IntCounterVec,
+    /// From a question to the head of its answer.
+    pub first_byte: Histogram,
+    /// Bytes of bodies from other gateways, checksums among them: bytes that crossed twice on their way
+    /// to a client.
+    pub received: IntCounter,
+    /// Bytes of bodies to other gateways.
+    pub sent: IntCounter,
+    /// Bodies that broke off, by reason.
+    pub broken: IntCounterVec,
+    /// Segments whose checksum was wrong.
+    pub corrupt: IntCounter,
+    /// Runs read from the origin by a gateway that should not have to.
+    pub last_resorts: IntCounter,
+    /// Answers to other gateways, by status.
+    pub answers: IntCounterVec,
+    /// Connections that were refused on the fleet's port, by reason.
+    pub refusals: IntCounterVec,
+    members: IntGaugeVec,
+    peers: OnceLock<Weak<Peers>>,
+}
+
+impl PeerMetrics {
+    /// The families, registered.
+    ///
+    /// # Errors
+    /// If a name is taken twice.
+    pub fn new(registry: &Registry) -> prometheus::Result<Arc<Self>> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let bytes = counters(
+            "peer_bytes_total",
+            "Body bytes between gateways, by direction; those received crossed twice on their way",
+            &["direction"],
+        )?;
+        let options = HistogramOpts::new(
+            "peer_first_byte_seconds",
+            "From a question to another gateway to the head of its answer",
+        );
+        let first_byte = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))?;
+        registry.register(Box::new(first_byte.clone()))?;
+        let options = Opts::new(
+            "members",
+            "Members of the fleet, by state as seen from here",
+        );
+        let metrics = Arc::new(Self {
+            requests: counters(
+                "peer_requests_total",
+                "Questions to other gateways, by how they ended",
+                &["outcome"],
+            )?,
+            first_byte,
+            received: bytes.with_label_values(&["received"]),
+            sent: bytes.with_label_values(&["sent"]),
+            broken: counters(
+                "peer_fills_broken_total",
+                "Fills from another gateway that went on elsewhere, by reason",
+                &["reason"],
+            )?,
+            corrupt: counter(
+                "peer_corrupt_segments_total",
+                "Segments from other gateways whose checksum was wrong; none was shown to a client",
+            )?,
+            last_resorts: counter(
+                "last_resort_reads_total",
+                "Runs that were read from the origin by a gateway that is not among their candidates",
+            )?,
+            answers: counters(
+                "peer_answers_total",
+                "Answers to other gateways",
+                &["status"],
+            )?,
+            refusals: counters(
+                "peer_refusals_total",
+                "Connections that were refused on the fleet's port, by reason",
+                &["reason"],
+            )?,
+            members: IntGaugeVec::new(options, &["state"])?,
+            peers: OnceLock::new(),
+        });
+        registry.register(Box::new(Members(Arc::clone(&metrics))))?;
+        Ok(metrics)
+    }
+
+    /// Tells whose members are counted. The first one told stays.
+    pub fn watch(&self, peers: &Arc<Peers>) {
+        let _ = self.peers.set(Arc::downgrade(peers));
+    }
+
+    /// Counts a fill that goes on elsewhere.
+    pub fn failed(&self, error: &PeerError) {
+        self.broken.with_label_values(&[error.label()]).inc();
+    }
+}
+
+/// Counts members when it is asked.
+struct Members(Arc<PeerMetrics>);
+
+impl Collector for Members {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.members.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        if let Some(peers) = self.0.peers.get().and_then(Weak::upgrade) {
+            let fleet = peers.fleet();
+            let mut counts: HashMap<String, i64> = HashMap::new();
+            for state in ["alive", "silent", "draining", "down"] {
+                counts.insert(state.to_owned(), 0);
+            }
+            for peer in fleet.peers.values() {
+                *counts.entry(peers.state(peer).to_string()).or_default() += 1;
+            }
+            for (state, count) in counts {
+                self.0.members.with_label_values(&[&state]).set(count);
+            }
+        }
+        self.0.members.collect()
+    }
+}
