@@ -90,4 +90,12 @@ impl Fleet {
             .count()
             .max(1)
     }
+
+    /// Members whose shared settings differ from this gateway's, those that are down left out.
+    pub fn differing(&self) -> impl Iterator<Item = &Peer> {
+        let own = self.peer(&self.own).map(|peer| peer.settings);
+        self.peers.values().filter(move |peer| {
+            peer.state != State::Down && own.is_some_and(|own| own != peer.settings)
+        })
+    }
 }

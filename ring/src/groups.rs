@@ -4,7 +4,8 @@
 //! gets 2.2 times the mean, and everybody who loads the model waits for that member. So in a group of 256
 //! extents each takes, in order, the first member clockwise that has not yet got its part of the group,
 //! ⌈length × weight ÷ sum of weights⌉. That is a pure function of the table, the object and its length, and
-//! a join still moves little.
+//! a join still moves little. Beyond 12 members it would not, so parts get some slack there
+//! ([`Circle::bounds`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -112,17 +113,20 @@ impl Group {
 }
 
 fn assign(circle: &Circle, group: Group) -> Owners {
-    let bounds: Vec<u64> = (0..circle.len())
-        .map(|member| circle.bound(member, group.extents))
-        .collect();
+    let bounds = circle.bounds(group.object.group(group.index), group.extents);
+    let mut free: u64 = bounds.iter().sum();
     let mut owned = vec![0; circle.len()];
     let first = group.index * GROUP_EXTENTS;
     (first..first + group.extents)
         .filter_map(|extent| {
-            // The bounds add up to the group's length or more, so somebody is always free.
-            let owner = circle
-                .walk(group.object.extent(extent))
-                .find(|member| owned[*member] < bounds[*member])?;
+            let mut walk = circle.walk(group.object.extent(extent));
+            let owner = if free > 0 {
+                free -= 1;
+                walk.find(|member| owned[*member] < bounds[*member])?
+            } else {
+                // Parts rounded up add up to the group's length or more, so somebody is always free.
+                walk.find(|member| owned[*member] < circle.bound(*member, group.extents))?
+            };
             owned[owner] += 1;
             Some(owner as u32)
         })

@@ -1,21 +1,24 @@
 //! Who is in the fleet, and who owns what.
 //!
-//! Today: placement, as pure functions of a table of members. Every gateway that knows the same members
-//! gives the same answer to "who owns this extent?", with nobody to ask.
+//! Placement is a pure function of a table of members: every gateway that knows the same members gives the
+//! same answer to "who owns this extent?", with nobody to ask. Membership is gossip among those that have the
+//! fleet's key, and makes the table.
 //!
 //! # Map
 //! - [`Member`]: one gateway, by name, zone and weight; an edge owns nothing.
 //! - [`Table`]: all of them at one moment, immutable, named by its epoch; owners, candidates, shares.
 //! - [`Fleet`]: the table of the moment, and where each member is and how it does.
+//! - [`gossip`]: who is there. [`gossip::Membership`] runs it and gives a [`Fleet`] to be watched.
+//! - [`seal`]: keys derived from the fleet's key, and messages that only members read and write.
 //! - [`Extents`]: how an object falls into the units that are placed.
 //! - `groups`: balance inside one object. `points`: the circle of hashes underneath.
 //!
 //! # What it is not
-//! - Not membership: who is there, and who is silent, comes from outside as a list of members. A gossip
-//!   library will bring it, and its file will stand beside `table`. Health is not in a table: to skip a
-//!   silent member is routing, done by whoever walks the candidates.
+//! - Not routing: health is not in a table. To skip a silent member is for whoever walks the candidates.
 //! - Not replication: an extent has one owner. Candidates are whom to ask next, not copies.
-//! - Not I/O: nothing here waits, reads a clock or draws a random number.
+//! - Not a way to carry bytes: gossip has a UDP socket of its own, and what goes over TCP is handed to
+//!   whoever has the fleet's port ([`gossip::Exchange`]). Placement and [`gossip::Core`] do no I/O at all: they
+//!   wait for nothing and read no clock.
 //!
 //! # Placement is a contract between gateways
 //! Two builds that place an extent differently read it from the object store twice, for as long as a
@@ -23,15 +26,24 @@
 //! a change that moves a line of it is a change of every fleet's placement.
 //!
 //! # Dependencies
+//! - `foca`: SWIM, sans-I/O, so that the real protocol runs in a simulator; under MPL-2.0, taken unchanged.
+//! - `rand` in foca's own version, as `rand-foca`: the traits that it takes its chance by, and a generator that
+//!   gives the same numbers on every machine.
+//! - `aws-lc-rs`: HKDF and AES-GCM, the cryptography that TLS has brought already.
+//! - `bytes`: reading and writing numbers, and what transports carry.
+//! - `tokio`: the UDP socket, timers, names, and the `watch` that a [`Fleet`] is seen by.
+//! - `tracing`: what changed in the fleet, once.
 //! - `consistent_hash_ring`: the ring, used point by point (`points` says why).
 //! - `xxhash-rust`: xxh3, fast, and fixed by its specification rather than by a compiler.
 //! - `thiserror`: errors as sentences.
 
 mod extent;
 mod fleet;
+pub mod gossip;
 mod groups;
 mod member;
 mod points;
+pub mod seal;
 mod table;
 
 pub use extent::Extents;

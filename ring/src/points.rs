@@ -16,6 +16,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// What is left is evened out inside each object by its groups.
 const POINTS_PER_WEIGHT: u32 = 512;
 
+/// Up to so many members, an object's extents are spread as evenly as whole extents allow.
+const TIGHT_MEMBERS: usize = 12;
+
 /// Where an object's extents lie on the circle: a hash of its dataset and key, never of its version, so
 /// that a new version finds the same members.
 ///
@@ -31,6 +34,13 @@ impl ObjectHash {
         ))
     }
 
+    /// One group of the object, as something to draw lots by.
+    pub(crate) fn group(self, index: u64) -> Self {
+        Self(xxh3_64(
+            &[&self.0.to_le_bytes()[..], b"group", &index.to_le_bytes()].concat(),
+        ))
+    }
+
     /// The place of an extent, counted from 0 over the whole object.
     pub(crate) fn extent(self, extent: u64) -> u64 {
         let mut bytes = [0; 16];
@@ -43,6 +53,8 @@ impl ObjectHash {
 /// One circle with the points of some members, who are numbered from 0 in the order given.
 pub(crate) struct Circle {
     ring: Ring<Point, Place>,
+    // Hashes of the members' names: what tells them apart where chance decides.
+    names: Vec<u64>,
     weights: Vec<u16>,
     weight_sum: u64,
     shares: Vec<f64>,
@@ -68,6 +80,10 @@ impl Circle {
         Self {
             shares: shares(&points, members.len()),
             ring: RingBuilder::new(Place).vnodes(1).nodes_iter(points).build(),
+            names: members
+                .iter()
+                .map(|(name, _)| xxh3_64(name.as_bytes()))
+                .collect(),
             weights: members.iter().map(|(_, weight)| *weight).collect(),
             weight_sum: members.iter().map(|(_, weight)| u64::from(*weight)).sum(),
         }
@@ -86,6 +102,35 @@ impl Circle {
     /// How many of `extents` the member may own: its part by weight, rounded up.
     pub(crate) fn bound(&self, member: usize, extents: u64) -> u64 {
         (extents * u64::from(self.weights[member])).div_ceil(self.weight_sum)
+    }
+
+    /// How many of a group's `extents` each member takes before the next one is asked: its part, rounded up,
+    /// in a fleet of up to [`TIGHT_MEMBERS`], and a little more in a larger one.
+    ///
+    /// In a large fleet parts are small, so that without slack each extent displaced displaces another, and
+    /// one unit less for everybody, which a join brings about, would move far more than the newcomer is due.
+    /// Slack of 6/80 and 1/80 a member, at most 34/80, keeps the chains short; rounding by chance, a different one for
+    /// each member and group, lets the bound of only a few members change with a join. The sum may fall short
+    /// of `extents`, by chance too: [`bound`](Self::bound) holds then.
+    pub(crate) fn bounds(&self, group: ObjectHash, extents: u64) -> Vec<u64> {
+        const UNIT: u64 = 80;
+        let over = self.len().saturating_sub(TIGHT_MEMBERS).min(28) as u64;
+        if over == 0 {
+            return (0..self.len())
+                .map(|member| self.bound(member, extents))
+                .collect();
+        }
+        let whole = UNIT * self.weight_sum;
+        self.names
+            .iter()
+            .zip(&self.weights)
+            .map(|(name, weight)| {
+                let part = extents * u64::from(*weight) * (UNIT + 6 + over);
+                let chance = group.extent(*name) % whole;
+                // At least one each: a group's first extent always finds its first member free.
+                ((part + chance) / whole).max(1)
+            })
+            .collect()
     }
 
     /// The members of all points from `place` clockwise, once around; most appear many times.
@@ -230,6 +275,26 @@ mod tests {
     fn a_circle_without_members_leads_nowhere() {
         let circle = Circle::new(&[]);
         assert_eq!((circle.len(), circle.walk(7).next()), (0, None));
+    }
+
+    #[test]
+    fn a_large_fleet_has_slack_and_nobody_is_left_out() {
+        let names: Vec<String> = (0..40).map(|n| format!("gw-{n}")).collect();
+        let members: Vec<(&str, u16)> = names.iter().map(|name| (&**name, 1)).collect();
+        for (count, slack) in [(12, 1.0), (13, 1.087), (26, 1.25), (40, 1.425)] {
+            let circle = Circle::new(&members[..count]);
+            let all: u64 = (0..50)
+                .flat_map(|group| circle.bounds(ObjectHash(7).group(group), 240))
+                .sum();
+            let mean = all as f64 / 50.0 / 240.0;
+            assert!((mean - slack).abs() < 0.02, "{count} members: {mean}");
+            assert!(
+                circle
+                    .bounds(ObjectHash(7), 1)
+                    .iter()
+                    .all(|bound| *bound == 1)
+            );
+        }
     }
 
     #[test]

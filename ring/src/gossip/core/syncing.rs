@@ -1,0 +1,227 @@
+//! Syncs, as the asker and as the asked: what [`Core`] does with what `sync` reads and writes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foca::{Member as News, State as Heard};
+use rand_foca::RngExt;
+
+use super::Core;
+use crate::gossip::report::Refused;
+use crate::gossip::sync::{Answer, Known, MAX_SYNC_BYTES, Request, digest, lacking};
+use crate::gossip::view::{KEEPS_PLACE, SHOWN_DOWN};
+
+/// In the first seconds much is new: when to sync after the start, in seconds.
+const EARLY: [u64; 3] = [1, 2, 4];
+pub(super) const FIRST: Duration = Duration::from_secs(EARLY[0]);
+/// How often a member compares what it knows with another, once it has settled.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// A sync under way: what to send, and what its answer has to fit.
+#[derive(Debug)]
+pub struct Sync {
+    nonce: u64,
+    /// To be sent as it is.
+    pub sealed: Bytes,
+}
+
+/// What came of a sync.
+#[derive(Debug)]
+pub struct Synced {
+    /// It was this gateway that answered itself.
+    pub ourselves: bool,
+    /// The other lacks something: to be sent to it too. Its answer may be dropped.
+    pub more: Option<Sync>,
+}
+
+impl Core {
+    /// A member to sync with now, by [`request`](Self::request), if it is time for that.
+    pub fn sync_with(&mut self, now: Duration) -> Option<SocketAddr> {
+        if self.over() {
+            return None;
+        }
+        if let Some(to) = self.sync_with.take() {
+            return Some(to);
+        }
+        if now < self.next_sync {
+            return None;
+        }
+        self.next_sync = match EARLY.get(self.early) {
+            Some(after) => self.started + Duration::from_secs(*after),
+            // A tenth more or less, or all of a fleet would sync in step for ever.
+            None => now + EVERY.mul_f64(self.rng.random_range(0.9..1.1)),
+        };
+        self.next_sync = self.next_sync.max(now + Duration::from_millis(100));
+        self.early += 1;
+        let count = self.foca.num_members();
+        if count == 0 {
+            return None;
+        }
+        let chosen = self.rng.random_range(0..count);
+        self.foca
+            .iter_members()
+            .nth(chosen)
+            .map(|member| member.id().address)
+    }
+
+    /// A request to sync with whoever is at `to`, a member or a seed.
+    pub fn request(&mut self, now: Duration, to: SocketAddr) -> Sync {
+        let instance = self
+            .foca
+            .iter_members()
+            .find(|member| member.id().address == to)
+            .map_or(0, |member| member.id().rank.instance);
+        self.ask(now, instance, Vec::new())
+    }
+
+    fn ask(&mut self, now: Duration, to: u64, known: Vec<Known>) -> Sync {
+        let nonce = self.rng.random();
+        self.sync_number += 1;
+        let request = Request {
+            nonce,
+            to,
+            number: self.sync_number,
+            from: self.own().clone(),
+            digest: self.digest(now),
+            known,
+        };
+        let plain = request.encode().unwrap_or_default();
+        let sealed = Bytes::from(self.sync.seal(&plain, b"request"));
+        self.counts.sync_bytes_sent += sealed.len() as u64;
+        Sync { nonce, sealed }
+    }
+
+    /// The answer to a request that came from another member; none for what is not to be answered.
+    pub fn answer(
+        &mut self,
+        now: Duration,
+        from: Option<SocketAddr>,
+        sealed: &[u8],
+    ) -> Option<Bytes> {
+        if self.over() {
+            return None;
+        }
+        self.outbox.now = now;
+        match self.take_request(now, sealed) {
+            Ok(answer) => {
+                let sealed = Bytes::from(self.sync.seal(&answer, b"answer"));
+                self.counts.sync_bytes_sent += sealed.len() as u64;
+                Some(sealed)
+            }
+            Err(refused) => {
+                self.refuse(from.map_or(IpAddr::from([0; 4]), |from| from.ip()), refused);
+                None
+            }
+        }
+    }
+
+    fn take_request(&mut self, now: Duration, sealed: &[u8]) -> Result<Vec<u8>, Refused> {
+        if sealed.len() > MAX_SYNC_BYTES {
+            return Err(Refused::Malformed);
+        }
+        let request = Request::decode(&self.sync.open(sealed, b"request")?)?;
+        let ourselves = request.from.same_start(self.own());
+        let proven = request.to == self.own().rank.instance
+            && self.requests.admit(request.from.start(), request.number);
+        if proven && !ourselves {
+            let mut known = request.known;
+            known.push((News::alive(request.from), 0));
+            self.learn(now, known);
+        }
+        let same = request.digest == self.digest(now);
+        let answer = Answer {
+            nonce: request.nonce,
+            from: self.own().clone(),
+            same,
+            known: if same { Vec::new() } else { self.known(now) },
+        };
+        Ok(answer.encode()?)
+    }
+
+    /// Takes in the answer to a sync.
+    ///
+    /// # Errors
+    /// Why it was refused; counted already.
+    pub fn synced(
+        &mut self,
+        now: Duration,
+        from: SocketAddr,
+        sync: &Sync,
+        sealed: &[u8],
+    ) -> Result<Synced, Refused> {
+        self.outbox.now = now;
+        self.take_answer(now, sync, sealed)
+            .inspect_err(|refused| self.refuse(from.ip(), *refused))
+    }
+
+    fn take_answer(
+        &mut self,
+        now: Duration,
+        sync: &Sync,
+        sealed: &[u8],
+    ) -> Result<Synced, Refused> {
+        if sealed.len() > MAX_SYNC_BYTES {
+            return Err(Refused::Malformed);
+        }
+        let answer = Answer::decode(&self.sync.open(sealed, b"answer")?)?;
+        if answer.nonce != sync.nonce {
+            return Err(Refused::Stale);
+        }
+        self.counts.syncs += 1;
+        let nothing = |ourselves| Synced {
+            ourselves,
+            more: None,
+        };
+        if answer.from.same_start(self.own()) {
+            return Ok(nothing(true));
+        }
+        let instance = answer.from.rank.instance;
+        let more = if answer.same {
+            Vec::new()
+        } else {
+            let mut ours = self.known(now);
+            ours.push((News::alive(self.own().clone()), 0));
+            lacking(ours, &answer.known)
+        };
+        let mut known = answer.known;
+        known.push((News::alive(answer.from), 0));
+        self.learn(now, known);
+        if self.over() || more.is_empty() {
+            return Ok(nothing(false));
+        }
+        let more = Some(self.ask(now, instance, more));
+        Ok(Synced {
+            ourselves: false,
+            more,
+        })
+    }
+
+    /// All that is worth telling: not those that everybody is about to forget, or two members could go on
+    /// telling each other for ever.
+    pub(super) fn known(&self, now: Duration) -> Vec<Known> {
+        let own = self.own();
+        self.foca
+            .iter_membership_state()
+            .filter(|member| member.id().key != own.key)
+            .filter_map(|member| {
+                let age = match member.state() {
+                    Heard::Down => self.entries.age(now, member.id().key, member.id().rank)?,
+                    _ => Duration::ZERO,
+                };
+                let age = (age < KEEPS_PLACE + SHOWN_DOWN).then_some(age)?;
+                Some((member.clone(), age.as_millis() as u32))
+            })
+            .collect()
+    }
+
+    fn digest(&self, now: Duration) -> u64 {
+        let own = self.own();
+        self.known(now)
+            .iter()
+            // Whoever is down for long is forgotten by one before the other, and that is no difference.
+            .filter(|(_, age)| u128::from(*age) < SHOWN_DOWN.as_millis())
+            .map(|(news, _)| digest(news.id().key, news.id().rank, news.state() == Heard::Down))
+            .fold(digest(own.key, own.rank, false), |all, one| all ^ one)
+    }
+}
