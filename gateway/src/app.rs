@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use self::fleet::Prepared;
+use self::fleet::{Place, Prepared};
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
 use crate::demo;
@@ -270,12 +270,70 @@ async fn serve_until_told(
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
     let mut servers = start_serving(settings, &gateway, listeners, &stopped);
-    let members =
-        prepared.map(|prepared| prepared.start(settings, &gateway, &mut servers, &stopped));
+    let place = prepared.map(|prepared| prepared.start(settings, &gateway, &mut servers, &stopped));
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
+    let told = async {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let stopping = run_until(settings, &gateway, address, place.as_ref(), told).await;
+    gateway.state.set_ready(false);
+    if let Some(place) = &place {
+        place.leave().await;
+    }
+    stop.send_replace(true);
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
+    nvme.abort();
+    while servers.join_next().await.is_some() {}
+    drop(place);
+    // The keeper may be gone only if it panicked, and then there is nothing to wait for.
+    let _ = all_served.send(());
+    let _ = keeping.await;
+    tracing::info!("stopped");
+    stopping
+}
+
+/// Wants traffic once the fleet is found, and until `told` to stop, or until this gateway has no place in
+/// its fleet any more.
+///
+/// # Errors
+/// The sentence that says so.
+async fn run_until(
+    settings: &Settings,
+    gateway: &Gateway,
+    address: SocketAddr,
+    place: Option<&Place>,
+    told: impl Future<Output = &'static str>,
+) -> Result<()> {
+    let mut told = std::pin::pin!(told);
+    let ready = async {
+        if let Some(place) = place {
+            place.joined().await;
+        }
+    };
+    let lost = async {
+        match place {
+            Some(place) => place.lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut lost = std::pin::pin!(lost);
+    let waited = tokio::select! {
+        biased;
+        signal = &mut told => Err(signal),
+        () = ready => Ok(()),
+    };
+    if let Err(signal) = waited {
+        tracing::info!("{signal}: stopping");
+        return Ok(());
+    }
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
     tracing::info!(
@@ -285,22 +343,12 @@ async fn serve_until_told(
         "serving"
     );
     tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        signal = &mut told => {
+            tracing::info!("{signal}: stopping");
+            Ok(())
+        }
+        ended = &mut lost => Err(ended.into()),
     }
-    gateway.state.set_ready(false);
-    stop.send_replace(true);
-    if let Some(reloading) = reloading {
-        reloading.abort();
-    }
-    nvme.abort();
-    while servers.join_next().await.is_some() {}
-    drop(members);
-    // The keeper may be gone only if it panicked, and then there is nothing to wait for.
-    let _ = all_served.send(());
-    let _ = keeping.await;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// Serves every listener, with all of `/-/` where its second half says so.

@@ -264,7 +264,10 @@ impl Peers {
         if known.is_silent() {
             return false;
         }
-        if known.heard_within(SILENCE) || self.ping(name).await {
+        if known.heard_within(SILENCE) {
+            return true;
+        }
+        if self.ping(name).await {
             known.heard();
             return true;
         }

@@ -27,6 +27,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use forebay_ring::gossip::Seed;
 use forebay_storage::origin::OriginUrl;
 
 pub use report::Mistakes;
@@ -148,7 +149,7 @@ pub struct FleetSettings {
     /// `advertise`'s host.
     pub client_url: Option<String>,
     /// `HOST:PORT` and `dns:NAME:PORT` of members to begin with.
-    pub seeds: Vec<String>,
+    pub seeds: Vec<Seed>,
     /// The zone; may be empty.
     pub zone: String,
 }

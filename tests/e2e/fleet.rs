@@ -188,7 +188,6 @@ fn a_frozen_owner_costs_time_and_nothing_else() {
     };
     let fleet = Fleet::start(&plans(), settings, &["fresh_for = \"10m\""]);
     fleet.origin.put("a.bin", SIZE, 0);
-    let begun = Instant::now();
     let frozen = std::thread::scope(|scope| {
         let reads = scope.spawn(|| fleet.herd("a.bin", &[0, 2], 10));
         // In mid-fill: some of it has crossed by then.
@@ -202,7 +201,9 @@ fn a_frozen_owner_costs_time_and_nothing_else() {
         reads.join().expect("no reader panics")
     });
     all_whole(&frozen);
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    // Nobody waited for the thaw.
+    let slowest = frozen.iter().map(|read| read.took).max();
+    assert!(slowest < Some(Duration::from_millis(4500)), "{slowest:?}");
     // Once thawed it is asked again.
     until(Duration::from_secs(10), "its return", || {
         let alive = fleet.gateways[0].metric("forebay_members", &[("state", "alive")]);
@@ -271,9 +272,10 @@ fn longest_gap(fleet: &Fleet, on: &AtomicBool) -> Duration {
 fn another_key_is_refused_logged_once_and_counted() {
     let mut plans = plans();
     plans.truncate(2);
-    plans[1].key = "another key".to_owned();
+    plans[1].key = "the key of another fleet".to_owned();
     for plan in &mut plans {
         plan.allowed.push("refused".to_owned());
+        plan.allowed.push("key".to_owned());
     }
     let fleet = Fleet::start(&plans, slow(), &["fresh_for = \"10m\""]);
     fleet.origin.put("a.bin", SIZE, 0);
@@ -284,7 +286,7 @@ fn another_key_is_refused_logged_once_and_counted() {
         let log = gateway.process().stderr();
         let told = log.matches("has another key").count();
         assert!(told <= 1, "{log}");
-        assert!(!log.contains("the fleet's key") && !log.contains("= \"another key"));
+        assert!(!log.contains("the key of"));
     }
 }
 

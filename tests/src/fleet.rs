@@ -9,8 +9,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Dataset, Gateway, SECRET, Setup, command};
+use crate::process::PATIENCE;
 use crate::scratch::Scratch;
 use crate::servers::free_address;
+use crate::until;
 
 /// A gateway that is to be started.
 #[derive(Debug, Clone)]
@@ -31,7 +33,7 @@ pub struct Plan {
     pub memory: String,
     /// Parts of WARN and ERROR lines that may be logged.
     pub allowed: Vec<String>,
-    /// The other members as it is told of them; `None`: as they are.
+    /// The other members as it is told of them, for good; `None`: it finds them by gossip.
     pub others: Option<Vec<Plan>>,
 }
 
@@ -45,7 +47,7 @@ impl Plan {
             fleet: free_address(),
             weight: 1,
             zone: "here".to_owned(),
-            key: "the fleet's key".to_owned(),
+            key: "the key of this fleet".to_owned(),
             memory: "256MiB".to_owned(),
             allowed: Vec::new(),
             others: None,
@@ -86,10 +88,24 @@ impl Fleet {
         let origin = runtime
             .block_on(Origin::start(settings))
             .expect("the origin listens");
-        let gateways = plans
+        let gateways: Vec<Gateway> = plans
             .iter()
             .map(|plan| start(plan, plans, &origin, lines))
             .collect();
+        if plans
+            .iter()
+            .all(|plan| plan.others.is_none() && plan.key == plans[0].key)
+        {
+            until(PATIENCE, "all members to know each other", || {
+                let known =
+                    |gateway: &Gateway| gateway.metric("forebay_members", &[("state", "alive")]);
+                let all = plans.len() as f64;
+                gateways
+                    .iter()
+                    .all(|gateway| known(gateway) >= all)
+                    .then_some(())
+            });
+        }
         Fleet {
             gateways,
             origin,
@@ -142,8 +158,9 @@ fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[&str]) -> Gatewa
         dataset = dataset.line(line);
     }
     let role = if plan.weight == 0 { "edge" } else { "member" };
+    let seeds: Vec<String> = plans.iter().map(|plan| plan.fleet.to_string()).collect();
     let fleet = format!(
-        "[fleet]\nname = \"test\"\nmember = {:?}\nrole = {role:?}\nzone = {:?}\nkey = {:?}\nlisten = \"{}\"\n",
+        "[fleet]\nseeds = {seeds:?}\nname = \"test\"\nmember = {:?}\nrole = {role:?}\nzone = {:?}\nkey = {:?}\nlisten = \"{}\"\n",
         plan.name, plan.zone, plan.key, plan.fleet
     );
     let setup = Setup::of([dataset])
@@ -153,11 +170,11 @@ fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[&str]) -> Gatewa
     let text = setup.text(scratch.path());
     let text = text.replace("127.0.0.1:0", &plan.client.to_string());
     let config = scratch.write("forebay.toml", text);
-    let others = plan.others.as_deref().unwrap_or(plans).iter();
-    let others = others.filter(|other| other.name != plan.name);
-    let members: Vec<String> = others.map(Plan::member).collect();
     let mut command = command();
-    command.env("FOREBAY_TEST_MEMBERS", members.join(";"));
+    if let Some(others) = &plan.others {
+        let members: Vec<String> = others.iter().map(Plan::member).collect();
+        command.env("FOREBAY_TEST_MEMBERS", members.join(";"));
+    }
     command.arg("serve").arg("--config").arg(&config);
     Gateway::start(&mut command, scratch, plan.allowed.clone())
 }

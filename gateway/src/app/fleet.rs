@@ -1,19 +1,25 @@
 //! The fleet's part of a gateway: its port, its place among the others, and its share of the origins.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use forebay_ring::gossip::{self, Ended, Membership};
+use forebay_ring::seal::FleetKeys;
 use forebay_ring::{Fleet, Member, Peer, State, Table};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::control::{Exchange, Leave};
 use crate::gateway::{FleetParts, Gateway};
-use crate::peer::client::Tcp;
+use crate::peer::client::{Syncs, Tcp};
 use crate::peer::handshake::{Identity, Keys};
 use crate::peer::wire;
 use crate::serve;
@@ -22,32 +28,87 @@ use crate::settings::{FleetSettings, Settings};
 /// What the fleet needs before a gateway can be built.
 pub(super) struct Prepared {
     /// The fleet's port, taken.
-    pub(super) listener: TcpListener,
+    listener: TcpListener,
     /// Who we are on it.
-    pub(super) own: Identity,
-    /// Who is there.
-    pub(super) fleet: watch::Sender<Arc<Fleet>>,
+    own: Identity,
+    transport: Arc<Tcp>,
+    fleet: watch::Receiver<Arc<Fleet>>,
+    members: Members,
 }
 
-/// Takes the fleet's port and begins the fleet, of this gateway alone at first. `client` is the address
-/// that clients reach.
+/// Where the fleet is heard of.
+enum Members {
+    /// Gossip.
+    Gossip(Arc<Membership>),
+    /// A list that does not change.
+    Fixed(watch::Sender<Arc<Fleet>>),
+}
+
+/// Takes the fleet's port and begins to look for the others. `client` is the address that clients reach.
 ///
 /// # Errors
-/// A sentence: the port can't be had, or the name can't be a member's.
+/// A sentence: a port can't be had, or the name can't be a member's.
 pub(super) async fn prepare(
     settings: &Settings,
     fleet: &FleetSettings,
     name: &str,
     client: SocketAddr,
 ) -> Result<Prepared> {
-    let listen = fleet.listen;
+    let mut listen = fleet.listen;
     let listener = serve::bind(listen)
         .await
         .with_context(|| format!("listen on {listen} ([fleet] listen)"))?;
+    // Gossip has the same port, over UDP.
     let port = listener.local_addr().context("ask for our address")?.port();
-    let mut advertise = fleet.advertise;
-    if advertise.port() == 0 {
-        advertise.set_port(port);
+    listen.set_port(port);
+    let keys = std::iter::once(&fleet.key).chain(&fleet.key_next);
+    let own = Identity {
+        fleet: fleet.name.as_str().into(),
+        member: name.into(),
+        keys: Keys::new(keys.map(|key| key.expose().as_bytes())),
+    };
+    let transport = Arc::new(Tcp::new(own.clone()));
+    let identity = identity(settings, fleet, name, (client, port))?;
+    let members = match fixed_members()? {
+        Some(others) => {
+            Members::Fixed(watch::Sender::new(Arc::new(fixed(&own, &identity, others))))
+        }
+        None => {
+            let next = fleet.key_next.as_ref().map(|key| key.expose().as_bytes());
+            let gossip = gossip::Settings {
+                fleet: fleet.name.clone(),
+                keys: FleetKeys::new(&fleet.name, fleet.key.expose().as_bytes(), next)?,
+                identity,
+                listen,
+                seeds: fleet.seeds.clone(),
+            };
+            let syncs = Arc::new(Syncs(Arc::clone(&transport)));
+            Members::Gossip(Arc::new(Membership::start(gossip, syncs).await?))
+        }
+    };
+    let fleet = match &members {
+        Members::Gossip(membership) => membership.fleet(),
+        Members::Fixed(sender) => sender.subscribe(),
+    };
+    Ok(Prepared {
+        listener,
+        own,
+        transport,
+        fleet,
+        members,
+    })
+}
+
+/// What others are told of this gateway.
+fn identity(
+    settings: &Settings,
+    fleet: &FleetSettings,
+    name: &str,
+    (client, port): (SocketAddr, u16),
+) -> Result<gossip::Identity> {
+    let mut address = fleet.advertise;
+    if address.port() == 0 {
+        address.set_port(port);
     }
     let member = match fleet.edge {
         true => Member::edge(name, &*fleet.zone),
@@ -56,51 +117,65 @@ pub(super) async fn prepare(
             Member::new(name, &*fleet.zone, weight)
         }
     };
-    let own = Peer {
+    let derived = || format!("http://{}", SocketAddr::new(address.ip(), client.port()));
+    Ok(gossip::Identity {
         member: member.context("take a place in the fleet")?,
-        address: advertise,
-        client_url: fleet.client_url.clone().unwrap_or_else(|| {
-            format!("http://{}", SocketAddr::new(advertise.ip(), client.port()))
-        }),
-        incarnation: 0,
-        state: State::Alive,
+        address,
+        client_url: fleet.client_url.clone().unwrap_or_else(derived),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        protocol: wire::PROTOCOL,
+        protocols: (wire::OLDEST, wire::PROTOCOL),
         settings: digest(settings),
-    };
-    let keys = std::iter::once(&fleet.key).chain(&fleet.key_next);
-    let identity = Identity {
-        fleet: fleet.name.as_str().into(),
-        member: name.into(),
-        keys: Keys::new(keys.map(|key| key.expose().as_bytes())),
-    };
-    let others = fixed_members()?;
-    Ok(Prepared {
-        listener,
-        fleet: watch::Sender::new(Arc::new(of(&identity, own, others))),
-        own: identity,
+        incarnation: incarnation(&settings.data_dir)?,
+        instance: RandomState::new().hash_one(std::process::id()),
     })
+}
+
+/// Larger at each start, also where the clock was set back.
+fn incarnation(data_dir: &Path) -> Result<u64> {
+    let path = data_dir.join("incarnation");
+    let last = std::fs::read_to_string(&path).unwrap_or_default();
+    let last: u64 = last.trim().parse().unwrap_or(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    let next = now.max(last.saturating_add(1));
+    let part = path.with_extension("part");
+    std::fs::write(&part, next.to_string())
+        .and_then(|()| std::fs::rename(&part, &path))
+        .with_context(|| format!("write {}", path.display()))?;
+    Ok(next)
 }
 
 impl Prepared {
     /// What makes a gateway one of this fleet.
     pub(super) fn parts(&self) -> FleetParts {
         FleetParts {
-            fleet: self.fleet.subscribe(),
-            transport: Arc::new(Tcp::new(self.own.clone())),
+            fleet: self.fleet.clone(),
+            transport: Arc::clone(&self.transport) as Arc<dyn crate::peer::Peer>,
         }
     }
-}
 
-impl Prepared {
-    /// Serves the fleet's port among `servers`, until `stopped`. What comes back holds the membership.
+    /// Serves the fleet's port among `servers`, until `stopped`. What comes back is the gateway's place
+    /// among the others.
     pub(super) fn start(
         self,
         settings: &Settings,
         gateway: &Arc<Gateway>,
         servers: &mut JoinSet<()>,
         stopped: &watch::Receiver<bool>,
-    ) -> Membership {
+    ) -> Place {
+        if let Members::Gossip(membership) = &self.members {
+            let (answering, leaving) = (Arc::clone(membership), Arc::clone(membership));
+            gateway.state.set_membership(
+                Exchange(Box::new(move |from, sealed| {
+                    answering.answer_sync(from, sealed)
+                })),
+                Leave(Box::new(move || leaving.drain())),
+            );
+            if let Some(peers) = &gateway.reads.peers {
+                let counting = Arc::clone(membership);
+                peers.metrics.count_gossip(move || counting.counts());
+            }
+        }
         servers.spawn(serve::fleet::serve(
             self.listener,
             Arc::clone(gateway),
@@ -108,45 +183,89 @@ impl Prepared {
             stopped.clone(),
             settings.stop_after,
         ));
-        let sharing = share_origins(Arc::clone(gateway), self.fleet.subscribe());
-        Membership {
-            _fleet: self.fleet,
+        let sharing = share_origins(Arc::clone(gateway), self.fleet);
+        Place {
+            members: self.members,
             sharing: tokio::spawn(sharing),
         }
     }
 }
 
 /// A gateway's place among the others, until it is dropped.
-pub(super) struct Membership {
-    _fleet: watch::Sender<Arc<Fleet>>,
+pub(super) struct Place {
+    members: Members,
     sharing: JoinHandle<()>,
 }
 
-impl Drop for Membership {
+impl Place {
+    /// Waits until the others are found, or are not to be found.
+    pub(super) async fn joined(&self) {
+        if let Members::Gossip(membership) = &self.members {
+            membership.joined().await;
+        }
+    }
+
+    /// Waits until the gateway has no place any more, and says why. Else it never returns.
+    pub(super) async fn lost(&self) -> Ended {
+        match &self.members {
+            Members::Gossip(membership) => membership.ended().await,
+            Members::Fixed(_) => std::future::pending().await,
+        }
+    }
+
+    /// Says goodbye.
+    pub(super) async fn leave(&self) {
+        if let Members::Gossip(membership) = &self.members {
+            membership.leave().await;
+        }
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.sharing.abort();
     }
 }
 
-fn of(identity: &Identity, own: Peer, others: Vec<Peer>) -> Fleet {
+/// The fleet of this gateway and `others`.
+fn fixed(own: &Identity, identity: &gossip::Identity, others: Vec<Peer>) -> Fleet {
+    let peer = peer(
+        identity.member.clone(),
+        identity.address,
+        identity.client_url.clone(),
+    );
     let peers: BTreeMap<String, Peer> = others
         .into_iter()
-        .chain([own])
+        .chain([peer])
         .map(|peer| (peer.member.name().to_owned(), peer))
         .collect();
     Fleet {
-        name: Arc::clone(&identity.fleet),
-        own: Arc::clone(&identity.member),
+        name: Arc::clone(&own.fleet),
+        own: Arc::clone(&own.member),
         table: Arc::new(Table::build(peers.values().map(|peer| peer.member.clone()))),
         peers: Arc::new(peers),
     }
 }
 
-/// Members that do not change, for tests: `NAME=ADDRESS=CLIENT=ZONE=WEIGHT`, separated by semicolons, weight
-/// 0 for an edge.
-fn fixed_members() -> Result<Vec<Peer>> {
+fn peer(member: Member, address: SocketAddr, client_url: String) -> Peer {
+    Peer {
+        member,
+        address,
+        client_url,
+        incarnation: 0,
+        state: State::Alive,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: wire::PROTOCOL,
+        settings: 0,
+    }
+}
+
+/// Members that do not change and are not asked about each other: for tests of tables that differ, and of
+/// whoever stands between two gateways. `NAME=ADDRESS=CLIENT=ZONE=WEIGHT`, separated by semicolons, weight 0 for
+/// an edge.
+fn fixed_members() -> Result<Option<Vec<Peer>>> {
     let Ok(text) = std::env::var("FOREBAY_TEST_MEMBERS") else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let mut members = Vec::new();
     for entry in text.split(';').filter(|entry| !entry.is_empty()) {
@@ -158,18 +277,9 @@ fn fixed_members() -> Result<Vec<Peer>> {
             Some(weight) => Member::new(name, zone, weight),
             None => Member::edge(name, zone),
         };
-        members.push(Peer {
-            member: member?,
-            address: address.parse()?,
-            client_url: format!("http://{client}"),
-            incarnation: 0,
-            state: State::Alive,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: wire::PROTOCOL,
-            settings: 0,
-        });
+        members.push(peer(member?, address.parse()?, format!("http://{client}")));
     }
-    Ok(members)
+    Ok(Some(members))
 }
 
 /// What all members must have alike: block size, and the datasets by name and origin.

@@ -1,6 +1,7 @@
 //! What concerns the whole fleet: the routes under `/-/`, and what members ask each other on their port.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use forebay_ring::gossip::MAX_SYNC_BYTES;
 use forebay_ring::{Extents, Fleet, Member, Peer, Role};
 use forebay_storage::block::BlockKey;
 use forebay_storage::object::ObjectId;
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::{Problem, State, dataset_json};
 use crate::dialect::peer::nothing;
+use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, Peers, wire};
 
 /// How long a member may take to answer what concerns the whole fleet.
@@ -30,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// No answer of a member is longer, and no question.
 const LONGEST: usize = 64 << 20;
-const LONGEST_QUESTION: usize = 16 << 20;
+const LONGEST_QUESTION: usize = MAX_SYNC_BYTES;
 
 /// `GET /-/ring`.
 pub(super) async fn ring(Shared(state): Shared<Arc<State>>) -> Response {
@@ -314,7 +317,7 @@ where
 {
     let path = parts.uri.path();
     let answered = match (&parts.method, path) {
-        (&Method::POST, "/sync") => return sync(state, body).await,
+        (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,
         (&Method::GET, "/datasets") => Some(datasets(state)),
         (&Method::GET, _) => path
             .strip_prefix("/holders/")
@@ -337,13 +340,18 @@ where
     }
 }
 
-async fn sync<B>(state: &State, body: B) -> Response<PeerBody>
+async fn sync<B>(state: &State, parts: &request::Parts, body: B) -> Response<PeerBody>
 where
     B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
 {
     let body = Limited::new(body, LONGEST_QUESTION).collect().await;
     let answer = match (body, state.exchange.get()) {
-        (Ok(body), Some(exchange)) => (exchange.0)(body.to_bytes()),
+        (Ok(body), Some(exchange)) => {
+            let remote = parts.extensions.get::<Remote>();
+            let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            let from = remote.map_or(unknown, |remote| remote.address);
+            (exchange.0)(from, &body.to_bytes())
+        }
         _ => None,
     };
     match answer {

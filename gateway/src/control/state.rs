@@ -18,7 +18,10 @@ use crate::listings::Listings;
 use crate::read::Reads;
 
 /// Answers a question of another member about membership; `None`: it can't be read.
-pub struct Exchange(pub Box<dyn Fn(Bytes) -> Option<Bytes> + Send + Sync>);
+pub struct Exchange(pub Box<Answer>);
+
+/// From whom it came, and what was asked.
+type Answer = dyn Fn(SocketAddr, &[u8]) -> Option<Bytes> + Send + Sync;
 
 /// Tells the other members that this one drains.
 pub struct Leave(pub Box<dyn Fn() + Send + Sync>);

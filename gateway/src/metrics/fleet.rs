@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 
+use forebay_ring::gossip::Counts;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -35,7 +36,19 @@ pub struct PeerMetrics {
     /// Connections that were refused on the fleet's port, by reason.
     pub refusals: IntCounterVec,
     members: IntGaugeVec,
+    gossip: IntCounterVec,
+    gossip_refusals: IntCounterVec,
+    counts: OnceLock<Counting>,
     peers: OnceLock<Weak<Peers>>,
+}
+
+/// What came and went by gossip.
+struct Counting(Box<dyn Fn() -> Counts + Send + Sync>);
+
+impl std::fmt::Debug for Counting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counting")
+    }
 }
 
 impl PeerMetrics {
@@ -102,6 +115,17 @@ impl PeerMetrics {
                 &["reason"],
             )?,
             members: IntGaugeVec::new(options, &["state"])?,
+            gossip: counters(
+                "gossip_bytes_total",
+                "Bytes of membership over UDP, and of its syncs over the fleet's port, by direction",
+                &["direction"],
+            )?,
+            gossip_refusals: counters(
+                "gossip_refusals_total",
+                "Messages of membership that were not taken in, by reason",
+                &["reason"],
+            )?,
+            counts: OnceLock::new(),
             peers: OnceLock::new(),
         });
         registry.register(Box::new(Members(Arc::clone(&metrics))))?;
@@ -111,6 +135,30 @@ impl PeerMetrics {
     /// Tells whose members are counted. The first one told stays.
     pub fn watch(&self, peers: &Arc<Peers>) {
         let _ = self.peers.set(Arc::downgrade(peers));
+    }
+
+    /// Tells where gossip is counted. The first one told stays.
+    pub fn count_gossip(&self, counts: impl Fn() -> Counts + Send + Sync + 'static) {
+        let _ = self.counts.set(Counting(Box::new(counts)));
+    }
+
+    /// Takes over what gossip has counted.
+    fn take_counts(&self) {
+        let Some(counting) = self.counts.get() else {
+            return;
+        };
+        let counts = (counting.0)();
+        let raise = |family: &IntCounterVec, label: &str, to: u64| {
+            let counter = family.with_label_values(&[label]);
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        raise(&self.gossip, "sent", counts.bytes_sent);
+        raise(&self.gossip, "received", counts.bytes_received);
+        raise(&self.gossip, "synced", counts.sync_bytes_sent);
+        let reasons = ["foreign", "key", "malformed", "stale"];
+        for (reason, refused) in reasons.into_iter().zip(counts.refused) {
+            raise(&self.gossip_refusals, reason, refused);
+        }
     }
 
     /// Counts a fill that goes on elsewhere.
@@ -128,6 +176,7 @@ impl Collector for Members {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        self.0.take_counts();
         if let Some(peers) = self.0.peers.get().and_then(Weak::upgrade) {
             let fleet = peers.fleet();
             let mut counts: HashMap<String, i64> = HashMap::new();

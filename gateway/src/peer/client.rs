@@ -3,13 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_ring::gossip::{Exchange, MAX_SYNC_BYTES};
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, Uri, header};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -17,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::handshake::{self, Identity};
-use super::{Peer, PeerBody};
+use super::{Peer, PeerBody, wire};
 
 /// How long a connection may take to come about. Who waits for it finds out earlier whether the
 /// member is there at all.
@@ -54,19 +56,45 @@ impl Peer for Tcp {
         to: &'a forebay_ring::Peer,
         request: Request<Bytes>,
     ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
-        Box::pin(async move {
-            let mut request = request.map(Full::new);
-            let address = to.address.to_string();
-            let path = request.uri().path_and_query().cloned();
-            let path = path.map_or_else(String::new, |path| path.to_string());
-            let uri = format!("http://{address}{path}").parse();
-            *request.uri_mut() = uri.map_err(io::Error::other)?;
-            if let Ok(host) = HeaderValue::try_from(address) {
-                request.headers_mut().insert(header::HOST, host);
-            }
-            let response = self.client.request(request).await.map_err(cause)?;
-            Ok(response.map(|body| body.map_err(io::Error::other).boxed_unsync()))
-        })
+        Box::pin(self.send_to(to.address, request))
+    }
+}
+
+impl Tcp {
+    async fn send_to(
+        &self,
+        address: SocketAddr,
+        request: Request<Bytes>,
+    ) -> io::Result<Response<PeerBody>> {
+        let mut request = request.map(Full::new);
+        let address = address.to_string();
+        let path = request.uri().path_and_query().cloned();
+        let path = path.map_or_else(String::new, |path| path.to_string());
+        let uri = format!("http://{address}{path}").parse();
+        *request.uri_mut() = uri.map_err(io::Error::other)?;
+        if let Ok(host) = HeaderValue::try_from(address) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let response = self.client.request(request).await.map_err(cause)?;
+        Ok(response.map(|body| body.map_err(io::Error::other).boxed_unsync()))
+    }
+}
+
+/// How membership asks another gateway for all that it knows.
+#[derive(Debug)]
+pub struct Syncs(pub Arc<Tcp>);
+
+impl Exchange for Syncs {
+    async fn exchange(&self, to: SocketAddr, sealed: Bytes) -> io::Result<Bytes> {
+        let mut request = Request::new(sealed);
+        *request.method_mut() = Method::POST;
+        wire::set_path(&mut request, wire::SYNC);
+        let response = self.0.send_to(to, request).await?;
+        if !response.status().is_success() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let body = Limited::new(response.into_body(), MAX_SYNC_BYTES).collect();
+        Ok(body.await.map_err(io::Error::other)?.to_bytes())
     }
 }
 

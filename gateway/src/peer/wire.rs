@@ -51,6 +51,9 @@ const ERROR: HeaderName = HeaderName::from_static("forebay-error");
 const BLOCKS: &str = "/blocks/";
 const PING: &str = "/ping";
 
+/// Where membership asks for all that a gateway knows.
+pub const SYNC: &str = "/sync";
+
 /// What stays as it is in a path: unreserved characters and the slash.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')

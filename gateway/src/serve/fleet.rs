@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::{ACCEPT_PAUSE, tune};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Remote};
 use crate::peer::handshake::{self, Identity, Refused};
 
 /// Connections at once: those of a fleet of a thousand, and strangers who are not known as such yet.
@@ -58,7 +60,7 @@ pub async fn serve(
         tasks.spawn(async move {
             let _permit = permit;
             match meet(socket, &own).await {
-                Ok((socket, member)) => speak(socket, &gateway, member, watcher).await,
+                Ok((socket, member)) => speak(socket, remote, &gateway, member, watcher).await,
                 Err(refused) => refuse(&gateway, remote, &refused, &told),
             }
         });
@@ -92,10 +94,20 @@ async fn meet(mut socket: TcpStream, own: &Identity) -> Result<(TcpStream, Strin
     Ok((socket, member))
 }
 
-async fn speak(socket: TcpStream, gateway: &Arc<Gateway>, member: String, watcher: Watcher) {
+async fn speak(
+    socket: TcpStream,
+    remote: SocketAddr,
+    gateway: &Arc<Gateway>,
+    member: String,
+    watcher: Watcher,
+) {
     let member: Arc<str> = member.into();
     let from = Arc::clone(&member);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Remote {
+            address: remote,
+            controls: false,
+        });
         let (gateway, member) = (Arc::clone(gateway), Arc::clone(&member));
         async move { Ok::<_, Infallible>(gateway.handle_peer(&member, request).await) }
     });

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use forebay_ring::gossip::Seed;
+use forebay_ring::seal::MIN_KEY_BYTES;
 use forebay_ring::{MAX_NAME_BYTES, MAX_WEIGHT};
 use toml::de::DeValue;
 
@@ -119,7 +121,11 @@ fn weight_value(value: &DeValue<'_>) -> Result<u16, String> {
 
 fn secret(value: &DeValue<'_>, around: &Surroundings<'_>) -> Result<Secret, String> {
     match dataset::option_value(value, around)? {
-        text if text.is_empty() => Err("is empty: write a secret that all members share".into()),
+        text if text.len() < MIN_KEY_BYTES => Err(format!(
+            "has {} bytes, and {MIN_KEY_BYTES} are the fewest that keep anybody out: write a longer secret, the \
+             same on all members",
+            text.len()
+        )),
         text => Ok(Secret::new(text)),
     }
 }
@@ -171,7 +177,7 @@ fn url(value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-fn seeds(section: &Section<'_>, report: &mut Report) -> Vec<String> {
+fn seeds(section: &Section<'_>, report: &mut Report) -> Vec<Seed> {
     let Some(Placed { place, value }) = section.raw("seeds", report) else {
         return Vec::new();
     };
@@ -186,26 +192,15 @@ fn seeds(section: &Section<'_>, report: &mut Report) -> Vec<String> {
     let mut seeds = Vec::new();
     for item in items {
         let place = report.place(&item.span());
-        match value::string(item.get_ref()).and_then(|text| seed(&text)) {
+        let seed = value::string(item.get_ref()).and_then(|text| {
+            text.parse::<Seed>().map_err(|_| {
+                "must be HOST:PORT, or dns:NAME:PORT for all addresses of a name".to_owned()
+            })
+        });
+        match seed {
             Ok(seed) => seeds.push(seed),
             Err(clause) => report.add(&place, format!("a seed {clause}")),
         }
     }
     seeds
-}
-
-/// `HOST:PORT` or `dns:NAME:PORT`.
-fn seed(text: &str) -> Result<String, String> {
-    let address = text.strip_prefix("dns:").unwrap_or(text);
-    let good = address.rsplit_once(':').is_some_and(|(host, port)| {
-        let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
-        !host.is_empty()
-            && bare
-            && !host.contains(['/', '@', ' '])
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    match good {
-        true => Ok(text.to_owned()),
-        false => Err("must be HOST:PORT, or dns:NAME:PORT for all addresses of a name".into()),
-    }
 }

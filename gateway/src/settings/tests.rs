@@ -743,7 +743,7 @@ fn loading_again_sees_the_file_as_it_is_now() {
 
 /// A fleet's settings, with a line more.
 fn fleet(line: &str) -> String {
-    format!("[fleet]\nname = 'f'\nkey = 'k'\nlisten = '10.0.0.7:7071'\n{line}\n")
+    format!("[fleet]\nname = 'f'\nkey = 'sixteen bytes, k'\nlisten = '10.0.0.7:7071'\n{line}\n")
 }
 
 #[test]
@@ -777,8 +777,11 @@ fn every_mistake_of_a_fleet_is_told() {
         ("weight = 0", "`weight` must be"),
         ("weight = 101", "from 1 to 100"),
         ("role = 'edge'\nweight = 2", "`weight` says nothing"),
-        ("key_next = 'k'", "`key_next` is the `key` itself"),
-        ("key_next = ''", "`key_next` is empty"),
+        (
+            "key_next = 'sixteen bytes, k'",
+            "`key_next` is the `key` itself",
+        ),
+        ("key_next = 'short'", "`key_next` has 5 bytes"),
         ("advertise = '0.0.0.0'", "`advertise` names no address"),
         ("advertise = 'gw'", "`advertise` must be an IP address"),
         ("client_url = 'gw:7070'", "`client_url` must be http://"),
