@@ -96,7 +96,7 @@ impl Reads {
             let fleet = peers.fleet();
             let members = fleet.table.members();
             members
-                .into_iter()
+                .iter()
                 .any(|member| member.weight() > 0 && member.name() != &*fleet.own)
         };
         self.peers.as_ref().is_some_and(owners)

@@ -317,18 +317,22 @@ fn a_purge_reaches_every_member_and_says_who_did_not_answer() {
     );
 }
 
-#[test]
-fn ring_plan_blocks_and_datasets_tell_of_the_fleet() {
+/// Three members and an edge, through which and through the first the object `d/a b.bin` was read.
+fn four_with_an_edge(size: u64) -> (Vec<Plan>, Fleet) {
     let mut plans = plans();
     plans.push(Plan {
         weight: 0,
         ..Plan::new("edge")
     });
     let fleet = Fleet::start(&plans, slow(), &["fresh_for = \"10m\""]);
-    let size = 6 * BLOCK as u64 + 17;
     fleet.origin.put("d/a b.bin", size, 0);
     all_whole(&fleet.herd("d/a b.bin", &[0, 3], 1));
+    (plans, fleet)
+}
 
+#[test]
+fn the_ring_tells_of_every_member() {
+    let (plans, fleet) = four_with_an_edge(17);
     let ring = fleet.gateways[3].json("/-/ring");
     assert_eq!(
         (ring["fleet"].as_str(), ring["self"].as_str()),
@@ -349,7 +353,19 @@ fn ring_plan_blocks_and_datasets_tell_of_the_fleet() {
         assert_eq!(member["state"], "alive");
         assert_eq!(member["zone"], "here");
     }
+    for words in [&["ring"][..], &["status"]] {
+        let output = fleet.gateways[0].client(words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let client = plans[0].client.to_string();
+        assert!(output.status.success() && text.contains(&client), "{text}");
+    }
+}
 
+#[test]
+fn plan_blocks_and_datasets_tell_who_owns_and_who_holds() {
+    let size = 6 * BLOCK as u64 + 17;
+    let (plans, fleet) = four_with_an_edge(size);
+    let ring = fleet.gateways[3].json("/-/ring");
     let planned = fleet.gateways[3].json("/-/plan/models/d/a%20b.bin");
     assert_eq!(
         (planned["size"].as_u64(), &planned["epoch"]),
@@ -401,17 +417,26 @@ fn ring_plan_blocks_and_datasets_tell_of_the_fleet() {
         models["resident_bytes"].as_u64() >= Some(2 * size),
         "{models}"
     );
+    let output = fleet.gateways[0].client(&["plan", "models/d/a b.bin"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("/models/d/a%20b.bin"),
+        "{text}"
+    );
+}
 
-    for words in [&["ring"][..], &["plan", "models/d/a b.bin"], &["status"]] {
-        let output = fleet.gateways[0].client(words);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success() && text.contains(&plans[0].client.to_string()),
-            "{text}"
-        );
-    }
+#[test]
+fn a_drained_member_owns_nothing_wants_no_traffic_and_answers() {
+    let (plans, fleet) = four_with_an_edge(17);
     let output = fleet.gateways[0].client(&["drain"]);
     assert!(output.status.success());
     assert_eq!(fleet.gateways[0].get("/-/readyz").status, 503);
+    until(Duration::from_secs(10), "its place to be given up", || {
+        let ring = fleet.gateways[1].json("/-/ring");
+        let members = ring["members"].as_array()?.iter();
+        let name = plans[0].name.as_str();
+        let drained = members.into_iter().find(|member| member["name"] == name)?;
+        (drained["state"] == "draining" && drained["share"] == 0.0).then_some(())
+    });
     let _ = fleet.gateways[0].get("/models/d/a%20b.bin").expect(200);
 }

@@ -62,22 +62,12 @@ impl PeerMetrics {
             registry.register(Box::new(family.clone()))?;
             Ok::<_, prometheus::Error>(family)
         };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
         let bytes = counters(
             "peer_bytes_total",
             "Body bytes between gateways, by direction; those received crossed twice on their way",
             &["direction"],
         )?;
-        let options = HistogramOpts::new(
-            "peer_first_byte_seconds",
-            "From a question to another gateway to the head of its answer",
-        );
-        let first_byte = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))?;
-        registry.register(Box::new(first_byte.clone()))?;
+        let first_byte = first_byte(registry)?;
         let options = Opts::new(
             "members",
             "Members of the fleet, by state as seen from here",
@@ -97,10 +87,12 @@ impl PeerMetrics {
                 &["reason"],
             )?,
             corrupt: counter(
+                registry,
                 "peer_corrupt_segments_total",
                 "Segments from other gateways whose checksum was wrong; none was shown to a client",
             )?,
             last_resorts: counter(
+                registry,
                 "last_resort_reads_total",
                 "Runs that were read from the origin by a gateway that is not among their candidates",
             )?,
@@ -165,6 +157,22 @@ impl PeerMetrics {
     pub fn failed(&self, error: &PeerError) {
         self.broken.with_label_values(&[error.label()]).inc();
     }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn first_byte(registry: &Registry) -> prometheus::Result<Histogram> {
+    let options = HistogramOpts::new(
+        "peer_first_byte_seconds",
+        "From a question to another gateway to the head of its answer",
+    );
+    let times = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))?;
+    registry.register(Box::new(times.clone()))?;
+    Ok(times)
 }
 
 /// Counts members when it is asked.

@@ -48,7 +48,7 @@ impl Incoming {
     ) -> Result<Self, PeerError> {
         let length = asked.parts.headers.get(http::header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        if length != Some(wire::body_length(range)) || range.start % SEGMENT as u64 != 0 {
+        if length != Some(wire::body_length(range)) || !range.start.is_multiple_of(SEGMENT as u64) {
             return Err(PeerError::Corrupt);
         }
         Ok(Self {
