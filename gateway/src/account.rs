@@ -43,6 +43,7 @@ pub struct Account {
     memory_bytes: u64,
     nvme_bytes: u64,
     origin_bytes: u64,
+    peer_bytes: u64,
     other_bytes: u64,
     whole: bool,
     error: Option<String>,
@@ -70,6 +71,7 @@ impl Account {
             memory_bytes: 0,
             nvme_bytes: 0,
             origin_bytes: 0,
+            peer_bytes: 0,
             other_bytes: 0,
             whole: false,
             error: None,
@@ -86,6 +88,7 @@ impl Account {
             Some(Source::Memory) => self.memory_bytes += bytes,
             Some(Source::Nvme) => self.nvme_bytes += bytes,
             Some(Source::Origin) => self.origin_bytes += bytes,
+            Some(Source::Peer) => self.peer_bytes += bytes,
             None => self.other_bytes += bytes,
         }
     }
@@ -119,6 +122,7 @@ impl Drop for Account {
             (Source::Memory, self.memory_bytes),
             (Source::Nvme, self.nvme_bytes),
             (Source::Origin, self.origin_bytes),
+            (Source::Peer, self.peer_bytes),
         ] {
             if bytes > 0 {
                 metrics.sent(source, bytes);
@@ -126,7 +130,8 @@ impl Drop for Account {
         }
         if let Some(stats) = &self.stats {
             let cached = self.memory_bytes + self.nvme_bytes;
-            DatasetStats::add(&stats.served_bytes, cached + self.origin_bytes);
+            let fetched = self.origin_bytes + self.peer_bytes;
+            DatasetStats::add(&stats.served_bytes, cached + fetched);
             DatasetStats::add(&stats.served_from_cache, cached);
         }
         if !self.log {
@@ -141,10 +146,15 @@ impl Drop for Account {
             path = self.path,
             api = self.api,
             status = self.status,
-            bytes = self.memory_bytes + self.nvme_bytes + self.origin_bytes + self.other_bytes,
+            bytes = self.memory_bytes
+                + self.nvme_bytes
+                + self.origin_bytes
+                + self.peer_bytes
+                + self.other_bytes,
             memory_bytes = self.memory_bytes,
             nvme_bytes = self.nvme_bytes,
             origin_bytes = self.origin_bytes,
+            peer_bytes = self.peer_bytes,
             cache = self.cache_status.as_deref(),
             whole = self.whole,
             first_byte_ms = self.first_byte.map(milliseconds),

@@ -1,5 +1,7 @@
 //! Builds a gateway of its settings, starts it, and stops it in order.
 
+mod fleet;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,12 +13,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::{self, Nvme};
 use forebay_storage::origin::{self, OriginUrl};
-use forebay_storage::store::Store;
+use forebay_storage::store::{Copies, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::fleet::{Place, Prepared};
 use crate::access::Access;
 use crate::cli::ServeArgs;
 use crate::dataset::Datasets;
@@ -55,7 +58,18 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         if settings.demo {
             settings.datasets.push(make_demo(&settings.data_dir).await?);
         }
-        let gateway = match build(&settings)? {
+        let listener = listen(&settings).await?;
+        let client = listener.local_addr().context("ask for our own address")?;
+        let name = settings
+            .fleet
+            .as_ref()
+            .and_then(|fleet| fleet.member.clone());
+        let name = name.unwrap_or_else(host_name);
+        let prepared = match &settings.fleet {
+            Some(fleet) => Some(fleet::prepare(&settings, fleet, &name, client).await?),
+            None => None,
+        };
+        let gateway = match build(&settings, &name, prepared.as_ref())? {
             Ok(gateway) => gateway,
             Err(mistakes) => {
                 for mistake in mistakes {
@@ -70,7 +84,7 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
             content,
             settings: settings.clone(),
         });
-        serve_until_told(&settings, gateway, reload).await?;
+        serve_until_told(&settings, gateway, listener, prepared, reload).await?;
         Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
     };
     served.await.unwrap_or_else(|error| {
@@ -114,7 +128,11 @@ async fn make_demo(data_dir: &Path) -> Result<DatasetSettings> {
 }
 
 /// The gateway of these settings, or what is wrong with its datasets.
-fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
+fn build(
+    settings: &Settings,
+    name: &str,
+    prepared: Option<&Prepared>,
+) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     let block_size = BlockSize::new(settings.cache.block_size);
     let transport = origin::transport().context("prepare connections to origins")?;
     let datasets = match Datasets::new(&settings.datasets, block_size, transport) {
@@ -127,22 +145,38 @@ fn build(settings: &Settings) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     }
     let nvme = open_nvme(settings, block_size)?;
     let gateway = Gateway::new(Parts {
-        store: Store::new(settings.cache.memory, block_size, nvme),
+        store: store(settings, block_size, nvme),
         datasets,
         access: Access::new(
             &settings.access,
             settings.domain.as_deref(),
             &settings.hosts,
         ),
-        name: host_name().into(),
+        name: name.into(),
         max_requests: settings.limits.max_requests,
         write_timeout: settings.limits.write_timeout,
         log_access: settings.log.access,
         seed: seed(),
+        fleet: prepared.map(Prepared::parts),
     });
     let gateway = gateway.map_err(|error| anyhow!(error))?;
     telemetry::tell_panics(gateway.metrics.panics.clone());
     Ok(Ok(gateway))
+}
+
+fn store(settings: &Settings, block_size: BlockSize, nvme: Option<Arc<Nvme>>) -> Arc<Store> {
+    let memory = settings.cache.memory;
+    let Some(fleet) = &settings.fleet else {
+        return Store::new(memory, block_size, nvme);
+    };
+    // For whoever measures the way between gateways: with copies it is gone only once.
+    let dropped = std::env::var_os("FOREBAY_COPIES").is_some_and(|word| word == "off");
+    let copies = match (dropped, fleet.edge) {
+        (true, _) => Copies::Dropped,
+        (false, true) => Copies::Alike,
+        (false, false) => Copies::Apart,
+    };
+    Store::in_fleet(memory, block_size, nvme, copies)
 }
 
 fn open_nvme(settings: &Settings, block_size: BlockSize) -> Result<Option<Arc<Nvme>>> {
@@ -206,16 +240,23 @@ fn seed() -> u64 {
         .finish()
 }
 
+/// Takes the port that clients reach.
+async fn listen(settings: &Settings) -> Result<TcpListener> {
+    let hint = "is another gateway running? give another address with --listen";
+    serve::bind(settings.listen)
+        .await
+        .with_context(|| format!("listen on {}; {hint}", settings.listen))
+}
+
 async fn serve_until_told(
     settings: &Settings,
     gateway: Arc<Gateway>,
+    listener: TcpListener,
+    prepared: Option<Prepared>,
     reload: Option<Reload>,
 ) -> Result<()> {
-    let hint = "is another gateway running? give another address with --listen";
-    let listener = serve::bind(settings.listen)
-        .await
-        .with_context(|| format!("listen on {}; {hint}", settings.listen))?;
     let address = listener.local_addr().context("ask for our own address")?;
+    gateway.state.set_client_url(format!("http://{address}"));
     let admin = match settings.admin_listen {
         Some(admin) => Some(
             serve::bind(admin)
@@ -238,10 +279,70 @@ async fn serve_until_told(
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
     let mut servers = start_serving(settings, &gateway, listeners, tls.as_ref(), &stopped);
+    let place = prepared.map(|prepared| prepared.start(settings, &gateway, &mut servers, &stopped));
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
+    let told = async {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let stopping = run_until(settings, &gateway, address, place.as_ref(), told).await;
+    gateway.state.set_ready(false);
+    if let Some(place) = &place {
+        place.leave().await;
+    }
+    stop.send_replace(true);
+    for task in reloading.into_iter().chain(renewing) {
+        task.abort();
+    }
+    nvme.abort();
+    while servers.join_next().await.is_some() {}
+    drop(place);
+    // The keeper may be gone only if it panicked, and then there is nothing to wait for.
+    let _ = all_served.send(());
+    let _ = keeping.await;
+    tracing::info!("stopped");
+    stopping
+}
+
+/// Wants traffic once the fleet is found, and until `told` to stop, or until this gateway has no place in
+/// its fleet any more.
+///
+/// # Errors
+/// The sentence that says so.
+async fn run_until(
+    settings: &Settings,
+    gateway: &Gateway,
+    address: SocketAddr,
+    place: Option<&Place>,
+    told: impl Future<Output = &'static str>,
+) -> Result<()> {
+    let mut told = std::pin::pin!(told);
+    let ready = async {
+        if let Some(place) = place {
+            place.joined().await;
+        }
+    };
+    let lost = async {
+        match place {
+            Some(place) => place.lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut lost = std::pin::pin!(lost);
+    let waited = tokio::select! {
+        biased;
+        signal = &mut told => Err(signal),
+        () = ready => Ok(()),
+    };
+    if let Err(signal) = waited {
+        tracing::info!("{signal}: stopping");
+        return Ok(());
+    }
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
     tracing::info!(
@@ -251,21 +352,12 @@ async fn serve_until_told(
         "serving"
     );
     tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        signal = &mut told => {
+            tracing::info!("{signal}: stopping");
+            Ok(())
+        }
+        ended = &mut lost => Err(ended.into()),
     }
-    gateway.state.set_ready(false);
-    stop.send_replace(true);
-    for task in reloading.into_iter().chain(renewing) {
-        task.abort();
-    }
-    nvme.abort();
-    while servers.join_next().await.is_some() {}
-    // The keeper may be gone only if it panicked, and then there is nothing to wait for.
-    let _ = all_served.send(());
-    let _ = keeping.await;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// TLS, if it is set, and the task that reads its files again.

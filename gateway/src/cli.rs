@@ -12,7 +12,7 @@ use crate::settings::Flags;
 const DEFAULT_GATEWAY: &str = "http://127.0.0.1:7070";
 
 /// Commands that later versions bring: known by name, so that they are refused with a sentence.
-const LATER: [&str; 7] = ["warm", "wait", "flow", "ring", "plan", "pin", "drain"];
+const LATER: [&str; 4] = ["warm", "wait", "flow", "pin"];
 
 const ABOUT: &str = "\
 Forebay keeps model weights in memory next to the machines that load them: an HTTP
@@ -35,7 +35,7 @@ Examples:
 README.md, beside the source, documents the settings file, the HTTP interface and the metrics.";
 
 const LATER_HELP: &str = "\
-Later versions add the commands warm, wait, flow, ring, plan, pin and drain.";
+Later versions add the commands warm, wait, flow and pin.";
 
 /// What was asked of `forebay`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -48,6 +48,12 @@ pub enum Command {
     Status(ClientArgs),
     /// List the datasets of a running gateway, and how much of each is cached
     Datasets(ClientArgs),
+    /// Show who is in a running gateway's fleet, and how they do
+    Ring(ClientArgs),
+    /// Show which member owns which bytes of an object, and where to read them
+    Plan(PlanArgs),
+    /// Take a running gateway out of its fleet: it wants no traffic any more and owns nothing
+    Drain(ClientArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache
     Purge(PurgeArgs),
 }
@@ -152,6 +158,17 @@ pub struct PurgeArgs {
     pub target: PurgeTarget,
 }
 
+/// Arguments of `forebay plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PlanArgs {
+    /// Which gateway, and in which form it answers.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The object
+    #[arg(value_name = "DATASET/KEY", value_parser = plan_target)]
+    pub target: PurgeTarget,
+}
+
 /// What to purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeTarget {
@@ -227,6 +244,15 @@ fn gateway_url(text: &str) -> Result<String, String> {
         return Err(format!("write http://HOST:PORT, such as {DEFAULT_GATEWAY}"));
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn plan_target(text: &str) -> Result<PurgeTarget, String> {
+    match purge_target(text) {
+        Ok(target) if target.key.is_empty() => {
+            Err(format!("it names no object: write {}/KEY", target.dataset))
+        }
+        target => target,
+    }
 }
 
 fn purge_target(text: &str) -> Result<PurgeTarget, String> {

@@ -1,4 +1,5 @@
-//! The client side of `/-/`: what `forebay status`, `datasets` and `purge` ask and print.
+//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `drain` and `purge` ask
+//! and print.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::access::canonical::EMPTY_PAYLOAD;
 use crate::access::sign::{Signer, Unsigned};
-use crate::cli::{ClientArgs, PurgeArgs};
+use crate::cli::{ClientArgs, PlanArgs, PurgeArgs};
 use crate::settings::size::shown;
 
 /// What stays as it is in a path: unreserved characters and the slash.
@@ -30,7 +31,7 @@ pub async fn datasets(args: &ClientArgs) -> ExitCode {
     finish(print_datasets(args).await)
 }
 
-/// `forebay status`: whether the gateway is ready, then its datasets.
+/// `forebay status`: whether the gateway is ready, then its datasets and who is in its fleet.
 pub async fn status(args: &ClientArgs) -> ExitCode {
     let status = async {
         let ready = ask(args, Method::GET, "/-/readyz").await.is_ok();
@@ -39,12 +40,98 @@ pub async fn status(args: &ClientArgs) -> ExitCode {
             println!("{} is {word}", args.gateway);
         }
         print_datasets(args).await?;
+        if !args.json {
+            print_ring(args, true).await?;
+        }
         if !ready {
             bail!("the gateway is not ready");
         }
         Ok(())
     };
     finish(status.await)
+}
+
+/// `forebay ring`: one line a member.
+pub async fn ring(args: &ClientArgs) -> ExitCode {
+    finish(print_ring(args, false).await)
+}
+
+/// `forebay plan`: one line an extent.
+pub async fn plan(args: &PlanArgs) -> ExitCode {
+    let plan = async {
+        let dataset = utf8_percent_encode(&args.target.dataset, PATH);
+        let key = utf8_percent_encode(&args.target.key, PATH);
+        let body = ask(
+            &args.client,
+            Method::GET,
+            &format!("/-/plan/{dataset}/{key}"),
+        )
+        .await?;
+        if args.client.json {
+            return print(&body);
+        }
+        let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
+        println!("{:>14} {:>14}  {:<20} URL", "FIRST", "LAST", "MEMBER");
+        for extent in answer["extents"].as_array().into_iter().flatten() {
+            println!(
+                "{:>14} {:>14}  {:<20} {}",
+                extent["first"].as_u64().unwrap_or(0),
+                extent["last"].as_u64().unwrap_or(0),
+                extent["member"].as_str().unwrap_or("-"),
+                extent["url"].as_str().unwrap_or("-"),
+            );
+        }
+        Ok(())
+    };
+    finish(plan.await)
+}
+
+/// `forebay drain`.
+pub async fn drain(args: &ClientArgs) -> ExitCode {
+    let drain = async {
+        let body = ask(args, Method::POST, "/-/drain").await?;
+        if args.json {
+            return print(&body);
+        }
+        println!("{} is draining", args.gateway);
+        Ok(())
+    };
+    finish(drain.await)
+}
+
+async fn print_ring(args: &ClientArgs, only_a_fleet: bool) -> Result<()> {
+    let body = ask(args, Method::GET, "/-/ring").await?;
+    if args.json {
+        return print(&body);
+    }
+    let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
+    let Some(fleet) = answer["fleet"].as_str() else {
+        if !only_a_fleet {
+            println!("a fleet of one: there is no [fleet] in its settings");
+        }
+        return Ok(());
+    };
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let epoch = text(&answer["epoch"]);
+    println!("fleet {fleet}, epoch {epoch}");
+    println!(
+        "{:<20} {:<9} {:<7} {:>6} {:>7} {:<16} {:<22} CLIENTS",
+        "MEMBER", "STATE", "ROLE", "WEIGHT", "SHARE", "ZONE", "ADDRESS"
+    );
+    for member in answer["members"].as_array().into_iter().flatten() {
+        println!(
+            "{:<20} {:<9} {:<7} {:>6} {:>6.1}% {:<16} {:<22} {}",
+            text(&member["name"]),
+            text(&member["state"]),
+            text(&member["role"]),
+            member["weight"].as_u64().unwrap_or(0),
+            member["share"].as_f64().unwrap_or(0.0) * 100.0,
+            text(&member["zone"]),
+            text(&member["address"]),
+            text(&member["client_url"]),
+        );
+    }
+    Ok(())
 }
 
 /// `forebay purge`.
@@ -64,6 +151,16 @@ pub async fn purge(args: &PurgeArgs) -> ExitCode {
             number("blocks"),
             shown(number("bytes"))
         );
+        let absent = answer["absent_members"].as_array();
+        let absent: Vec<&str> = absent
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        if !absent.is_empty() {
+            let absent = absent.join(", ");
+            bail!("these members did not answer and may hold it still: {absent}");
+        }
         Ok(())
     };
     finish(purge.await)

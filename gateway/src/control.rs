@@ -3,14 +3,15 @@
 //! axum routes them and tower-http wraps them; objects never come this way, since a route table
 //! costs microseconds and stands in the way of odd keys.
 
+pub mod fleet;
 pub mod guard;
+mod state;
 mod well_formed;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State as Shared};
@@ -18,8 +19,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use forebay_ring::{Extents, Member, Table};
-use forebay_storage::block::BlockKey;
+use forebay_ring::{Extents, Member};
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
 use forebay_storage::object::ObjectId;
@@ -30,11 +30,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::dataset::{Dataset, Datasets};
+pub use self::state::{Exchange, Leave, State};
+
+use crate::dataset::Dataset;
 use crate::gateway::Remote;
-use crate::known::KnownFile;
-use crate::listings::Listings;
-use crate::read::Reads;
 
 /// Blocks that one answer of `/-/blocks` tells of at most.
 const MOST_BLOCKS: u32 = 100_000;
@@ -43,97 +42,11 @@ const MOST_BLOCKS: u32 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is known by name and comes with a later version.
-const LATER: [&str; 9] = [
-    "warm", "resident", "pin", "ring", "plan", "drain", "flow", "wait", "jobs",
-];
+const LATER: [&str; 6] = ["warm", "resident", "pin", "flow", "wait", "jobs"];
 
 /// The id that an answer carries, put into the request's extensions.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
-
-/// What these routes see and change.
-#[derive(Debug)]
-pub struct State {
-    /// The gateway's own name.
-    pub name: Arc<str>,
-    /// Who owns what: in a fleet of one, this gateway everything.
-    table: Table,
-    reads: Arc<Reads>,
-    datasets: Arc<Datasets>,
-    listings: Arc<Listings>,
-    ready: AtomicBool,
-    /// Where known versions are kept over restarts; a gateway without a disk has none.
-    known_file: OnceLock<Arc<KnownFile>>,
-}
-
-impl State {
-    /// The state of a gateway that is not ready yet.
-    pub fn new(
-        name: Arc<str>,
-        reads: Arc<Reads>,
-        datasets: Arc<Datasets>,
-        listings: Arc<Listings>,
-    ) -> Self {
-        let alone = Member::new(&*name, "", NonZeroU16::MIN);
-        Self {
-            table: Table::build(alone),
-            name,
-            reads,
-            datasets,
-            listings,
-            ready: AtomicBool::new(false),
-            known_file: OnceLock::new(),
-        }
-    }
-
-    /// Names the file that must not know what was purged. The first one told stays.
-    pub fn remember_in(&self, file: Arc<KnownFile>) {
-        let _ = self.known_file.set(file);
-    }
-
-    /// Says whether the gateway wants traffic.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-    }
-
-    /// Forgets what is known and cached of a dataset that changed or went.
-    pub async fn forget(self: &Arc<Self>, dataset: &str) {
-        if let Err(error) = self.purge_elsewhere(dataset, "").await {
-            tracing::warn!(dataset, %error, "what was cached of a dataset may come back with a restart");
-        }
-    }
-
-    /// [`Self::purge`] where it may wait for the disk.
-    async fn purge_elsewhere(self: &Arc<Self>, dataset: &str, key: &str) -> std::io::Result<Tally> {
-        if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
-            return self.purge(dataset, key);
-        }
-        let state = Arc::clone(self);
-        let (dataset, key) = (dataset.to_owned(), key.to_owned());
-        let purged = tokio::task::spawn_blocking(move || state.purge(&dataset, &key)).await;
-        purged.unwrap_or_else(|error| Err(std::io::Error::other(error)))
-    }
-
-    fn purge(&self, dataset: &str, key: &str) -> std::io::Result<Tally> {
-        let prefix = key.is_empty() || key.ends_with('/');
-        let wanted = |name: &str| {
-            if prefix {
-                name.starts_with(key)
-            } else {
-                name == key
-            }
-        };
-        // Versions first: a read that comes between the two asks the origin anew.
-        self.reads.versions.forget(dataset, wanted);
-        self.listings.forget(dataset);
-        let purged = self.reads.store.purge(dataset, wanted)?;
-        // Else a restart would know the purged version again.
-        if let Some(file) = self.known_file.get() {
-            file.save(&self.reads.versions, &self.datasets)?;
-        }
-        Ok(purged)
-    }
-}
 
 /// A failure under `/-/` (RFC 9457).
 #[derive(Debug)]
@@ -184,12 +97,15 @@ pub fn router(state: Arc<State>) -> axum::Router {
         .route("/-/datasets", get(datasets))
         .route("/-/datasets/{name}", get(one_dataset))
         .route("/-/blocks/{dataset}/{*key}", get(blocks))
+        .route("/-/ring", get(fleet::ring))
+        .route("/-/drain", post(fleet::drain))
         .route("/-/purge/{dataset}", post(purge_dataset))
         .route("/-/purge/{dataset}/", post(purge_dataset))
         .route("/-/purge/{dataset}/{*key}", post(purge_key));
     let mut open = axum::Router::new()
         .route("/-/healthz", get(|| async { "ok\n" }))
         .route("/-/readyz", get(readyz))
+        .route("/-/plan/{dataset}/{*key}", get(fleet::plan))
         .route("/-/metrics", get(metrics));
     for name in LATER {
         open = open
@@ -273,10 +189,10 @@ async fn later() -> Problem {
 }
 
 async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {
-    if state.ready.load(Ordering::Acquire) {
+    if state.is_ready() {
         return Ok("ready\n");
     }
-    let detail = "the gateway is starting or stopping";
+    let detail = "the gateway is starting, draining or stopping";
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
 }
 
@@ -310,7 +226,6 @@ async fn describe(
     datasets: &[Arc<Dataset>],
     params: &HashMap<String, String>,
 ) -> Result<Response, Problem> {
-    // A fleet of one: its scope is the gateway's.
     let scope = params.get("scope").map_or("gateway", String::as_str);
     if !matches!(scope, "gateway" | "fleet") {
         let detail = "scope is gateway or fleet";
@@ -326,6 +241,12 @@ async fn describe(
             None
         };
         described.push(dataset_json(state, dataset, at_origin));
+    }
+    if scope == "fleet" {
+        for (described, dataset) in described.iter_mut().zip(datasets) {
+            *described = fleet::with_served(described.take(), dataset.origin.stats());
+        }
+        fleet::add_others(state, &mut described).await;
     }
     let nvme = state.reads.store.nvme();
     let answer = json!({
@@ -420,22 +341,14 @@ async fn blocks(
         .saturating_add(count)
         .min(block_size.count(version.size));
     let extents = Extents::new(version.size, block_size.bytes());
-    let blocks = (first..end).map(|index| {
-        let block = BlockKey {
-            version: version.key,
-            index,
-        };
-        let tiers: Vec<_> = state.reads.store.tiers(&block).collect();
-        let holders = match tiers.is_empty() {
-            false => vec![json!({ "member": &*state.name, "tiers": tiers })],
-            true => Vec::new(),
-        };
+    let ring = state.fleet();
+    let held = fleet::holders(&state, &object, &version, first..end.max(first)).await;
+    let blocks = (first..end).zip(held).map(|(index, holders)| {
         let extent = extents.holding(u64::from(index));
-        let owner = state
+        let owner = ring
             .table
             .owner(&dataset.name, &key, extent, extents.count());
-        let owner = owner.map(Member::name);
-        json!({ "index": index, "owner": owner, "holders": holders })
+        json!({ "index": index, "owner": owner.map(Member::name), "holders": holders })
     });
     let answer = json!({
         "dataset": &*dataset.name,
@@ -462,18 +375,26 @@ async fn purge_key(
     if state.datasets.get(&name).is_none() {
         return Err(Problem::no_dataset(&name));
     }
-    let purged = state.purge_elsewhere(&name, &key).await.map_err(|error| {
+    let failed = |error: io::Error| {
         let detail = format!(
             "the blocks are gone, but that can't be noted in the data directory ({error}), so a \
              restart may bring them back: purge again once its disk works"
         );
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-    })?;
-    let (blocks, bytes) = (purged.blocks, purged.bytes);
+    };
+    let here = state.purge_elsewhere(&name, &key).await.map_err(failed)?;
+    let (there, absent) = fleet::purge_others(&state, &name, &key).await;
+    // What came from a member meanwhile that had not purged yet.
+    let late = match state.reads.peers {
+        Some(_) => state.purge_elsewhere(&name, &key).await.map_err(failed)?,
+        None => Tally::default(),
+    };
+    let blocks = here.blocks + there.blocks + late.blocks;
+    let bytes = here.bytes + there.bytes + late.bytes;
     let mut what = name;
     // Writing to a string can't fail.
     let _ = write!(what, "/{key}");
-    tracing::info!(what, blocks, bytes, "purged");
-    let answer = json!({ "blocks": blocks, "bytes": bytes, "absent_members": [] });
+    tracing::info!(what, blocks, bytes, absent = absent.len(), "purged");
+    let answer = json!({ "blocks": blocks, "bytes": bytes, "absent_members": absent });
     Ok(axum::Json(answer).into_response())
 }

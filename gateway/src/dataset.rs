@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -66,6 +67,13 @@ impl Dataset {
         &self.settings.cors
     }
 
+    /// Takes this gateway's share of the connections to the origin, which `sharers` gateways have
+    /// together.
+    fn share_among(&self, sharers: usize) {
+        let connections = self.settings.origin_connections;
+        self.origin.set_connections(connections.div_ceil(sharers));
+    }
+
     /// The origin's address as the settings write it; never a secret.
     pub fn origin_url(&self) -> String {
         self.settings.origin.to_string()
@@ -78,6 +86,8 @@ pub struct Datasets {
     by_name: ArcSwap<BTreeMap<Arc<str>, Arc<Dataset>>>,
     block_size: BlockSize,
     transport: HttpClient,
+    /// Gateways that have the origins' connections together.
+    sharers: AtomicUsize,
     /// When the first datasets were made: what S3 clients are told as their creation.
     pub since: SystemTime,
 }
@@ -96,6 +106,7 @@ impl Datasets {
             by_name: ArcSwap::default(),
             block_size,
             transport,
+            sharers: AtomicUsize::new(1),
             since: SystemTime::now(),
         };
         datasets.replace(settings)?;
@@ -110,6 +121,15 @@ impl Datasets {
     /// All datasets, by name.
     pub fn all(&self) -> Vec<Arc<Dataset>> {
         self.by_name.load().values().cloned().collect()
+    }
+
+    /// Gives every dataset its share of its origin's connections, which `sharers` gateways have
+    /// together.
+    pub fn share_among(&self, sharers: usize) {
+        self.sharers.store(sharers.max(1), Ordering::Release);
+        for dataset in self.all() {
+            dataset.share_among(sharers.max(1));
+        }
     }
 
     /// Puts the datasets of `settings` in the place of those there are. What did not change stays
@@ -132,6 +152,7 @@ impl Datasets {
             let stats = stats.unwrap_or_default();
             match Dataset::new(wanted, self.block_size, &self.transport, stats) {
                 Ok(dataset) => {
+                    dataset.share_among(self.sharers.load(Ordering::Acquire));
                     new.insert(Arc::clone(&dataset.name), Arc::new(dataset));
                 }
                 Err(mistake) => mistakes.push(mistake),

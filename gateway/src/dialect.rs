@@ -1,10 +1,12 @@
 //! The languages that clients speak: plain HTTP ranges and S3, which is HTTP with a grammar.
 
+mod cache_status;
 pub mod conditions;
 pub mod cors;
 pub mod head;
 pub mod multipart;
 pub mod object;
+pub mod peer;
 pub mod range;
 pub mod s3;
 pub mod target;

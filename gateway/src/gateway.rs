@@ -10,12 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use bytes::Bytes;
+use forebay_ring::Fleet;
 use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as HttpBody;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -26,12 +27,15 @@ use crate::control::guard::{Need, Verdict};
 use crate::control::{self, State};
 use crate::dataset::Datasets;
 use crate::dialect::cors::Cors;
+use crate::dialect::peer::Desk;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
 use crate::dialect::target::{Place, Query, Target};
-use crate::dialect::{Reply, head, s3};
+use crate::dialect::{self, Reply, head, s3};
 use crate::error;
 use crate::listings::Listings;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PeerMetrics};
+use crate::peer::wire::{self, Question};
+use crate::peer::{Peer, PeerBody, Peers};
 use crate::read::Reads;
 
 /// How long a request beyond `max_requests` waits for its turn.
@@ -56,6 +60,17 @@ pub struct Parts {
     pub log_access: bool,
     /// Where request ids begin; any number, another one at each start.
     pub seed: u64,
+    /// The fleet, and how to ask its members; `None`: a fleet of one.
+    pub fleet: Option<FleetParts>,
+}
+
+/// What makes a gateway one of several.
+#[derive(Debug)]
+pub struct FleetParts {
+    /// The fleet as it is.
+    pub fleet: watch::Receiver<Arc<Fleet>>,
+    /// How requests get to other members.
+    pub transport: Arc<dyn Peer>,
 }
 
 /// A gateway.
@@ -74,6 +89,7 @@ pub struct Gateway {
     /// What the routes under `/-/` see and change.
     pub state: Arc<State>,
     control: Router,
+    desk: Option<Desk>,
     permits: Arc<Semaphore>,
     log_access: bool,
     seed: u64,
@@ -99,11 +115,25 @@ impl Gateway {
     pub fn new(parts: Parts) -> prometheus::Result<Arc<Self>> {
         let metrics = Arc::new(Metrics::new()?);
         metrics.watch(&parts.datasets, &parts.store)?;
+        let peers = match parts.fleet {
+            Some(FleetParts { fleet, transport }) => {
+                let counted = PeerMetrics::new(&metrics.registry)?;
+                let peers = Peers::new(fleet, transport, Arc::clone(&counted));
+                counted.watch(&peers);
+                Some(peers)
+            }
+            None => None,
+        };
         let reads = Arc::new(Reads {
             store: parts.store,
             versions: Arc::new(Versions::default()),
             metrics: Arc::clone(&metrics),
             write_timeout: parts.write_timeout,
+            peers: peers.clone(),
+        });
+        let desk = peers.map(|peers| {
+            let (reads, datasets) = (Arc::clone(&reads), Arc::clone(&parts.datasets));
+            Desk::new(reads, datasets, peers)
         });
         let listings = Arc::new(Listings::default());
         let state = Arc::new(State::new(
@@ -114,6 +144,7 @@ impl Gateway {
         ));
         Ok(Arc::new(Self {
             control: control::router(Arc::clone(&state)),
+            desk,
             reads,
             datasets: parts.datasets,
             access: parts.access,
@@ -161,6 +192,38 @@ impl Gateway {
         if last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    /// Answers a request of another gateway, the member `from`, which has proved that it is one.
+    pub async fn handle_peer<B>(
+        self: &Arc<Self>,
+        from: &str,
+        request: Request<B>,
+    ) -> Response<PeerBody>
+    where
+        B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+    {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let response = match (&self.desk, Question::parse(&parts)) {
+            _ if !wire::is_for(&parts.headers, &self.state.name) => {
+                let (status, headers) =
+                    wire::refusal(StatusCode::MISDIRECTED_REQUEST, "it has another name");
+                let mut response = Response::new(dialect::peer::nothing());
+                (*response.status_mut(), *response.headers_mut()) = (status, headers);
+                response
+            }
+            _ if wire::is_ping(&parts) => Response::new(dialect::peer::nothing()),
+            (Some(desk), Some(question)) => desk.answer(&question).await,
+            _ => control::fleet::answer(&self.state, from, &parts, body).await,
+        };
+        let status = response.status();
+        tracing::trace!(member = from, path, %status, "answered a member");
+        if let Some(peers) = &self.reads.peers {
+            let answers = &peers.metrics.answers;
+            answers.with_label_values(&[status.as_str()]).inc();
         }
         response
     }

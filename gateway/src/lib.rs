@@ -12,6 +12,7 @@
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
+//! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
 //! | [`body`], [`account`], [`metrics`], [`telemetry`] | what left, counted and told |
 //! | [`settings`], [`certificate`] | every setting, once; the certificate that clients see |
@@ -28,7 +29,7 @@
 //! tests hold our verifier against; `tracing` and `tracing-subscriber` log; `arc-swap` replaces
 //! datasets under readers;
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
-//! `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
+//! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `anyhow` carries errors to a person, `thiserror` to code.
 
@@ -51,6 +52,7 @@ pub mod gateway;
 pub mod known;
 pub mod listings;
 pub mod metrics;
+pub mod peer;
 pub mod read;
 pub mod reload;
 pub mod serve;

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
             Command::Check(args) => check::run(args).await,
             Command::Status(args) => client::status(args).await,
             Command::Datasets(args) => client::datasets(args).await,
+            Command::Ring(args) => client::ring(args).await,
+            Command::Plan(args) => client::plan(args).await,
+            Command::Drain(args) => client::drain(args).await,
             Command::Purge(args) => client::purge(args).await,
         }
     });

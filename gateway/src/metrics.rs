@@ -4,6 +4,8 @@
 //! counted here, at the one place each where the thing happens. Labels are bounded by the settings
 //! file and by this table; never a key.
 
+mod fleet;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use self::fleet::PeerMetrics;
 use crate::dataset::Datasets;
 
 /// Where a byte that went to a client came from.
@@ -29,6 +32,8 @@ pub enum Source {
     Nvme,
     /// The origin, by this request's fill or one that it joined.
     Origin,
+    /// Another gateway of the fleet, by this request's fill or one that it joined.
+    Peer,
 }
 
 impl Source {
@@ -38,6 +43,7 @@ impl Source {
             Self::Memory => "memory",
             Self::Nvme => "nvme",
             Self::Origin => "origin",
+            Self::Peer => "peer",
         }
     }
 }
@@ -45,7 +51,7 @@ impl Source {
 /// All that is counted.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    pub(crate) registry: Registry,
     /// Requests that were answered, by dialect and status.
     pub requests: IntCounterVec,
     /// From the request's headers to the end of its answer.
@@ -71,11 +77,11 @@ pub struct Metrics {
     /// Requests that are being answered.
     pub requests_in_flight: IntGauge,
     block_reads: [IntCounter; 4],
-    response_bytes: [IntCounter; 3],
+    response_bytes: [IntCounter; 4],
 }
 
 /// Seconds: from a memory hit on loopback to a large cold object.
-const BUCKETS: [f64; 16] = [
+pub(crate) const BUCKETS: [f64; 16] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     10.0, 60.0,
 ];
@@ -163,7 +169,7 @@ impl Metrics {
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
             block_reads: ["hit", "nvme", "joined", "led"]
                 .map(|outcome| block_reads.with_label_values(&[outcome])),
-            response_bytes: [Source::Memory, Source::Nvme, Source::Origin]
+            response_bytes: [Source::Memory, Source::Nvme, Source::Origin, Source::Peer]
                 .map(|source| response_bytes.with_label_values(&[source.as_str()])),
             registry,
         })
@@ -203,6 +209,7 @@ impl Metrics {
             Source::Memory => 0,
             Source::Nvme => 1,
             Source::Origin => 2,
+            Source::Peer => 3,
         };
         self.response_bytes[counter].inc_by(bytes);
     }

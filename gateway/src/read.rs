@@ -3,24 +3,34 @@
 //! | module | its part |
 //! |---|---|
 //! | [`version`] | which version is current, asked together with the first block where nothing is known |
+//! | `authority` | the same, asked of the gateway that knows |
 //! | [`window`] | the blocks in flight for one request |
-//! | [`fetch`] | bringing a run of missing blocks from the origin |
+//! | [`route`] | where to ask for them: owner, candidates, origin |
+//! | [`fetch`] | bringing a run of missing blocks, by one hop after the other |
+//! | [`remote`] | one of these hops: another gateway |
 //! | [`body`] | the stream that leaves, at the socket's own pace |
 //! | [`passthrough`] | objects whose versions can't be told apart: nothing of them is kept |
 
+mod authority;
 pub mod body;
 pub mod fetch;
 pub mod passthrough;
+pub mod remote;
+pub mod route;
 pub mod version;
 pub mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_storage::store::Store;
+use forebay_ring::Extents;
+use forebay_storage::object::ObjectId;
+use forebay_storage::store::{Level, ORIGIN, Spot, Store};
 use forebay_storage::versions::Versions;
 
+use self::route::{Hop, Place, Route};
 use crate::metrics::Metrics;
+use crate::peer::Peers;
 
 /// What every read uses.
 #[derive(Debug)]
@@ -33,4 +43,62 @@ pub struct Reads {
     pub metrics: Arc<Metrics>,
     /// How long a client may take no byte of a body.
     pub write_timeout: Duration,
+    /// The other gateways; `None` in a fleet of one.
+    pub peers: Option<Arc<Peers>>,
+}
+
+impl Reads {
+    /// The way to block `index` of an object of `size` bytes, for whoever was asked at `level`.
+    pub fn route(&self, object: &ObjectId, size: u64, index: u32, level: Level) -> Route {
+        let extents = Extents::new(size, self.store.block_size().bytes());
+        let extent = extents.holding(u64::from(index));
+        self.route_of(object, (extent, extents.count()), level)
+    }
+
+    /// The way to whoever knows an object's version: the owner of its first extent, which needs no size.
+    pub fn way_to_authority(&self, object: &ObjectId, level: Level) -> Vec<Hop> {
+        // Zones keep blocks of their own, not versions.
+        self.route_of(object, (0, 1), level.max(route::ZONE_OWNER))
+            .hops
+    }
+
+    fn route_of(&self, object: &ObjectId, extent: (u64, u64), level: Level) -> Route {
+        let Some(peers) = &self.peers else {
+            return Route::alone();
+        };
+        let fleet = peers.fleet();
+        let place = Place {
+            dataset: &object.dataset,
+            key: &object.key,
+            extent,
+        };
+        let answers = |name: &str| peers.answers(&fleet, name);
+        route::route(&fleet.table, &fleet.own, level, &answers, &place)
+    }
+
+    /// Where a missing block would come from.
+    pub(crate) fn spot(&self, object: &ObjectId, size: u64, index: u32, level: Level) -> Spot {
+        if self.peers.is_none() {
+            return Spot::ALONE;
+        }
+        let extents = Extents::new(size, self.store.block_size().bytes());
+        let route = self.route(object, size, index, level);
+        Spot {
+            source: route.hops.first().map_or(ORIGIN, Hop::level),
+            group: extents.holding(u64::from(index)),
+            owned: route.owned,
+        }
+    }
+
+    /// Whether there is anybody else in the fleet who owns blocks.
+    pub(crate) fn shares_blocks(&self) -> bool {
+        let owners = |peers: &Arc<Peers>| {
+            let fleet = peers.fleet();
+            let members = fleet.table.members();
+            members
+                .iter()
+                .any(|member| member.weight() > 0 && member.name() != &*fleet.own)
+        };
+        self.peers.as_ref().is_some_and(owners)
+    }
 }

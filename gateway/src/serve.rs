@@ -1,6 +1,7 @@
 //! Sockets: the only module that knows hyper's server.
 
 pub mod exchanges;
+pub mod fleet;
 pub mod frames;
 pub mod refusal;
 pub mod seats;

@@ -12,6 +12,7 @@ mod dataset;
 mod draft;
 pub mod duration;
 mod file;
+mod fleet;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 pub mod machine;
@@ -30,6 +31,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use forebay_ring::gossip::Seed;
 use forebay_storage::origin::OriginUrl;
 
 #[cfg(any(test, fuzzing))]
@@ -69,6 +71,8 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// The datasets: the file's in its order, then those of the command line.
     pub datasets: Vec<DatasetSettings>,
+    /// The fleet; `None`: a fleet of one.
+    pub fleet: Option<FleetSettings>,
     /// Neither a file nor a dataset was named: `datasets` is empty, and the demo is to be made and
     /// added.
     pub demo: bool,
@@ -147,6 +151,34 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// The authorities, in PEM, of which each client must show a certificate; `None`: of none.
     pub client_ca: Option<PathBuf>,
+}
+
+/// `[fleet]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// The fleet's name: the same on all members.
+    pub name: String,
+    /// This gateway's name in it, kept over restarts; `None`: the host's.
+    pub member: Option<String>,
+    /// It owns nothing and sits beside a loader.
+    pub edge: bool,
+    /// How much it owns, compared with others: 1 to 100.
+    pub weight: u16,
+    /// What members prove themselves with.
+    pub key: Secret,
+    /// What they may prove themselves with too, while the key is replaced.
+    pub key_next: Option<Secret>,
+    /// The address of the fleet's port.
+    pub listen: SocketAddr,
+    /// Where others reach that port; its port is 0 where `listen`'s is.
+    pub advertise: SocketAddr,
+    /// Where clients reach this gateway, without a slash at the end; `None`: `listen`'s port on
+    /// `advertise`'s host.
+    pub client_url: Option<String>,
+    /// `HOST:PORT` and `dns:NAME:PORT` of members to begin with.
+    pub seeds: Vec<Seed>,
+    /// The zone; may be empty.
+    pub zone: String,
 }
 
 /// One dataset.

@@ -2,6 +2,10 @@
 //!
 //! What a cache says it uses is not what is resident: an evicted block that a socket still sends
 //! is memory too. So the lease lives in the segment itself and ends with its last holder.
+//!
+//! In a fleet, gateways wait for each other's bodies. If what a gateway sends to another waited for
+//! memory that its own clients hold, who wait for the other, nobody would get on. So clients have two
+//! thirds at most, whatever they ask, and the rest is there for bodies to other gateways.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,21 +19,47 @@ pub struct Budget {
     // never starved by small ones, and its permits split without going through the bound again.
     bytes: Arc<Semaphore>,
     limit: u64,
+    /// What clients may have of it, if others may have more.
+    clients: Option<Arc<Semaphore>>,
     waiting: Arc<AtomicUsize>,
+}
+
+/// Whom bytes are reserved for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum For {
+    /// Clients of this gateway.
+    Clients,
+    /// Another gateway.
+    Peers,
 }
 
 /// Bytes that are reserved until this is dropped.
 #[derive(Debug)]
-pub struct Lease(OwnedSemaphorePermit);
+pub struct Lease {
+    bytes: OwnedSemaphorePermit,
+    /// As many of the clients' share.
+    share: Option<OwnedSemaphorePermit>,
+}
+
+/// Of the bound, what clients may have in a fleet.
+const CLIENTS_SHARE: (u64, u64) = (2, 3);
 
 impl Budget {
     /// A bound of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        let permits = usize::try_from(limit).unwrap_or(usize::MAX);
         Self {
-            bytes: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            bytes: semaphore(limit),
+            clients: None,
             limit,
             waiting: Arc::default(),
+        }
+    }
+
+    /// A bound of `limit` bytes, of which clients get two thirds at most.
+    pub fn in_fleet(limit: u64) -> Self {
+        Self {
+            clients: Some(semaphore(limit / CLIENTS_SHARE.1 * CLIENTS_SHARE.0)),
+            ..Self::new(limit)
         }
     }
 
@@ -49,16 +79,35 @@ impl Budget {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Whether clients have a share of their own.
+    pub fn has_share(&self) -> bool {
+        self.clients.is_some()
+    }
+
+    /// Whether it is their share that keeps clients from `bytes`, and not the whole.
+    pub fn clients_lack(&self, bytes: u32) -> bool {
+        let left = self.clients.as_ref().map(|share| share.available_permits());
+        left.is_some_and(|left| left < bytes as usize)
+    }
+
     /// `bytes` at once, or nothing.
-    pub fn try_reserve(&self, bytes: u32) -> Option<Lease> {
-        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
-        permit.ok().map(Lease)
+    pub fn try_reserve(&self, bytes: u32, whose: For) -> Option<Lease> {
+        let share = match self.share(whose) {
+            Some(share) => Some(Arc::clone(share).try_acquire_many_owned(bytes).ok()?),
+            None => None,
+        };
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
+        Some(Lease { bytes, share })
+    }
+
+    fn share(&self, whose: For) -> Option<&Arc<Semaphore>> {
+        self.clients.as_ref().filter(|_| whose == For::Clients)
     }
 
     /// `bytes`, as soon as they are there and all who asked before have theirs.
     ///
     /// Dropping the future gives the place in the queue up.
-    pub async fn reserve(&self, bytes: u32) -> Lease {
+    pub async fn reserve(&self, bytes: u32, whose: For) -> Lease {
         struct Waiting<'a>(&'a AtomicUsize);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
@@ -67,23 +116,43 @@ impl Budget {
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        match Arc::clone(&self.bytes).acquire_many_owned(bytes).await {
-            Ok(permit) => Lease(permit),
-            // The semaphore is never closed: nothing calls `close`.
-            Err(_) => unreachable!("the budget's semaphore was closed"),
-        }
+        // The share first: nobody waits for it while holding bytes of the whole.
+        let share = match self.share(whose) {
+            Some(share) => Some(acquire(share, bytes).await),
+            None => None,
+        };
+        let bytes = acquire(&self.bytes, bytes).await;
+        Lease { bytes, share }
+    }
+}
+
+fn semaphore(bytes: u64) -> Arc<Semaphore> {
+    let permits = usize::try_from(bytes).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
+    match Arc::clone(semaphore).acquire_many_owned(permits).await {
+        Ok(permit) => permit,
+        // The semaphores are never closed: nothing calls `close`.
+        Err(_) => unreachable!("the budget's semaphore was closed"),
     }
 }
 
 impl Lease {
     /// Bytes that this lease still holds.
     pub fn bytes(&self) -> usize {
-        self.0.num_permits()
+        self.bytes.num_permits()
     }
 
     /// Takes `bytes` out of this lease into one of their own; `None` if it holds fewer.
     pub fn split(&mut self, bytes: usize) -> Option<Lease> {
-        self.0.split(bytes).map(Lease)
+        let whole = self.bytes.split(bytes)?;
+        let share = self.share.as_mut().and_then(|share| share.split(bytes));
+        Some(Lease {
+            bytes: whole,
+            share,
+        })
     }
 }
 
@@ -95,17 +164,34 @@ mod tests {
     #[tokio::test]
     async fn a_reservation_waits_for_what_is_held_and_no_longer() {
         let budget = Budget::new(100);
-        let mut lease = budget.try_reserve(80).unwrap();
-        assert!(budget.try_reserve(30).is_none());
+        let mut lease = budget.try_reserve(80, For::Clients).unwrap();
+        assert!(budget.try_reserve(30, For::Clients).is_none());
         let half = lease.split(40).unwrap();
         assert_eq!((lease.bytes(), half.bytes(), budget.used()), (40, 40, 80));
         let waiter = tokio::spawn({
             let budget = budget.clone();
-            async move { budget.reserve(60).await.bytes() }
+            async move { budget.reserve(60, For::Clients).await.bytes() }
         });
         drop(half);
         assert_eq!(waiter.await.unwrap(), 60);
         drop(lease);
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_clients_hold_leaves_a_third_to_other_gateways() {
+        let budget = Budget::in_fleet(90);
+        let mut held = budget.try_reserve(60, For::Clients).unwrap();
+        assert!(budget.try_reserve(1, For::Clients).is_none());
+        assert!(budget.clients_lack(1));
+        let peers = budget.try_reserve(30, For::Peers).unwrap();
+        drop(peers);
+        // Half of it: what is split takes its part of the share along.
+        let half = held.split(30).unwrap();
+        drop(held);
+        let again = budget.reserve(30, For::Clients).await;
+        assert_eq!((again.bytes(), half.bytes(), budget.used()), (30, 30, 60));
+        drop((again, half));
+        assert!(budget.try_reserve(90, For::Peers).is_some());
     }
 }

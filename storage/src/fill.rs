@@ -11,12 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::SEGMENT;
-use crate::budget::Lease;
+use crate::budget::{For, Lease};
 use crate::error::OriginError;
-use crate::flight::Flight;
+use crate::flight::{Flight, From};
 use crate::frames::Buffer;
 use crate::object::ObjectId;
-use crate::store::Store;
+use crate::store::{Level, Store};
 use crate::version::Version;
 
 /// Consecutive missing blocks of one version, led by whoever holds this.
@@ -84,6 +84,80 @@ impl Run {
         &self.version
     }
 
+    /// The level of whoever leads this run.
+    pub fn level(&self) -> Level {
+        self.flights.front().map_or(0, |flight| flight.level())
+    }
+
+    /// The level of the one who is asked for its blocks: nobody below it may be asked, since others
+    /// may have joined that must not wait for those.
+    pub fn source(&self) -> Level {
+        let sources = self.flights.iter().map(|flight| flight.source());
+        sources.max().unwrap_or(0)
+    }
+
+    /// Says who is asked from now on: their level, and what they are.
+    pub fn set_source(&self, source: Level, from: From) {
+        for flight in &self.flights {
+            flight.raise_source(source);
+            flight.set_from(from);
+        }
+    }
+
+    /// The first block that is not done.
+    pub fn index(&self) -> Option<u32> {
+        self.flights.front().map(|flight| flight.key().index)
+    }
+
+    /// The bytes that are still missing, with memory or without: for a source that is asked before
+    /// there is memory. `None`: all is done, or nobody waits any more.
+    pub fn missing(&mut self) -> Option<Range<u64>> {
+        debug_assert!(self.leases.is_empty() && self.partial.is_none());
+        self.drop_unfollowed();
+        self.store.drop_unfollowed_tail(&mut self.flights);
+        let last = self.flights.back()?;
+        let end = self.store.block_size().start(last.key().index) + u64::from(last.len());
+        Some(self.reached()..end)
+    }
+
+    /// Whether there is memory for the next byte.
+    pub fn has_memory(&self) -> bool {
+        !self.leases.is_empty()
+    }
+
+    /// Whether all blocks are done, or given up.
+    pub fn is_over(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Gives the memory back that nothing was written into, and the bytes that are not a segment yet:
+    /// who waits for another gateway holds none, for that one may wait for us.
+    pub fn let_go(&mut self) {
+        self.partial = None;
+        self.leases.clear();
+    }
+
+    fn drop_unfollowed(&mut self) {
+        let before = self.flights.len();
+        self.store.drop_unfollowed(&mut self.flights);
+        if self.flights.len() < before {
+            self.segments = 0;
+        }
+    }
+
+    fn whose(&self) -> For {
+        match self.level() {
+            0 => For::Clients,
+            _ => For::Peers,
+        }
+    }
+
+    /// Bytes to reserve for what is missing of the first block.
+    fn left_of(&self, first: &Flight) -> u32 {
+        let here = u32::try_from(self.segments * SEGMENT).unwrap_or(u32::MAX);
+        first.weight().saturating_sub(here)
+    }
+
     /// Waits until there is memory for at least one block, and says which bytes of the object to
     /// fetch now. `None`: all is done, or nobody waits any more.
     ///
@@ -92,11 +166,12 @@ impl Run {
     pub async fn next(&mut self) -> Option<Range<u64>> {
         debug_assert!(self.leases.is_empty() && self.partial.is_none());
         loop {
-            self.store.drop_unfollowed(&mut self.flights);
+            self.drop_unfollowed();
             let first = Arc::clone(self.flights.front()?);
+            let left = self.left_of(&first);
             tokio::select! {
                 biased;
-                lease = self.store.reserve(first.weight()) => {
+                lease = self.store.reserve(left, self.whose()) => {
                     self.leases.push_back(lease);
                     break;
                 }
@@ -159,7 +234,7 @@ impl Run {
     /// For a GET that is under way already: its headers are what made this run.
     pub fn adopt(&mut self) -> Option<Range<u64>> {
         let first = self.flights.front()?;
-        let lease = self.store.try_reserve(first.weight())?;
+        let lease = self.store.try_reserve(first.weight(), self.whose())?;
         first.set_from_nvme(false);
         self.leases.push_back(lease);
         self.reserve_more();
@@ -171,7 +246,7 @@ impl Run {
             if !flight.is_followed() {
                 break;
             }
-            match self.store.try_reserve(flight.weight()) {
+            match self.store.try_reserve(flight.weight(), self.whose()) {
                 Some(lease) => self.leases.push_back(lease),
                 None => break,
             }

@@ -3,7 +3,7 @@
 //! One writer sets the segments in order; any number of followers see each as soon as it is set.
 //! A follower that finds its segment there takes no lock; one that must wait sleeps on a watch.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use crate::SEGMENT;
 use crate::block::{BlockKey, OVERHEAD};
 use crate::error::OriginError;
 use crate::object::ObjectId;
+use crate::store::{Level, ORIGIN, Spot};
 use crate::watch;
 
 /// How far a fill has come.
@@ -29,13 +30,38 @@ pub struct Flight {
     len: u32,
     slots: Box<[OnceLock<Bytes>]>,
     progress: watch::Sender<Progress>,
-    /// It is read from the NVMe tier. Changes at most once, before the first segment.
-    from_nvme: AtomicBool,
+    /// The level of whoever leads it.
+    level: Level,
+    /// This gateway owns the block.
+    owned: bool,
+    /// The level of the one who is asked for it. Never falls.
+    source: AtomicU8,
+    /// Where the bytes come from: one of [`From`].
+    from: AtomicU8,
+}
+
+/// Where the bytes of a fill come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// The origin.
+    Origin,
+    /// The NVMe tier.
+    Nvme,
+    /// Another gateway, which had to fetch them itself.
+    Peer,
+    /// Another gateway, which had them.
+    PeerHit,
 }
 
 impl Flight {
-    /// A fill of the `len` bytes of block `key`, of which nothing is here yet.
-    pub(crate) fn new(object: ObjectId, key: BlockKey, len: u32) -> Arc<Self> {
+    /// A fill of the `len` bytes of block `key`, of which nothing is here yet, led from `level`.
+    pub(crate) fn new(
+        object: ObjectId,
+        key: BlockKey,
+        len: u32,
+        level: Level,
+        spot: Spot,
+    ) -> Arc<Self> {
         let segments = (len as usize).div_ceil(SEGMENT);
         Arc::new(Self {
             object,
@@ -43,18 +69,57 @@ impl Flight {
             len,
             slots: (0..segments).map(|_| OnceLock::new()).collect(),
             progress: watch::Sender::new(Progress::default()),
-            from_nvme: AtomicBool::new(false),
+            level,
+            owned: spot.owned,
+            source: AtomicU8::new(spot.source),
+            from: AtomicU8::new(From::Origin as u8),
         })
     }
 
     /// Says whether the bytes come from the NVMe tier.
     pub(crate) fn set_from_nvme(&self, from_nvme: bool) {
-        self.from_nvme.store(from_nvme, Ordering::Release);
+        if from_nvme {
+            self.source.store(ORIGIN, Ordering::Release);
+        }
+        self.set_from(if from_nvme { From::Nvme } else { From::Origin });
     }
 
     /// Whether the bytes come from the NVMe tier.
     pub(crate) fn is_from_nvme(&self) -> bool {
-        self.from_nvme.load(Ordering::Acquire)
+        self.from() == From::Nvme
+    }
+
+    /// Says where the bytes come from.
+    pub(crate) fn set_from(&self, from: From) {
+        self.from.store(from as u8, Ordering::Release);
+    }
+
+    fn from(&self) -> From {
+        let from = self.from.load(Ordering::Acquire);
+        let all = [From::Origin, From::Nvme, From::Peer, From::PeerHit];
+        all.into_iter()
+            .find(|one| *one as u8 == from)
+            .unwrap_or(From::Origin)
+    }
+
+    /// The level of the one who is asked for the block.
+    pub(crate) fn source(&self) -> Level {
+        self.source.load(Ordering::Acquire)
+    }
+
+    /// Says that somebody further up is asked from now on.
+    pub(crate) fn raise_source(&self, source: Level) {
+        self.source.fetch_max(source, Ordering::AcqRel);
+    }
+
+    /// The level of whoever leads it.
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Whether this gateway owns the block.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// The object that the block is of.
@@ -142,6 +207,11 @@ impl Follower {
         self.flight.is_from_nvme()
     }
 
+    /// Where the bytes that are here came from.
+    pub fn from(&self) -> From {
+        self.flight.from()
+    }
+
     /// Whether the fill ended, and how.
     pub fn ended(&self) -> Option<Result<(), OriginError>> {
         self.progress.borrow().end.clone()
@@ -180,7 +250,7 @@ mod tests {
             version: VersionKey(1),
             index: 0,
         };
-        Flight::new(ObjectId::new("models", "a"), key, len)
+        Flight::new(ObjectId::new("models", "a"), key, len, 0, Spot::ALONE)
     }
 
     #[tokio::test]

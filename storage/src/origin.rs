@@ -7,6 +7,7 @@ mod list;
 mod local;
 mod s3;
 pub(crate) mod s3_xml;
+mod slots;
 mod url;
 
 use std::collections::BTreeMap;
@@ -56,6 +57,8 @@ pub struct OriginConfig {
 /// One dataset's object store.
 pub struct Origin {
     kind: Kind,
+    /// Who holds the connections; a directory has none.
+    connector: Option<Connector>,
     identity: Arc<Identity>,
     stats: Arc<DatasetStats>,
     block_size: BlockSize,
@@ -85,6 +88,7 @@ impl Origin {
         transport: &HttpClient,
         stats: Arc<DatasetStats>,
     ) -> Result<Self, String> {
+        let mut held = None;
         let kind = match &config.url {
             OriginUrl::Directory { path } => {
                 Kind::Directory(Directory::new(path, Arc::clone(&stats))?)
@@ -92,7 +96,9 @@ impl Origin {
             url => {
                 let connector =
                     Connector::new(transport.clone(), Arc::clone(&stats), config.connections);
-                Kind::Remote(build::remote(url, &config.options, &connector)?)
+                let remote = build::remote(url, &config.options, &connector)?;
+                held = Some(connector);
+                Kind::Remote(remote)
             }
         };
         let identity = Identity {
@@ -106,6 +112,7 @@ impl Origin {
         };
         Ok(Self {
             kind,
+            connector: held,
             identity: Arc::new(identity),
             stats,
             block_size: config.block_size,
@@ -115,6 +122,13 @@ impl Origin {
     /// What the dataset cost and saved so far.
     pub fn stats(&self) -> &Arc<DatasetStats> {
         &self.stats
+    }
+
+    /// Makes it `connections` requests at once: this gateway's share of what the fleet may have.
+    pub fn set_connections(&self, connections: usize) {
+        if let Some(connector) = &self.connector {
+            connector.set_connections(connections);
+        }
     }
 
     /// `HOST:PORT` that requests go to.

@@ -35,6 +35,8 @@ struct Table {
     datasets: BTreeMap<Arc<str>, Tally>,
     /// Blocks in the order they came; those that left meanwhile are skipped when met.
     ages: VecDeque<BlockKey>,
+    /// Of those, the ones that count against the clients' share of the memory.
+    of_clients: VecDeque<BlockKey>,
     blocks: usize,
 }
 
@@ -86,6 +88,17 @@ impl Residents {
         if table.ages.len() > 64 + 2 * table.blocks {
             let versions = &table.versions;
             table.ages.retain(|key| holds(versions, key));
+        }
+    }
+
+    /// Notes that the block, which has just entered, counts against the clients' share.
+    pub fn entered_for_clients(&self, key: BlockKey) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        table.of_clients.push_back(key);
+        if table.of_clients.len() > 64 + 2 * table.blocks {
+            let versions = &table.versions;
+            table.of_clients.retain(|key| holds(versions, key));
         }
     }
 
@@ -177,12 +190,15 @@ impl Residents {
     /// The block that has been resident longest; it is forgotten as the oldest.
     pub fn pop_oldest(&self) -> Option<BlockKey> {
         let mut table = self.lock();
-        while let Some(key) = table.ages.pop_front() {
-            if holds(&table.versions, &key) {
-                return Some(key);
-            }
-        }
-        None
+        let table = &mut *table;
+        pop_held(&mut table.ages, &table.versions)
+    }
+
+    /// The same among those that count against the clients' share.
+    pub fn pop_oldest_of_clients(&self) -> Option<BlockKey> {
+        let mut table = self.lock();
+        let table = &mut *table;
+        pop_held(&mut table.of_clients, &table.versions)
     }
 
     /// What is resident of a dataset.
@@ -228,6 +244,13 @@ impl Residents {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn pop_held(
+    ages: &mut VecDeque<BlockKey>,
+    versions: &HashMap<VersionKey, Held>,
+) -> Option<BlockKey> {
+    std::iter::from_fn(|| ages.pop_front()).find(|key| holds(versions, key))
 }
 
 fn holds(versions: &HashMap<VersionKey, Held>, key: &BlockKey) -> bool {

@@ -1,24 +1,30 @@
 //! One door to the tiers and the running fills: look up, join, or lead.
 
+mod asker;
 mod flights;
+mod purge;
+mod room;
+mod tiers;
 
-use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+
+pub use self::asker::{Asker, Level, ORIGIN, Spot};
+pub use self::tiers::Copies;
 
 use self::flights::Flights;
+use self::tiers::Tiers;
 use crate::block::{Block, BlockKey, BlockSize};
-use crate::budget::{Budget, Lease};
+use crate::budget::Budget;
 use crate::error::OriginError;
 use crate::fill::Run;
 use crate::flight::{Flight, Follower};
 use crate::frames::Frames;
-use crate::memory::{BlockStore, Memory};
+use crate::memory::BlockStore;
 use crate::nvme::Nvme;
 use crate::object::ObjectId;
-use crate::residents::{Residents, Tally};
+use crate::residents::Residents;
 use crate::version::Version;
 
 /// Bytes of consecutive missing blocks that one GET asks for at most.
@@ -27,15 +33,8 @@ use crate::version::Version;
 /// enough that several run side by side in a request's window.
 pub const RUN_BYTES: u64 = 8 << 20;
 
-/// Of `memory`, what the caches may keep; the rest is for fills and for what sockets hold.
-const CACHE_SHARE: (u64, u64) = (70, 100);
-
 /// Above this share of the budget nothing is read ahead.
 const AHEAD_SHARE: (u64, u64) = (90, 100);
-
-/// While a reservation waits, the caches are asked again this often: what was shared with a reader
-/// when it was given up may be free by now.
-const GIVE_UP_AGAIN: Duration = Duration::from_millis(20);
 
 /// A block for a reader.
 #[derive(Debug)]
@@ -68,10 +67,45 @@ pub struct Opened {
     pub runs: Vec<Run>,
 }
 
+/// What [`Store::open_as`] is asked for.
+struct Wanted<'a> {
+    asker: &'a Asker<'a>,
+    object: &'a ObjectId,
+    version: &'a Arc<Version>,
+    /// Nothing is led if the store has counted another number of purges by now.
+    purges: Option<u64>,
+}
+
+/// One block of what was asked for.
+struct Found {
+    handle: Handle,
+    outcome: Outcome,
+    /// Its fill is the asker's to lead; and its group.
+    led: Option<(Arc<Flight>, u64)>,
+}
+
+/// The run that is being put together.
+#[derive(Default)]
+struct Led {
+    flights: VecDeque<Arc<Flight>>,
+    group: u64,
+}
+
+impl Led {
+    /// Whether the run goes on with this block.
+    fn takes(&self, flight: &Flight, group: u64, block_size: BlockSize) -> bool {
+        let Some(last) = self.flights.back() else {
+            return true;
+        };
+        let full = self.flights.len() as u64 * block_size.bytes() >= RUN_BYTES;
+        !full && last.key().index + 1 == flight.key().index && self.group == group
+    }
+}
+
 /// The tiers, the running fills, and the budget of their bytes.
 #[derive(Debug)]
 pub struct Store {
-    memory: Box<dyn BlockStore>,
+    memory: Tiers,
     residents: Arc<Residents>,
     nvme: Option<Arc<Nvme>>,
     flights: Mutex<Flights>,
@@ -85,11 +119,25 @@ impl Store {
     /// of them in `nvme` if there is that tier.
     pub fn new(memory: u64, block_size: BlockSize, nvme: Option<Arc<Nvme>>) -> Arc<Self> {
         let residents = Arc::new(Residents::default());
-        let cache = Memory::new(cache_bytes(memory), Arc::clone(&residents));
-        Self::with_tier(memory, block_size, Box::new(cache), residents, nvme)
+        let tiers = Tiers::new(memory, Copies::Alike, &residents);
+        Self::of(Budget::new(memory), block_size, tiers, residents, nvme)
     }
 
-    /// The same over another memory tier, which reports to `residents` what leaves it.
+    /// The same for a gateway of a fleet: memory is set apart for bodies to other gateways, and
+    /// `copies` says what becomes of their blocks.
+    pub fn in_fleet(
+        memory: u64,
+        block_size: BlockSize,
+        nvme: Option<Arc<Nvme>>,
+        copies: Copies,
+    ) -> Arc<Self> {
+        let residents = Arc::new(Residents::default());
+        let tiers = Tiers::new(memory, copies, &residents);
+        Self::of(Budget::in_fleet(memory), block_size, tiers, residents, nvme)
+    }
+
+    /// A store for a fleet of one over another memory tier, which reports to `residents` what leaves
+    /// it.
     pub fn with_tier(
         memory: u64,
         block_size: BlockSize,
@@ -97,13 +145,24 @@ impl Store {
         residents: Arc<Residents>,
         nvme: Option<Arc<Nvme>>,
     ) -> Arc<Self> {
+        let tiers = Tiers::of(tier, memory);
+        Self::of(Budget::new(memory), block_size, tiers, residents, nvme)
+    }
+
+    fn of(
+        budget: Budget,
+        block_size: BlockSize,
+        memory: Tiers,
+        residents: Arc<Residents>,
+        nvme: Option<Arc<Nvme>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            memory: tier,
+            memory,
             residents,
             nvme,
             flights: Mutex::default(),
-            budget: Budget::new(memory),
-            frames: Frames::new(memory),
+            frames: Frames::new(budget.limit()),
+            budget,
             block_size,
         })
     }
@@ -130,12 +189,12 @@ impl Store {
 
     /// What the memory tier may keep, in bytes.
     pub fn memory_limit(&self) -> u64 {
-        cache_bytes(self.budget.limit())
+        self.memory.limit()
     }
 
     /// Fills that are under way.
     pub fn running_fills(&self) -> usize {
-        self.lock().running.len()
+        self.lock().len()
     }
 
     /// The table of blocks in memory.
@@ -192,9 +251,15 @@ impl Store {
         self.memory.get(key)
     }
 
+    /// Whether a block of a version is in memory; moves nothing.
+    pub fn is_in_memory(&self, version: &Version, index: u32) -> bool {
+        let version = version.key;
+        self.memory.contains(&BlockKey { version, index })
+    }
+
     /// Whether a block is resident or arriving; moves nothing.
     pub fn has(&self, key: &BlockKey) -> bool {
-        self.contains(key) || self.lock().running.contains_key(key)
+        self.contains(key) || self.lock().has(key)
     }
 
     /// Finds every block of `indexes`: resident, joined, or led by the runs that come back.
@@ -208,7 +273,25 @@ impl Store {
         indexes: RangeInclusive<u32>,
         demanded: Option<u32>,
     ) -> Opened {
-        self.open_unless(None, object, version, indexes, demanded)
+        self.open_as(&Asker::ALONE, object, version, indexes, demanded)
+    }
+
+    /// The same for an asker of a fleet.
+    pub fn open_as(
+        self: &Arc<Self>,
+        asker: &Asker<'_>,
+        object: &ObjectId,
+        version: &Arc<Version>,
+        indexes: RangeInclusive<u32>,
+        demanded: Option<u32>,
+    ) -> Opened {
+        let wanted = Wanted {
+            asker,
+            object,
+            version,
+            purges: None,
+        };
+        self.open_wanted(&wanted, indexes, demanded)
     }
 
     /// How often anything was purged so far: for [`Self::open_for_answer`].
@@ -222,27 +305,32 @@ impl Store {
     pub fn open_for_answer(
         self: &Arc<Self>,
         purges: u64,
+        asker: &Asker<'_>,
         object: &ObjectId,
         version: &Arc<Version>,
         indexes: RangeInclusive<u32>,
     ) -> Opened {
         let first = *indexes.start();
-        self.open_unless(Some(purges), object, version, indexes, Some(first))
+        let wanted = Wanted {
+            asker,
+            object,
+            version,
+            purges: Some(purges),
+        };
+        self.open_wanted(&wanted, indexes, Some(first))
     }
 
-    fn open_unless(
+    fn open_wanted(
         self: &Arc<Self>,
-        purges: Option<u64>,
-        object: &ObjectId,
-        version: &Arc<Version>,
+        wanted: &Wanted<'_>,
         indexes: RangeInclusive<u32>,
         demanded: Option<u32>,
     ) -> Opened {
         let mut opened = Opened::default();
-        let mut led: VecDeque<Arc<Flight>> = VecDeque::new();
+        let mut run = Led::default();
         for index in indexes {
             let key = BlockKey {
-                version: version.key,
+                version: wanted.version.key,
                 index,
             };
             if let Some(block) = self.memory.get(&key) {
@@ -252,64 +340,69 @@ impl Store {
                 continue;
             }
             let ahead = Some(index) != demanded;
-            let found = self.join_or_lead(object, key, version.size, ahead, purges);
-            let Some(found) = found else {
+            let Some(found) = self.join_or_lead(wanted, key, ahead) else {
                 break;
             };
-            match (found.2, found.1) {
-                (Outcome::Led, flight) => {
-                    self.add_to_run(&mut opened.runs, &mut led, object, version, flight);
-                }
+            if let Some((flight, group)) = found.led {
                 // Blocks on a disk are read side by side, each by itself.
-                (Outcome::Nvme, Some(flight)) => {
-                    let (store, version) = (Arc::clone(self), Arc::clone(version));
-                    let run = Run::new(store, object.clone(), version, VecDeque::from([flight]));
-                    opened.runs.push(run);
+                let alone = found.outcome == Outcome::Nvme;
+                if alone || !run.takes(&flight, group, self.block_size) {
+                    self.close_run(&mut opened.runs, &mut run, wanted);
                 }
-                _ => {}
+                run.group = group;
+                run.flights.push_back(flight);
+                if alone {
+                    self.close_run(&mut opened.runs, &mut run, wanted);
+                }
             }
-            opened.blocks.push((index, found.0, found.2));
+            opened.blocks.push((index, found.handle, found.outcome));
         }
-        self.close_run(&mut opened.runs, &mut led, object, version);
+        self.close_run(&mut opened.runs, &mut run, wanted);
         opened
     }
 
-    fn join_or_lead(
-        &self,
-        object: &ObjectId,
-        key: BlockKey,
-        size: u64,
-        ahead: bool,
-        purges: Option<u64>,
-    ) -> Option<(Handle, Option<Arc<Flight>>, Outcome)> {
+    fn join_or_lead(&self, wanted: &Wanted<'_>, key: BlockKey, ahead: bool) -> Option<Found> {
         let mut flights = self.lock();
-        if let Some(flight) = flights.running.get(&key) {
-            let follower = Handle::Following(flight.follow());
+        if let Some(flight) = flights.joinable(&key, wanted.asker.level) {
             let outcome = match flight.is_from_nvme() {
                 true => Outcome::Nvme,
                 false => Outcome::Joined,
             };
-            return Some((follower, None, outcome));
+            return Some(Found {
+                handle: Handle::Following(flight.follow()),
+                outcome,
+                led: None,
+            });
         }
         // A fill files its block before it leaves the table, so what is in neither was in neither
         // at one moment: the one that holds this lock.
         if let Some(block) = self.memory.get(&key) {
-            return Some((Handle::Resident(block), None, Outcome::Hit));
+            return Some(Found {
+                handle: Handle::Resident(block),
+                outcome: Outcome::Hit,
+                led: None,
+            });
         }
-        let purged = purges.is_some_and(|purges| purges != flights.purges);
+        let purged = wanted.purges.is_some_and(|count| count != flights.purges);
         if purged || (ahead && self.is_nearly_full()) {
             return None;
         }
-        let range = self.block_size.range(key.index, size);
+        let range = self.block_size.range(key.index, wanted.version.size);
         let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
-        let flight = Flight::new(object.clone(), key, len);
-        let follower = Handle::Following(flight.follow());
+        let asker = wanted.asker;
+        let spot = (asker.spot)(key.index);
+        let flight = Flight::new(wanted.object.clone(), key, len, asker.level, spot);
+        let handle = Handle::Following(flight.follow());
         // Asked under the lock: a purge empties the disk's table first and this one after it.
         let on_nvme = self.on_nvme(&key);
         flight.set_from_nvme(on_nvme);
-        flights.running.insert(key, Arc::clone(&flight));
+        flights.add(&flight);
         let outcome = if on_nvme { Outcome::Nvme } else { Outcome::Led };
-        Some((follower, Some(flight), outcome))
+        Some(Found {
+            handle,
+            outcome,
+            led: Some((flight, spot.group)),
+        })
     }
 
     /// Whether what can't be given up, fills and what sockets hold, leaves no room for reading ahead.
@@ -319,78 +412,11 @@ impl Store {
         held >= self.budget.limit() / AHEAD_SHARE.1 * AHEAD_SHARE.0
     }
 
-    fn add_to_run(
-        self: &Arc<Self>,
-        runs: &mut Vec<Run>,
-        led: &mut VecDeque<Arc<Flight>>,
-        object: &ObjectId,
-        version: &Arc<Version>,
-        flight: Option<Arc<Flight>>,
-    ) {
-        let Some(flight) = flight else { return };
-        let full = led.len() as u64 * self.block_size.bytes() >= RUN_BYTES;
-        let gap = led
-            .back()
-            .is_some_and(|last| last.key().index + 1 != flight.key().index);
-        if full || gap {
-            self.close_run(runs, led, object, version);
-        }
-        led.push_back(flight);
-    }
-
-    fn close_run(
-        self: &Arc<Self>,
-        runs: &mut Vec<Run>,
-        led: &mut VecDeque<Arc<Flight>>,
-        object: &ObjectId,
-        version: &Arc<Version>,
-    ) {
-        if !led.is_empty() {
-            let flights = std::mem::take(led);
-            let (store, version) = (Arc::clone(self), Arc::clone(version));
-            runs.push(Run::new(store, object.clone(), version, flights));
-        }
-    }
-
-    /// Memory for a fill, once the caches have given up what they can and sockets the rest.
-    pub(crate) async fn reserve(&self, bytes: u32) -> Lease {
-        if let Some(lease) = self.budget.try_reserve(bytes) {
-            return lease;
-        }
-        let mut lease = std::pin::pin!(self.budget.reserve(bytes));
-        loop {
-            self.give_up(u64::from(bytes));
-            tokio::select! {
-                biased;
-                lease = &mut lease => return lease,
-                () = tokio::time::sleep(GIVE_UP_AGAIN) => {}
-            }
-        }
-    }
-
-    /// Memory for a fill, if it is there at once, or once the caches have given up as much.
-    pub(crate) fn try_reserve(&self, bytes: u32) -> Option<Lease> {
-        if let Some(lease) = self.budget.try_reserve(bytes) {
-            return Some(lease);
-        }
-        // Who waits comes first; what the caches give up is theirs.
-        if self.budget.waiting() > 0 {
-            return None;
-        }
-        self.give_up(u64::from(bytes));
-        self.budget.try_reserve(bytes)
-    }
-
-    /// Makes the memory tier let blocks go, those whose turn it is, until about `bytes` are free of it.
-    fn give_up(&self, bytes: u64) {
-        let mut freed = 0;
-        while freed < bytes {
-            let Some(block) = self.memory.evict() else {
-                return;
-            };
-            if !block.is_shared() {
-                freed += block.weight() as u64;
-            }
+    fn close_run(self: &Arc<Self>, runs: &mut Vec<Run>, led: &mut Led, wanted: &Wanted<'_>) {
+        if !led.flights.is_empty() {
+            let flights = std::mem::take(&mut led.flights);
+            let (store, version) = (Arc::clone(self), Arc::clone(wanted.version));
+            runs.push(Run::new(store, wanted.object.clone(), version, flights));
         }
     }
 
@@ -404,10 +430,15 @@ impl Store {
             // Under the lock a purge comes either before, and finds the fill, or after, and finds
             // the block.
             let mut table = self.lock();
-            if table.remove(flight) {
+            let owned = flight.is_owned();
+            if table.remove(flight) && self.memory.keeps(owned) {
                 self.residents.entered(flight.object(), key, flight.len());
-                self.memory.insert(key, Block::new(flight.segments()));
-                if let Some(nvme) = &self.nvme {
+                if flight.level() == 0 && self.budget.has_share() {
+                    self.residents.entered_for_clients(key);
+                }
+                self.memory
+                    .insert(key, Block::new(flight.segments()), owned);
+                if let Some(nvme) = self.nvme.as_ref().filter(|_| owned) {
                     nvme.offer(flight.object(), version, key, flight.len());
                 }
             }
@@ -444,52 +475,9 @@ impl Store {
         }
     }
 
-    /// Lets every block go of the objects of `dataset` that `wanted` picks by key: resident ones,
-    /// and those that arrive just now. With an NVMe tier it is on the disk when this returns, and
-    /// this blocks on the disk.
-    ///
-    /// # Errors
-    /// If that could not be noted: the blocks are gone, but a restart may bring some back.
-    pub fn purge(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> io::Result<Tally> {
-        let (mut purged, memory) = match &self.nvme {
-            None => (HashMap::new(), self.purge_memory(dataset, &wanted)),
-            Some(nvme) => {
-                let (purged, memory) =
-                    nvme.purge(dataset, &wanted, || self.purge_memory(dataset, &wanted));
-                (purged?, memory)
-            }
-        };
-        purged.extend(memory);
-        Ok(Tally {
-            blocks: purged.len() as u64,
-            bytes: purged.values().map(|len| u64::from(*len)).sum(),
-            objects: 0,
-        })
-    }
-
-    fn purge_memory(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Vec<(BlockKey, u32)> {
-        let mut table = self.lock();
-        table.purges += 1;
-        table.running.retain(|_, flight| {
-            let object = flight.object();
-            &*object.dataset != dataset || !wanted(&object.key)
-        });
-        drop(table);
-        let found = self.residents.find(dataset, wanted).into_iter();
-        let purged = found.filter_map(|key| {
-            let block = self.memory.remove(&key)?;
-            Some((key, u32::try_from(block.len()).unwrap_or(u32::MAX)))
-        });
-        purged.collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn cache_bytes(memory: u64) -> u64 {
-    memory / CACHE_SHARE.1 * CACHE_SHARE.0
 }
 
 #[cfg(test)]

@@ -87,7 +87,8 @@ struct Table {
     /// Known objects, from the one whose turn it is to be forgotten unless it was used since.
     turns: VecDeque<ObjectId>,
     absent: HashMap<ObjectId, (OriginError, Instant)>,
-    asking: HashMap<ObjectId, Asking>,
+    /// By object, and by whether the origin itself is asked.
+    asking: HashMap<(ObjectId, bool), Asking>,
     /// Datasets whose origin is away, and when it was last asked whether it is back.
     outages: HashMap<Arc<str>, Instant>,
 }
@@ -154,17 +155,35 @@ impl Versions {
     pub async fn look_up<F>(
         self: &Arc<Self>,
         object: &ObjectId,
+        ask: impl FnMut() -> F,
+    ) -> Result<Found, OriginError>
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        self.look_up_by(object, true, ask).await
+    }
+
+    /// The same, where `ask` may ask another gateway unless it is `direct`. Two gateways that wait for
+    /// each other's answers would wait for ever, so what has to be direct joins nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    pub async fn look_up_by<F>(
+        self: &Arc<Self>,
+        object: &ObjectId,
+        direct: bool,
         mut ask: impl FnMut() -> F,
     ) -> Result<Found, OriginError>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
+        let key = (object.clone(), direct);
         for _ in 0..ASKED_AGAIN {
             let answer = {
                 let mut table = self.lock();
-                match table.asking.get(object) {
+                match table.asking.get(&key) {
                     Some(asking) => asking.subscribe(),
-                    None => self.start(&mut table, object, ask()),
+                    None => self.start(&mut table, &key, ask()),
                 }
             };
             match answer.wait_for(Option::is_some).await.as_deref() {
@@ -180,7 +199,7 @@ impl Versions {
     fn start<F>(
         self: &Arc<Self>,
         table: &mut Table,
-        object: &ObjectId,
+        key: &(ObjectId, bool),
         ask: F,
     ) -> watch::Receiver<Option<Answer>>
     where
@@ -188,10 +207,10 @@ impl Versions {
     {
         let asking: Asking = Arc::new(watch::Sender::new(None));
         let receiver = asking.subscribe();
-        table.asking.insert(object.clone(), Arc::clone(&asking));
+        table.asking.insert(key.clone(), Arc::clone(&asking));
         let question = Question {
             versions: Arc::clone(self),
-            object: object.clone(),
+            key: key.clone(),
             asked_at: Instant::now(),
             asking,
         };
@@ -217,6 +236,13 @@ impl Versions {
     /// Notes that the origin, asked at `asked_at`, gave no version.
     pub fn observe_error(&self, object: &ObjectId, error: &OriginError, asked_at: Instant) {
         self.lock().observe_error(object, error, asked_at);
+    }
+
+    /// How long ago the origin named this version, if it is the one that is known.
+    pub fn age(&self, object: &ObjectId, version: &Version) -> Option<Duration> {
+        let table = self.lock();
+        let entry = table.known.get(object)?;
+        (entry.version.key == version.key).then(|| entry.asked_at.elapsed())
     }
 
     /// Every known version and its age, for a restart.
@@ -256,7 +282,7 @@ impl Versions {
         let table = &mut *table;
         table.known.retain(|object, _| !meant(object));
         table.absent.retain(|object, _| !meant(object));
-        table.asking.retain(|object, _| !meant(object));
+        table.asking.retain(|(object, _), _| !meant(object));
         table
             .turns
             .retain(|object| table.known.contains_key(object));
@@ -271,7 +297,7 @@ impl Versions {
 /// panicked, its place is free again.
 struct Question {
     versions: Arc<Versions>,
-    object: ObjectId,
+    key: (ObjectId, bool),
     asked_at: Instant,
     asking: Asking,
 }
@@ -284,10 +310,10 @@ impl Question {
             if self.leave(&mut table) {
                 match &mut answer {
                     Ok(found) => {
-                        table.observe(&self.object, &found.version, found.asked_at);
-                        table.prefer_newer(&self.object, found);
+                        table.observe(&self.key.0, &found.version, found.asked_at);
+                        table.prefer_newer(&self.key.0, found);
                     }
-                    Err(error) => table.observe_error(&self.object, error, self.asked_at),
+                    Err(error) => table.observe_error(&self.key.0, error, self.asked_at),
                 }
             }
         }
@@ -296,10 +322,10 @@ impl Question {
 
     /// Takes the question off the table; false if it is not there any more.
     fn leave(&self, table: &mut Table) -> bool {
-        let asking = table.asking.get(&self.object);
+        let asking = table.asking.get(&self.key);
         let ours = asking.is_some_and(|asking| Arc::ptr_eq(asking, &self.asking));
         if ours {
-            table.asking.remove(&self.object);
+            table.asking.remove(&self.key);
         }
         ours
     }

@@ -25,6 +25,8 @@
 //! | `floods` | HTTP/2 connections that send what costs them nothing |
 //! | `cors` | what pages in browsers are told |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
+//! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
+//! | `lying_peer` | bytes that change between two gateways |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
 // The processes under test live by the real clock, so these tests do too.
@@ -36,6 +38,7 @@ mod control;
 mod cors;
 mod directories;
 mod door;
+mod fleet;
 mod floods;
 mod freshness;
 mod harness;
@@ -43,6 +46,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod loops;
+mod lying_peer;
 mod manners;
 mod nvme;
 mod odd_origins;

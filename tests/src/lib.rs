@@ -28,6 +28,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod fleet;
 pub mod http;
 pub mod http2;
 pub mod multipart;

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Reply;
+use super::cache_status::{about_blocks, about_version, set_cache_status};
 use super::conditions::{self, Current as Validators, Verdict};
 use super::multipart;
 use super::range::{self, ByteRange, Hint, Ranges};
@@ -25,7 +26,7 @@ use crate::read::Reads;
 use crate::read::body::{Feed, ReadBody};
 use crate::read::passthrough;
 use crate::read::version::{Current, How};
-use crate::read::window::{FirstLook, Piece, Reader};
+use crate::read::window::{Piece, Reader};
 
 /// Bodies over HTTP/2 that are longer than this are watched.
 const WATCHED: u64 = 1 << 20;
@@ -447,54 +448,4 @@ fn boundary(version: &Version, ranges: &[ByteRange]) -> String {
         seed.extend_from_slice(&range.first.to_le_bytes());
     }
     format!("forebay{:016x}{:016x}", xxh3_64(&seed), version.key.0 >> 64)
-}
-
-fn set_cache_status(reply: &mut Reply, text: Arc<str>) {
-    if let Ok(value) = HeaderValue::try_from(&*text) {
-        reply.headers.insert("cache-status", value);
-    }
-    reply.cache_status = Some(text);
-}
-
-/// RFC 9211 for an answer that needed no block.
-fn about_version(how: How) -> Arc<str> {
-    match how {
-        How::Known => "forebay; hit".into(),
-        How::Asked => "forebay; fwd=miss".into(),
-        How::Joined => "forebay; fwd=miss; collapsed".into(),
-        How::Stale(past) => format!("forebay; hit; ttl=-{past}").into(),
-    }
-}
-
-/// RFC 9211 for an answer whose first window looked like this.
-fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
-    match (current.how, &current.fills) {
-        (How::Stale(past), _) if look.led + look.joined == 0 => {
-            return format!("forebay; hit; ttl=-{past}").into();
-        }
-        // Blocks that were still to be had of a stale version: they come only if it is current.
-        (How::Stale(past), _) => {
-            let some = if look.hits > 0 { "partial" } else { "miss" };
-            return format!("forebay; fwd={some}; ttl=-{past}").into();
-        }
-        // The question for the version brought the first blocks along; by now they may all be here.
-        (How::Asked, Some(_)) => return "forebay; fwd=miss".into(),
-        (How::Joined, Some(_)) => return "forebay; fwd=miss; collapsed".into(),
-        _ => {}
-    }
-    match look {
-        FirstLook {
-            led: 0,
-            joined: 0,
-            nvme,
-            ..
-        } => {
-            // The slowest tier that took part.
-            let tier = if nvme > 0 { "nvme" } else { "memory" };
-            format!("forebay; hit; detail=\"{tier}\"").into()
-        }
-        FirstLook { hits: 1.., .. } | FirstLook { nvme: 1.., .. } => "forebay; fwd=partial".into(),
-        FirstLook { led: 0, .. } => "forebay; fwd=miss; collapsed".into(),
-        FirstLook { .. } => "forebay; fwd=miss".into(),
-    }
 }

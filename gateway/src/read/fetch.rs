@@ -1,19 +1,23 @@
-//! Bringing a run of blocks: from the disk if it is said to be there, else from the origin, from
-//! the byte reached, until it is here.
+//! Bringing a run of blocks: from the disk if it is said to be there, else by one hop after the other,
+//! from the byte reached, until it is here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::{Flow, FromNvme, Run};
+use forebay_storage::flight::From;
 use forebay_storage::origin::Answer;
 use forebay_storage::stats::DatasetStats;
+use forebay_storage::store::ORIGIN;
 use futures::StreamExt;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Reads;
+use super::route::Hop;
+use super::{Reads, remote};
 use crate::dataset::Dataset;
+use crate::peer::incoming::Incoming;
 
 /// Tries without a byte of progress before a fill is given up.
 pub(super) const TRIES: u32 = 4;
@@ -24,20 +28,39 @@ const TRIES_IN_ALL: u32 = 32;
 /// The wait after the first failed try; it doubles with each.
 const BACKOFF: Duration = Duration::from_millis(50);
 
+/// An answer that is under way already when its run begins.
+pub enum Feed {
+    /// The origin's.
+    Origin(Answer),
+    /// Another gateway's.
+    Peer(Box<Incoming>),
+}
+
 /// Fills `run` in a task of its own: a client that leaves does not end it, but when nobody waits
 /// any more it ends with the block it is at. `feed` is an answer that is under way already.
-pub fn spawn(reads: Arc<Reads>, dataset: Arc<Dataset>, run: Run, feed: Option<Answer>) {
+pub fn spawn(reads: Arc<Reads>, dataset: Arc<Dataset>, run: Run, feed: Option<Feed>) {
     tokio::spawn(async move {
-        fill(&reads, &dataset, run, feed).await;
+        let (feed, incoming) = match feed {
+            Some(Feed::Origin(answer)) => (Some(answer), None),
+            Some(Feed::Peer(incoming)) => (None, Some(incoming)),
+            None => (None, None),
+        };
+        fill(&reads, &dataset, run, feed, incoming).await;
     });
 }
 
-async fn fill(reads: &Arc<Reads>, dataset: &Arc<Dataset>, mut run: Run, feed: Option<Answer>) {
-    // Memory comes before a connection: who holds one while waiting for the other may wait for
-    // somebody that waits for them. So an answer that is here already feeds the run only if there
-    // is memory at once.
-    let mut feed = feed.filter(|_| run.adopt().is_some());
-    if feed.is_none() {
+async fn fill(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    mut run: Run,
+    feed: Option<Answer>,
+    incoming: Option<Box<Incoming>>,
+) {
+    // Memory comes before a connection to the origin: who holds one while waiting for the other may
+    // wait for somebody that waits for them. So an answer that is here already feeds the run only if
+    // there is memory at once.
+    let feed = feed.filter(|_| run.adopt().is_some());
+    if feed.is_none() && incoming.is_none() {
         let begun = Instant::now();
         match run.read_nvme().await {
             FromNvme::Read => {
@@ -48,23 +71,74 @@ async fn fill(reads: &Arc<Reads>, dataset: &Arc<Dataset>, mut run: Run, feed: Op
             FromNvme::Missing => {}
         }
     }
+    let filled = match feed {
+        Some(feed) => from_origin(reads, dataset, &mut run, Some(feed)).await,
+        None => by_hops(reads, dataset, &mut run, incoming).await,
+    };
+    if let Err(error) = filled {
+        tracing::debug!(object = %run.object(), %error, "a fill failed");
+        run.fail(&error);
+    }
+}
+
+/// Tries one hop after the other; the last is the origin.
+async fn by_hops(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    run: &mut Run,
+    incoming: Option<Box<Incoming>>,
+) -> Result<(), OriginError> {
+    let mut last_resort = false;
+    if let Some(peers) = &reads.peers {
+        if let Some(mut incoming) = incoming {
+            remote::take(reads, run, &mut incoming).await;
+        }
+        let Some(index) = run.index() else {
+            return Ok(());
+        };
+        let route = reads.route(run.object(), run.version().size, index, run.level());
+        for hop in route.hops {
+            // Others may have joined that must not wait for anybody below.
+            if hop.level() < run.source() {
+                continue;
+            }
+            match hop {
+                Hop::Origin { last_resort: is } => last_resort = is,
+                Hop::Peer { name, level } => {
+                    let begun = Instant::now();
+                    if remote::fetch(reads, dataset, run, peers, (&name, level)).await? {
+                        let took = begun.elapsed().as_secs_f64();
+                        let times = reads.metrics.fill_duration.with_label_values(&["peer"]);
+                        times.observe(took);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if last_resort {
+            peers.metrics.last_resorts.inc();
+        }
+    }
+    run.set_source(ORIGIN, From::Origin);
+    from_origin(reads, dataset, run, None).await
+}
+
+/// Brings the rest from the origin, as far as there is memory at a time.
+async fn from_origin(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    run: &mut Run,
+    mut feed: Option<Answer>,
+) -> Result<(), OriginError> {
     loop {
         if feed.is_none() && run.next().await.is_none() {
-            return;
+            return Ok(());
         }
         let begun = Instant::now();
-        match fetch(reads, dataset, &mut run, feed.take()).await {
-            Ok(()) => {
-                let took = begun.elapsed().as_secs_f64();
-                let times = reads.metrics.fill_duration.with_label_values(&["origin"]);
-                times.observe(took);
-            }
-            Err(error) => {
-                tracing::debug!(object = %run.object(), %error, "a fill failed");
-                run.fail(&error);
-                return;
-            }
-        }
+        fetch(reads, dataset, run, feed.take()).await?;
+        let took = begun.elapsed().as_secs_f64();
+        let times = reads.metrics.fill_duration.with_label_values(&["origin"]);
+        times.observe(took);
     }
 }
 
@@ -132,7 +206,7 @@ async fn ask(dataset: &Dataset, run: &mut Run, feed: Option<Answer>) -> Result<(
 /// # Errors
 /// [`OriginError::Changed`] if it is. If it is not, the answer was a lie or came from a replica
 /// that lags: then what comes back is worth another try.
-async fn changed(
+pub(super) async fn changed(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
     run: &Run,

@@ -9,13 +9,14 @@ use forebay_storage::error::OriginError;
 use forebay_storage::flight::Follower;
 use forebay_storage::object::ObjectId;
 use forebay_storage::stats::DatasetStats;
-use forebay_storage::store::{Handle, Opened, RUN_BYTES};
+use forebay_storage::store::{Asker, Handle, Level, ORIGIN, Opened, RUN_BYTES, Spot};
 use forebay_storage::version::Version;
 use forebay_storage::versions::{Found, Known};
 use tokio::time::Instant;
 
-use super::Reads;
-use super::fetch;
+use super::fetch::{self, Feed};
+use super::route::Hop;
+use super::{Reads, authority};
 use crate::dataset::Dataset;
 
 /// A question that took so long is not asked again: the client has waited enough to hear so.
@@ -64,6 +65,21 @@ impl Reads {
         first: Option<FirstBytes>,
         doubting: bool,
     ) -> Result<Current, OriginError> {
+        self.current_at(0, dataset, object, first, doubting).await
+    }
+
+    /// The same for whoever asks at `level`: another gateway, if that is not 0.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub async fn current_at(
+        self: &Arc<Self>,
+        level: Level,
+        dataset: &Arc<Dataset>,
+        object: &ObjectId,
+        first: Option<FirstBytes>,
+        doubting: bool,
+    ) -> Result<Current, OriginError> {
         let known = match self.versions.known(object, &dataset.rules) {
             // Left by a question that was under way when the dataset got another origin.
             Known::Fresh(version) | Known::Due { version, .. }
@@ -94,13 +110,21 @@ impl Reads {
             Known::Fresh(_) | Known::Unknown => None,
         };
         let first = first.filter(|first| !self.holds(due.as_ref().map(|(v, _)| v), first));
-        match self.look_up(dataset, object, first, doubting).await {
+        let asking = Asking {
+            reads: Arc::clone(self),
+            dataset: Arc::clone(dataset),
+            object: object.clone(),
+            first: first.filter(|first| self.may_come_along(first)),
+            doubting,
+            level,
+        };
+        match asking.look_up().await {
             Ok((found, how)) => Ok(Current {
                 version: found.version,
                 how,
                 fills: found.fills,
             }),
-            Err(error) => match due {
+            Err(error) => match due.or_else(|| self.learnt(dataset, object)) {
                 Some((version, age))
                     if error.may_be_bridged()
                         && age < dataset.rules.fresh_for + dataset.rules.stale_for =>
@@ -110,6 +134,21 @@ impl Reads {
                 _ => Err(error),
             },
         }
+    }
+
+    /// What a question that failed brought all the same: the authority told of a version that is past
+    /// its time, since the origin is away.
+    fn learnt(&self, dataset: &Dataset, object: &ObjectId) -> Option<(Arc<Version>, Duration)> {
+        match self.versions.known(object, &dataset.rules) {
+            Known::Due { version, age, .. } => Some((version, age)),
+            _ => None,
+        }
+    }
+
+    /// Whether the first bytes may come with the answer about the version. Where others own blocks, only
+    /// the first block of all can be placed before the size is known.
+    fn may_come_along(&self, first: &FirstBytes) -> bool {
+        self.store.block_size().index(first.start) == 0 || !self.shares_blocks()
     }
 
     fn holds(&self, version: Option<&Arc<Version>>, first: &FirstBytes) -> bool {
@@ -128,33 +167,51 @@ impl Reads {
         }
         let (reads, dataset, object) = (Arc::clone(self), Arc::clone(dataset), object.clone());
         tokio::spawn(async move {
-            let asked = reads.look_up(&dataset, &object, None, false).await;
+            let asking = Asking {
+                reads,
+                dataset,
+                object: object.clone(),
+                first: None,
+                doubting: false,
+                level: 0,
+            };
+            let asked = asking.look_up().await;
             if let Err(error) = asked {
                 tracing::debug!(%object, %error, "the origin is still away");
             }
         });
     }
+}
 
-    async fn look_up(
-        self: &Arc<Self>,
-        dataset: &Arc<Dataset>,
-        object: &ObjectId,
-        first: Option<FirstBytes>,
-        doubting: bool,
-    ) -> Result<(Found, How), OriginError> {
+/// A question about a version, and what it needs to be asked.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) reads: Arc<Reads>,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) object: ObjectId,
+    pub(super) first: Option<FirstBytes>,
+    pub(super) doubting: bool,
+    pub(super) level: Level,
+}
+
+impl Asking {
+    async fn look_up(&self) -> Result<(Found, How), OriginError> {
         let come = Instant::now();
         loop {
             let mut how = How::Joined;
+            let way = self.reads.way_to_authority(&self.object, self.level);
+            let direct = matches!(way.first(), Some(Hop::Origin { .. }) | None);
+            let mut way = Some(way);
             let ask = || {
                 how = How::Asked;
-                let (reads, dataset) = (Arc::clone(self), Arc::clone(dataset));
-                ask(reads, dataset, object.clone(), first.clone())
+                ask(self.clone(), way.take().unwrap_or_default())
             };
-            let found = self.versions.look_up(object, ask).await?;
+            let versions = &self.reads.versions;
+            let found = versions.look_up_by(&self.object, direct, ask).await?;
             // A question that was under way may be older than what the client knows, or have waited
             // so long that its answer is past its time: once more.
             let old = come.saturating_duration_since(found.asked_at);
-            if old.is_zero() || (!doubting && old < dataset.rules.fresh_for) {
+            if old.is_zero() || (!self.doubting && old < self.dataset.rules.fresh_for) {
                 return Ok((found, how));
             }
         }
@@ -170,27 +227,29 @@ fn stale(version: Arc<Version>, age: Duration, dataset: &Dataset) -> Current {
     }
 }
 
-/// Asks the origin, again if it did not answer: an idle connection that the origin has just closed
-/// is found out by the request that it loses.
-async fn ask(
-    reads: Arc<Reads>,
-    dataset: Arc<Dataset>,
-    object: ObjectId,
-    first: Option<FirstBytes>,
-) -> Result<Found, OriginError> {
+/// Asks whoever knows, by one hop after the other; then the origin, again if it did not answer: an idle
+/// connection that the origin has just closed is found out by the request that it loses.
+async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
     let begun = Instant::now();
-    let mut first = first;
+    for hop in way {
+        if let Hop::Peer { name, level } = hop
+            && let Some(answer) = authority::ask(&asking, &name, level).await
+        {
+            return answer;
+        }
+    }
+    let mut first = asking.first.clone();
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match ask_once(&reads, &dataset, &object, &mut first).await {
+        let error = match ask_once(&asking, &mut first).await {
             Err(error) if error.retryable() => error,
             answer => return answer,
         };
         if tries >= fetch::TRIES || begun.elapsed() >= RETRY_FOR {
             return Err(error);
         }
-        DatasetStats::add(&dataset.origin.stats().origin_retries, 1);
+        DatasetStats::add(&asking.dataset.origin.stats().origin_retries, 1);
         let spread = u64::try_from(begun.elapsed().as_micros()).unwrap_or(0);
         tokio::time::sleep(fetch::backoff(tries, spread)).await;
     }
@@ -198,20 +257,15 @@ async fn ask(
 
 /// Asks the origin: by the first run of blocks if the reader is about to read them, else by HEAD.
 /// Once the origin has said that there are no such bytes, only a HEAD can tell the size.
-async fn ask_once(
-    reads: &Arc<Reads>,
-    dataset: &Arc<Dataset>,
-    object: &ObjectId,
-    first: &mut Option<FirstBytes>,
-) -> Result<Found, OriginError> {
+async fn ask_once(asking: &Asking, first: &mut Option<FirstBytes>) -> Result<Found, OriginError> {
     let asked_at = Instant::now();
     if let Some(bytes) = first.clone() {
-        match ask_by_get(reads, dataset, object, bytes, asked_at).await {
+        match ask_by_get(asking, bytes, asked_at).await {
             Err(OriginError::PastEnd) => *first = None,
             answer => return answer,
         }
     }
-    let version = dataset.origin.head(object).await?;
+    let version = asking.dataset.origin.head(&asking.object).await?;
     Ok(Found {
         version: Arc::new(version),
         asked_at,
@@ -220,19 +274,28 @@ async fn ask_once(
 }
 
 async fn ask_by_get(
-    reads: &Arc<Reads>,
-    dataset: &Arc<Dataset>,
-    object: &ObjectId,
+    asking: &Asking,
     first: FirstBytes,
     asked_at: Instant,
 ) -> Result<Found, OriginError> {
+    let Asking {
+        reads,
+        dataset,
+        object,
+        ..
+    } = asking;
     let block_size = reads.store.block_size();
     let start = block_size.start(block_size.index(first.start));
     let last_wanted = first.end.saturating_sub(1).max(first.start);
     let wanted_end = block_size
         .start(block_size.index(last_wanted))
         .saturating_add(block_size.bytes());
-    let range = start..wanted_end.min(start.saturating_add(RUN_BYTES));
+    // The second block may be another's, which reads it from the origin too.
+    let most = match reads.shares_blocks() {
+        true => block_size.bytes(),
+        false => RUN_BYTES,
+    };
+    let range = start..wanted_end.min(start.saturating_add(most));
     let purges = reads.store.purges();
     let answer = dataset.origin.get(object, range, None).await?;
     let version = Arc::clone(&answer.version);
@@ -244,17 +307,49 @@ async fn ask_by_get(
     if !version.cacheable() {
         return Ok(found);
     }
-    let first_block = block_size.index(answer.range.start);
-    let last_block = block_size.index(answer.range.end - 1);
-    let blocks = first_block..=last_block;
+    let range = answer.range.clone();
+    let feed = (range, Feed::Origin(answer));
+    found.fills = Some(open_fed(asking, purges, &version, feed));
+    Ok(found)
+}
+
+/// Opens the blocks whose bytes are under way already, and lets these feed the run that begins where they
+/// do. If that block is here already, or in flight, they are not needed.
+pub(super) fn open_fed(
+    asking: &Asking,
+    purges: u64,
+    version: &Arc<Version>,
+    (range, feed): (Range<u64>, Feed),
+) -> Arc<Vec<Follower>> {
+    let Asking {
+        reads,
+        dataset,
+        object,
+        level,
+        ..
+    } = asking;
+    let block_size = reads.store.block_size();
+    let blocks = block_size.index(range.start)..=block_size.index(range.end - 1);
+    let direct = matches!(feed, Feed::Origin(_));
+    let spot = |index| {
+        let spot = reads.spot(object, version.size, index, *level);
+        // Whatever the table says by now: these bytes come from there.
+        let source = if direct { ORIGIN } else { spot.source };
+        Spot { source, ..spot }
+    };
+    let asker = Asker {
+        level: *level,
+        spot: &spot,
+    };
     let Opened { blocks, runs } = reads
         .store
-        .open_for_answer(purges, object, &version, blocks);
-    let mut answer = Some(answer);
+        .open_for_answer(purges, &asker, object, version, blocks);
+    let mut feed = Some(feed);
     for run in runs {
-        // The answer feeds the run that begins where it does. If that block is here already, or
-        // in flight, its bytes are not needed.
-        let feed = answer.take_if(|answer| answer.range.start == run.reached());
+        let feed = feed.take_if(|_| range.start == run.reached());
+        if let Some(Feed::Peer(incoming)) = &feed {
+            run.set_source(run.source(), incoming.from());
+        }
         fetch::spawn(Arc::clone(reads), Arc::clone(dataset), run, feed);
     }
     let fills = blocks
@@ -263,6 +358,5 @@ async fn ask_by_get(
             Handle::Following(follower) => Some(follower),
             Handle::Resident(_) => None,
         });
-    found.fills = Some(Arc::new(fills.collect()));
-    Ok(found)
+    Arc::new(fills.collect())
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_storage::SEGMENT;
 use forebay_storage::error::OriginError;
+use forebay_storage::flight::From;
 use forebay_storage::object::ObjectId;
-use forebay_storage::store::{Handle, Outcome, RUN_BYTES};
+use forebay_storage::store::{Asker, Handle, Level, Outcome, RUN_BYTES};
 use forebay_storage::version::Version;
 
 use super::Reads;
@@ -62,6 +63,8 @@ pub struct FirstLook {
     pub joined: u32,
     /// Blocks that this reader led.
     pub led: u32,
+    /// The first block came from another gateway, which had it.
+    pub from_peer: bool,
 }
 
 /// Reads pieces of one version in order, a window of blocks ahead.
@@ -71,6 +74,7 @@ pub struct Reader {
     dataset: Arc<Dataset>,
     object: ObjectId,
     version: Arc<Version>,
+    level: Level,
     pieces: VecDeque<Piece>,
     /// Open blocks from the one being read, consecutive.
     window: VecDeque<(u32, Handle)>,
@@ -98,6 +102,7 @@ impl Reader {
             dataset,
             object,
             version,
+            level: 0,
             pieces: pieces.into_iter().collect(),
             window: VecDeque::new(),
             opened_to: 0,
@@ -106,6 +111,11 @@ impl Reader {
             first_look: None,
             first_outcome: None,
         }
+    }
+
+    /// The same for another gateway, which asks at `level`.
+    pub fn at(self, level: Level) -> Self {
+        Self { level, ..self }
     }
 
     /// Opens the first window, if that was not done yet, and says what was found.
@@ -150,9 +160,9 @@ impl Reader {
                 };
                 let here = follower.segment(place).is_some();
                 let ended = follower.ended();
-                let from_nvme = follower.is_from_nvme();
+                let from = follower.from();
                 if here || ended.is_some() {
-                    self.came_from(from_nvme);
+                    self.came_from(from);
                 }
                 match ended {
                     _ if here => return Ok(()),
@@ -165,13 +175,14 @@ impl Reader {
         Err(OriginError::Abandoned)
     }
 
-    /// Notes that the first block, which was thought to be on the disk, is not what it should be there
-    /// and comes from the origin.
-    fn came_from(&mut self, from_nvme: bool) {
-        if self.first_outcome == Some(Outcome::Nvme)
-            && !from_nvme
-            && let Some(look) = &mut self.first_look
-        {
+    /// Notes where the first block comes from, as far as its being opened could not tell: what was
+    /// thought to be on the disk and is not comes from elsewhere.
+    fn came_from(&mut self, from: From) {
+        let Some(look) = &mut self.first_look else {
+            return;
+        };
+        look.from_peer = from == From::PeerHit;
+        if self.first_outcome == Some(Outcome::Nvme) && from != From::Nvme {
             look.nvme = look.nvme.saturating_sub(1);
             look.led += 1;
             self.first_outcome = Some(Outcome::Led);
@@ -216,8 +227,7 @@ impl Reader {
         let (segment, source) = match handle {
             Handle::Resident(block) => (block.segment(place), Source::Memory),
             Handle::Following(follower) => match follower.segment(place) {
-                Some(segment) if follower.is_from_nvme() => (Some(segment), Source::Nvme),
-                Some(segment) => (Some(segment), Source::Origin),
+                Some(segment) => (Some(segment), source(follower.from())),
                 None => return self.wait_or_fail(index),
             },
         };
@@ -318,10 +328,11 @@ impl Reader {
             return;
         }
         let demanded = demanded.then_some(from);
-        let opened = self
-            .reads
-            .store
-            .open(&self.object, &self.version, from..=last, demanded);
+        let (object, size, level) = (&self.object, self.version.size, self.level);
+        let spot = |index| self.reads.spot(object, size, index, level);
+        let asker = Asker { level, spot: &spot };
+        let store = &self.reads.store;
+        let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
         for run in opened.runs {
             fetch::spawn(
                 Arc::clone(&self.reads),
@@ -345,5 +356,13 @@ impl Reader {
             self.opened_to = index + 1;
         }
         self.first_look.get_or_insert(look);
+    }
+}
+
+fn source(from: From) -> Source {
+    match from {
+        From::Origin => Source::Origin,
+        From::Nvme => Source::Nvme,
+        From::Peer | From::PeerHit => Source::Peer,
     }
 }

@@ -10,8 +10,8 @@ use super::machine::{self, Memory};
 use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
-    CacheSettings, DatasetSettings, Flags, Limits, LogFormat, LogSettings, Settings, TlsSettings,
-    access, dataset, size, value,
+    CacheSettings, DatasetSettings, Flags, FleetSettings, Limits, LogFormat, LogSettings, Settings,
+    TlsSettings, access, dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -78,6 +78,7 @@ pub(super) struct Draft {
     pub(super) idle_timeout: Option<Placed<Duration>>,
     pub(super) write_timeout: Option<Placed<Duration>>,
     pub(super) tls: Option<TlsSettings>,
+    pub(super) fleet: Option<FleetSettings>,
     names: Vec<Placed<String>>,
     datasets: Vec<DatasetSettings>,
 }
@@ -200,6 +201,7 @@ impl Draft {
             },
             tls: self.tls,
             datasets: self.datasets,
+            fleet: self.fleet,
             demo,
             config: config.map(Path::to_owned),
             secret_files: report.files(),

@@ -1,6 +1,7 @@
-//! What this process may use of the machine it runs on: memory and open files.
+//! X
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -105,6 +106,35 @@ fn group_limit(root: &Path, line: &str) -> Option<u64> {
     limits.min()
 }
 
+/// An address of this machine that others reach: the first one that is not loopback or link-local.
+pub(super) fn address(v6: bool) -> Option<IpAddr> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let first = local_v4(&read("/proc/net/fib_trie"));
+    let second = local_v6(&read("/proc/net/if_inet6"));
+    let (first, second) = (first.map(IpAddr::V4), second.map(IpAddr::V6));
+    // A wildcard of IPv6 takes IPv4 too.
+    first.or(second.filter(|_| v6))
+}
+
+/// The first local address in the kernel's table of routes: the line before `/32 host LOCAL`.
+fn local_v4(table: &str) -> Option<Ipv4Addr> {
+    let lines = table.lines().zip(table.lines().skip(1));
+    let local = lines.filter(|(_, kind)| kind.trim() == "/32 host LOCAL");
+    local
+        .filter_map(|(address, _)| address.rsplit(' ').next()?.parse::<Ipv4Addr>().ok())
+        .find(|address| !address.is_loopback() && !address.is_link_local())
+}
+
+/// The first global address in the kernel's list: 32 digits, and scope 00.
+fn local_v6(table: &str) -> Option<Ipv6Addr> {
+    let addresses = table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let bits = u128::from_str_radix(fields.next()?, 16).ok()?;
+        (fields.nth(2)? == "00").then(|| Ipv6Addr::from_bits(bits))
+    });
+    addresses.into_iter().next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,5 +224,17 @@ mod tests {
         assert_eq!(of(None), 64 << 20);
         assert_eq!(of(Some(128 << 20)), 64 << 20);
         assert_eq!(of(Some(1 << 40)), 8 << 30);
+    }
+
+    #[test]
+    fn the_first_address_that_others_reach_is_found() {
+        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n     \
+                     |-- 10.1.2.0\n        /24 link UNICAST\n     |-- 10.1.2.3\n        /32 host LOCAL\n";
+        assert_eq!(local_v4(table), Some(Ipv4Addr::new(10, 1, 2, 3)));
+        assert_eq!(local_v4(""), None);
+        let list = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                    fe800000000000000000000000000001 02 40 20 80     eth0\n\
+                    fd000000000000000000000000000007 02 40 00 80     eth0\n";
+        assert_eq!(local_v6(list), "fd00::7".parse().ok());
     }
 }

@@ -31,9 +31,10 @@ pub(super) const TOP: Shape = Shape {
         "datasets",
         "access",
         "domain",
+        "fleet",
         "hosts",
     ],
-    later: &["fleet", "state"],
+    later: &["state"],
 };
 
 /// `[cache]`.
@@ -94,7 +95,26 @@ pub(super) const ACCESS: Shape = Shape {
     later: &[],
 };
 
-const SHAPES: [&Shape; 7] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS];
+/// `[fleet]`.
+pub(super) const FLEET: Shape = Shape {
+    header: "[fleet]",
+    keys: &[
+        "name",
+        "member",
+        "role",
+        "weight",
+        "key",
+        "key_next",
+        "listen",
+        "advertise",
+        "client_url",
+        "seeds",
+        "zone",
+    ],
+    later: &["tls"],
+};
+
+const SHAPES: [&Shape; 8] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS, &FLEET];
 
 /// A table whose keys have been judged.
 pub(super) struct Section<'a> {

@@ -21,6 +21,7 @@ use super::disk::Disk;
 use super::journal::Remembered;
 use super::{Nvme, Offer, Phase, count, layout, locked, take_lock};
 use crate::block::{Block, BlockKey};
+use crate::budget::For;
 use crate::store::Store;
 
 /// The wait before a disk that failed is tried again; it doubles with each failure.
@@ -64,7 +65,7 @@ impl Nvme {
         };
         let memory = u32::try_from(self.geometry.memory()).unwrap_or(u32::MAX);
         // foyer's buffers and the tables are memory like any other, for as long as there is a tier.
-        let _lease = store.reserve(memory).await;
+        let _lease = store.reserve(memory, For::Clients).await;
         let mut pause = FIRST_PAUSE;
         let mut preparing = None;
         loop {

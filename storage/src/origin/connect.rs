@@ -29,9 +29,9 @@ use object_store::client::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
+use super::slots::{Slot, Slots};
 use crate::error::OriginError;
 use crate::stats::DatasetStats;
 
@@ -223,7 +223,7 @@ impl HttpService for Transport {
 pub(crate) struct Connector {
     transport: HttpClient,
     stats: Arc<DatasetStats>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     /// The exchange of requests that carry none.
     exchange: Option<Exchange>,
 }
@@ -233,7 +233,7 @@ impl Connector {
         Self {
             transport,
             stats,
-            slots: Arc::new(Semaphore::new(connections)),
+            slots: Slots::new(connections),
             exchange: None,
         }
     }
@@ -244,6 +244,11 @@ impl Connector {
             exchange: Some(exchange.clone()),
             ..self.clone()
         }
+    }
+
+    /// Makes it `connections` requests at once.
+    pub(crate) fn set_connections(&self, connections: usize) {
+        self.slots.set(connections);
     }
 
     /// The client that object_store would be given.
@@ -271,13 +276,7 @@ impl HttpService for Connector {
         let Some(exchange) = carried.or_else(|| self.exchange.clone()) else {
             return self.credentials(request).await;
         };
-        let slot = Arc::clone(&self.slots)
-            .acquire_owned()
-            .await
-            .map_err(|closed| {
-                // Nobody closes this semaphore.
-                HttpError::new(HttpErrorKind::Unknown, closed)
-            })?;
+        let slot = self.slots.take().await;
         self.count(request.method());
         let answer = self.transport.execute(request);
         match tokio::time::timeout(FIRST_BYTE_TIMEOUT, answer).await {
@@ -318,12 +317,7 @@ impl Connector {
         DatasetStats::add(counter, 1);
     }
 
-    fn answered(
-        &self,
-        exchange: &Exchange,
-        response: HttpResponse,
-        slot: OwnedSemaphorePermit,
-    ) -> HttpResponse {
+    fn answered(&self, exchange: &Exchange, response: HttpResponse, slot: Slot) -> HttpResponse {
         let (mut parts, body) = response.into_parts();
         exchange.set(Seen::Answer {
             status: parts.status,
@@ -377,7 +371,7 @@ fn reason(error: &HttpError) -> String {
 struct Metered {
     body: HttpResponseBody,
     stats: Arc<DatasetStats>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     /// Asks now and then how long ago the last bytes came.
     timer: Pin<Box<Sleep>>,
     moved_at: Instant,

@@ -3,27 +3,65 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::asker::Level;
 use crate::block::BlockKey;
 use crate::flight::Flight;
+use crate::object::ObjectId;
 
 /// The running fills that can be joined.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    /// By block.
-    pub(super) running: HashMap<BlockKey, Arc<Flight>>,
+    /// By block: nearly always one. More where an asker from above could not join what was there;
+    /// each has a source above those before it, so there are as many as there are levels.
+    running: HashMap<BlockKey, Vec<Arc<Flight>>>,
     /// How often anything was purged.
     pub(super) purges: u64,
 }
 
 impl Flights {
+    /// The fill of this block whose source is nearest to the origin, if it lies above `level`: who
+    /// waits for it can't be waited for by it.
+    pub(super) fn joinable(&self, key: &BlockKey, level: Level) -> Option<&Arc<Flight>> {
+        let flights = self.running.get(key)?.iter();
+        let highest = flights.max_by_key(|flight| flight.source())?;
+        (highest.source() > level).then_some(highest)
+    }
+
+    /// Adds a fill that can be joined from now on.
+    pub(super) fn add(&mut self, flight: &Arc<Flight>) {
+        let flights = self.running.entry(flight.key()).or_default();
+        flights.push(Arc::clone(flight));
+    }
+
+    /// Whether the block is arriving.
+    pub(super) fn has(&self, key: &BlockKey) -> bool {
+        self.running.contains_key(key)
+    }
+
+    /// Fills that are under way.
+    pub(super) fn len(&self) -> usize {
+        self.running.values().map(Vec::len).sum()
+    }
+
+    /// Takes out all fills whose object is not `kept`.
+    pub(super) fn retain(&mut self, kept: impl Fn(&ObjectId) -> bool) {
+        self.running
+            .retain(|_, flights| flights.iter().all(|flight| kept(flight.object())));
+    }
+
     /// Takes this fill out; false if it is not there, be it that another one of the same block is:
     /// then this one was purged.
     pub(super) fn remove(&mut self, flight: &Arc<Flight>) -> bool {
-        let here = self.running.get(&flight.key());
-        let here = here.is_some_and(|here| Arc::ptr_eq(here, flight));
-        if here {
+        let Some(flights) = self.running.get_mut(&flight.key()) else {
+            return false;
+        };
+        let place = flights.iter().position(|here| Arc::ptr_eq(here, flight));
+        if let Some(place) = place {
+            flights.swap_remove(place);
+        }
+        if flights.is_empty() {
             self.running.remove(&flight.key());
         }
-        here
+        place.is_some()
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::SEGMENT;
 use crate::block::OVERHEAD;
 use crate::fill::Flow;
+use crate::flight::From;
 use crate::version::Identity;
 
 const MIB: u64 = 1 << 20;
@@ -211,9 +212,9 @@ async fn an_answer_from_before_a_purge_fills_nothing() {
     let version = version(MIB);
     let purges = store.purges();
     store.purge("models", |_| true).unwrap();
-    let late = store.open_for_answer(purges, &object(), &version, 0..=0);
+    let late = store.open_for_answer(purges, &Asker::ALONE, &object(), &version, 0..=0);
     assert!(late.blocks.is_empty() && late.runs.is_empty());
-    let now = store.open_for_answer(store.purges(), &object(), &version, 0..=0);
+    let now = store.open_for_answer(store.purges(), &Asker::ALONE, &object(), &version, 0..=0);
     assert_eq!(outcomes(&now), [Outcome::Led]);
 }
 
@@ -263,4 +264,161 @@ async fn purge_counts_what_it_let_go() {
     let purged = store.purge("models", |key| key == "a").unwrap();
     assert_eq!((purged.blocks, purged.bytes), (2, 2 * MIB));
     assert_eq!(store.budget().used(), 0);
+}
+
+/// An asker of a fleet whose missing blocks would come from `source`.
+fn asker(level: Level, spot: &dyn Fn(u32) -> Spot) -> Asker<'_> {
+    Asker { level, spot }
+}
+
+fn spot(source: Level, owned: bool) -> Spot {
+    Spot {
+        source,
+        group: 0,
+        owned,
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_joins_only_a_fill_whose_source_is_above() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let from_owner = |_| spot(2, false);
+    let from_origin = |_| spot(ORIGIN, true);
+    let open = |asker: &Asker<'_>| store.open_as(asker, &object(), &version, 0..=0, Some(0));
+    // A client's fill asks the owner; who is asked as the owner must not wait for it.
+    let client = open(&asker(0, &from_owner));
+    let other = open(&asker(0, &from_owner));
+    let peer = open(&asker(2, &from_origin));
+    assert_eq!(outcomes(&client), [Outcome::Led]);
+    assert_eq!(outcomes(&other), [Outcome::Joined]);
+    assert_eq!(outcomes(&peer), [Outcome::Led]);
+    assert_eq!(store.running_fills(), 2);
+    // From here on everybody joins the one that reads the origin.
+    let late = open(&asker(2, &from_origin));
+    assert_eq!(outcomes(&late), [Outcome::Joined]);
+    let late = open(&asker(0, &from_owner));
+    assert_eq!(outcomes(&late), [Outcome::Joined]);
+    for run in client.runs.into_iter().chain(peer.runs) {
+        fill_all(run).await;
+    }
+    assert_eq!(store.running_fills(), 0);
+    assert_eq!(store.residents().tally("models").blocks, 1);
+}
+
+#[tokio::test]
+async fn a_fill_that_turns_to_the_origin_can_be_joined_by_all() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let from_owner = |_| spot(2, false);
+    let first = store.open_as(&asker(0, &from_owner), &object(), &version, 0..=0, Some(0));
+    first.runs[0].set_source(ORIGIN, From::Origin);
+    assert_eq!(first.runs[0].source(), ORIGIN);
+    first.runs[0].set_source(2, From::Peer);
+    assert_eq!(first.runs[0].source(), ORIGIN, "a source never falls");
+    let peer = store.open_as(&asker(2, &from_owner), &object(), &version, 0..=0, Some(0));
+    assert_eq!(outcomes(&peer), [Outcome::Joined]);
+}
+
+#[tokio::test]
+async fn a_run_ends_where_its_group_does() {
+    let store = store(64 * MIB);
+    let version = version(8 * MIB);
+    let groups = |index: u32| Spot {
+        group: u64::from(index / 4),
+        ..Spot::ALONE
+    };
+    let asker = asker(0, &groups);
+    let opened = store.open_as(&asker, &object(), &version, 1..=6, Some(1));
+    let starts: Vec<_> = opened.runs.iter().map(Run::index).collect();
+    assert_eq!(starts, [Some(1), Some(4)]);
+}
+
+#[tokio::test]
+async fn a_run_that_lets_go_keeps_its_segments_and_gives_the_rest_back() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let mut opened = store.open(&object(), &version, 0..=0, Some(0));
+    let mut run = opened.runs.remove(0);
+    run.next().await.unwrap();
+    run.write(&vec![7; SEGMENT + 100]);
+    run.let_go();
+    assert_eq!(store.budget().used(), SEGMENT as u64);
+    assert_eq!(run.missing(), Some(SEGMENT as u64..MIB));
+    assert_eq!(run.next().await, Some(SEGMENT as u64..MIB));
+    run.write(&vec![7; MIB as usize - SEGMENT]);
+    assert!(run.is_over());
+    assert_eq!(store.budget().used(), MIB + u64::from(OVERHEAD));
+    assert_eq!(store.running_fills(), 0);
+}
+
+#[tokio::test]
+async fn copies_have_their_quarter_and_push_out_nothing_that_is_owned() {
+    let store = Store::in_fleet(64 * MIB, BlockSize::new(1 << 20), None, Copies::Apart);
+    let version = version(64 * MIB);
+    let fill = |index: u32, owned: bool| {
+        let place = move |_| spot(if owned { ORIGIN } else { 2 }, owned);
+        let asker = asker(2 * u8::from(owned), &place);
+        let opened = store.open_as(&asker, &object(), &version, index..=index, Some(index));
+        async move {
+            let Opened { blocks, runs } = opened;
+            for run in runs {
+                fill_all(run).await;
+            }
+            drop(blocks);
+        }
+    };
+    for index in 0..8 {
+        fill(index, true).await;
+    }
+    for index in 8..48 {
+        fill(index, false).await;
+    }
+    assert!((0..8).all(|index| store.is_in_memory(&version, index)));
+    let copies = (8..48).filter(|index| store.is_in_memory(&version, *index));
+    assert!((14..=16).contains(&copies.count()));
+}
+
+#[tokio::test]
+async fn copies_that_are_not_kept_are_seen_by_their_followers_only() {
+    let store = Store::in_fleet(64 * MIB, BlockSize::new(1 << 20), None, Copies::Dropped);
+    let version = version(MIB);
+    let place = |_| spot(2, false);
+    let mut opened = store.open_as(&asker(0, &place), &object(), &version, 0..=0, Some(0));
+    fill_all(opened.runs.remove(0)).await;
+    let Handle::Following(follower) = &opened.blocks[0].1 else {
+        panic!("it was led");
+    };
+    assert_eq!(follower.ended(), Some(Ok(())));
+    drop(opened);
+    assert_eq!(store.budget().used(), 0);
+    assert!(!store.is_in_memory(&version, 0));
+}
+
+#[tokio::test]
+async fn clients_that_lack_their_share_make_room_among_their_own_blocks() {
+    let store = Store::in_fleet(64 * MIB, BlockSize::new(1 << 20), None, Copies::Alike);
+    let version = version(64 * MIB);
+    let fill = |index: u32, level: Level| {
+        let place = |_| Spot::ALONE;
+        let asker = asker(level, &place);
+        let opened = store.open_as(&asker, &object(), &version, index..=index, Some(index));
+        async move {
+            let Opened { blocks, runs } = opened;
+            for run in runs {
+                fill_all(run).await;
+            }
+            drop(blocks);
+        }
+    };
+    fill(63, 2).await;
+    // Two thirds of 64 MiB are 42 blocks; the caches' 70 % are 44.
+    for index in 0..50 {
+        fill(index, 0).await;
+    }
+    assert!(
+        store.is_in_memory(&version, 63),
+        "another gateway's block stays"
+    );
+    assert!(store.is_in_memory(&version, 49) && !store.is_in_memory(&version, 0));
 }

@@ -166,6 +166,7 @@ impl World {
             write_timeout: WRITE_TIMEOUT,
             log_access: false,
             seed,
+            fleet: None,
         })?;
         let readers = Arc::new(Readers {
             gateway: Arc::clone(&gateway),

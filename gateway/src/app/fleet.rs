@@ -1,0 +1,312 @@
+//! The fleet's part of a gateway: its port, its place among the others, and its share of the origins.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+use forebay_ring::gossip::{self, Ended, Membership};
+use forebay_ring::seal::FleetKeys;
+use forebay_ring::{Fleet, Member, Peer, State, Table};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::control::{Exchange, Leave};
+use crate::gateway::{FleetParts, Gateway};
+use crate::peer::client::{Syncs, Tcp};
+use crate::peer::handshake::{Identity, Keys};
+use crate::peer::wire;
+use crate::serve;
+use crate::settings::{FleetSettings, Settings};
+
+/// What the fleet needs before a gateway can be built.
+pub(super) struct Prepared {
+    /// The fleet's port, taken.
+    listener: TcpListener,
+    /// Who we are on it.
+    own: Identity,
+    transport: Arc<Tcp>,
+    fleet: watch::Receiver<Arc<Fleet>>,
+    members: Members,
+}
+
+/// Where the fleet is heard of.
+enum Members {
+    /// Gossip.
+    Gossip(Arc<Membership>),
+    /// A list that does not change.
+    Fixed(watch::Sender<Arc<Fleet>>),
+}
+
+/// Takes the fleet's port and begins to look for the others. `client` is the address that clients reach.
+///
+/// # Errors
+/// A sentence: a port can't be had, or the name can't be a member's.
+pub(super) async fn prepare(
+    settings: &Settings,
+    fleet: &FleetSettings,
+    name: &str,
+    client: SocketAddr,
+) -> Result<Prepared> {
+    let mut listen = fleet.listen;
+    let listener = serve::bind(listen)
+        .await
+        .with_context(|| format!("listen on {listen} ([fleet] listen)"))?;
+    // Gossip has the same port, over UDP.
+    let port = listener.local_addr().context("ask for our address")?.port();
+    listen.set_port(port);
+    let keys = std::iter::once(&fleet.key).chain(&fleet.key_next);
+    let own = Identity {
+        fleet: fleet.name.as_str().into(),
+        member: name.into(),
+        keys: Keys::new(keys.map(|key| key.expose().as_bytes())),
+    };
+    let transport = Arc::new(Tcp::new(own.clone()));
+    let identity = identity(settings, fleet, name, (client, port))?;
+    let members = match fixed_members()? {
+        Some(others) => {
+            Members::Fixed(watch::Sender::new(Arc::new(fixed(&own, &identity, others))))
+        }
+        None => {
+            let next = fleet.key_next.as_ref().map(|key| key.expose().as_bytes());
+            let gossip = gossip::Settings {
+                fleet: fleet.name.clone(),
+                keys: FleetKeys::new(&fleet.name, fleet.key.expose().as_bytes(), next)?,
+                identity,
+                listen,
+                seeds: fleet.seeds.clone(),
+            };
+            let syncs = Arc::new(Syncs(Arc::clone(&transport)));
+            Members::Gossip(Arc::new(Membership::start(gossip, syncs).await?))
+        }
+    };
+    let fleet = match &members {
+        Members::Gossip(membership) => membership.fleet(),
+        Members::Fixed(sender) => sender.subscribe(),
+    };
+    Ok(Prepared {
+        listener,
+        own,
+        transport,
+        fleet,
+        members,
+    })
+}
+
+/// What others are told of this gateway.
+fn identity(
+    settings: &Settings,
+    fleet: &FleetSettings,
+    name: &str,
+    (client, port): (SocketAddr, u16),
+) -> Result<gossip::Identity> {
+    let mut address = fleet.advertise;
+    if address.port() == 0 {
+        address.set_port(port);
+    }
+    let member = match fleet.edge {
+        true => Member::edge(name, &*fleet.zone),
+        false => {
+            let weight = NonZeroU16::new(fleet.weight).unwrap_or(NonZeroU16::MIN);
+            Member::new(name, &*fleet.zone, weight)
+        }
+    };
+    let derived = || format!("http://{}", SocketAddr::new(address.ip(), client.port()));
+    Ok(gossip::Identity {
+        member: member.context("take a place in the fleet")?,
+        address,
+        client_url: fleet.client_url.clone().unwrap_or_else(derived),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocols: (wire::OLDEST, wire::PROTOCOL),
+        settings: digest(settings),
+        incarnation: incarnation(&settings.data_dir)?,
+        instance: RandomState::new().hash_one(std::process::id()),
+    })
+}
+
+/// Larger at each start, also where the clock was set back.
+fn incarnation(data_dir: &Path) -> Result<u64> {
+    let path = data_dir.join("incarnation");
+    let last = std::fs::read_to_string(&path).unwrap_or_default();
+    let last: u64 = last.trim().parse().unwrap_or(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    let next = now.max(last.saturating_add(1));
+    let part = path.with_extension("part");
+    std::fs::write(&part, next.to_string())
+        .and_then(|()| std::fs::rename(&part, &path))
+        .with_context(|| format!("write {}", path.display()))?;
+    Ok(next)
+}
+
+impl Prepared {
+    /// What makes a gateway one of this fleet.
+    pub(super) fn parts(&self) -> FleetParts {
+        FleetParts {
+            fleet: self.fleet.clone(),
+            transport: Arc::clone(&self.transport) as Arc<dyn crate::peer::Peer>,
+        }
+    }
+
+    /// Serves the fleet's port among `servers`, until `stopped`. What comes back is the gateway's place
+    /// among the others.
+    pub(super) fn start(
+        self,
+        settings: &Settings,
+        gateway: &Arc<Gateway>,
+        servers: &mut JoinSet<()>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Place {
+        if let Members::Gossip(membership) = &self.members {
+            let (answering, leaving) = (Arc::clone(membership), Arc::clone(membership));
+            gateway.state.set_membership(
+                Exchange(Box::new(move |from, sealed| {
+                    answering.answer_sync(from, sealed)
+                })),
+                Leave(Box::new(move || leaving.drain())),
+            );
+            if let Some(peers) = &gateway.reads.peers {
+                let counting = Arc::clone(membership);
+                peers.metrics.count_gossip(move || counting.counts());
+            }
+        }
+        servers.spawn(serve::fleet::serve(
+            self.listener,
+            Arc::clone(gateway),
+            self.own,
+            stopped.clone(),
+            settings.stop_after,
+        ));
+        let sharing = share_origins(Arc::clone(gateway), self.fleet);
+        Place {
+            members: self.members,
+            sharing: tokio::spawn(sharing),
+        }
+    }
+}
+
+/// A gateway's place among the others, until it is dropped.
+pub(super) struct Place {
+    members: Members,
+    sharing: JoinHandle<()>,
+}
+
+impl Place {
+    /// Waits until the others are found, or are not to be found.
+    pub(super) async fn joined(&self) {
+        if let Members::Gossip(membership) = &self.members {
+            membership.joined().await;
+        }
+    }
+
+    /// Waits until the gateway has no place any more, and says why. Else it never returns.
+    pub(super) async fn lost(&self) -> Ended {
+        match &self.members {
+            Members::Gossip(membership) => membership.ended().await,
+            Members::Fixed(_) => std::future::pending().await,
+        }
+    }
+
+    /// Says goodbye.
+    pub(super) async fn leave(&self) {
+        if let Members::Gossip(membership) = &self.members {
+            membership.leave().await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.sharing.abort();
+    }
+}
+
+/// The fleet of this gateway and `others`.
+fn fixed(own: &Identity, identity: &gossip::Identity, others: Vec<Peer>) -> Fleet {
+    let peer = peer(
+        identity.member.clone(),
+        identity.address,
+        identity.client_url.clone(),
+    );
+    let peers: BTreeMap<String, Peer> = others
+        .into_iter()
+        .chain([peer])
+        .map(|peer| (peer.member.name().to_owned(), peer))
+        .collect();
+    Fleet {
+        name: Arc::clone(&own.fleet),
+        own: Arc::clone(&own.member),
+        table: Arc::new(Table::build(peers.values().map(|peer| peer.member.clone()))),
+        peers: Arc::new(peers),
+    }
+}
+
+fn peer(member: Member, address: SocketAddr, client_url: String) -> Peer {
+    Peer {
+        member,
+        address,
+        client_url,
+        incarnation: 0,
+        state: State::Alive,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: wire::PROTOCOL,
+        settings: 0,
+    }
+}
+
+/// Members that do not change and are not asked about each other: for tests of tables that differ, and of
+/// whoever stands between two gateways. `NAME=ADDRESS=CLIENT=ZONE=WEIGHT`, separated by semicolons, weight 0 for
+/// an edge.
+fn fixed_members() -> Result<Option<Vec<Peer>>> {
+    let Ok(text) = std::env::var("FOREBAY_TEST_MEMBERS") else {
+        return Ok(None);
+    };
+    let mut members = Vec::new();
+    for entry in text.split(';').filter(|entry| !entry.is_empty()) {
+        let fields: Vec<&str> = entry.split('=').collect();
+        let [name, address, client, zone, weight] = fields[..] else {
+            bail!("FOREBAY_TEST_MEMBERS is not a list of members");
+        };
+        let member = match NonZeroU16::new(weight.parse()?) {
+            Some(weight) => Member::new(name, zone, weight),
+            None => Member::edge(name, zone),
+        };
+        members.push(peer(member?, address.parse()?, format!("http://{client}")));
+    }
+    Ok(Some(members))
+}
+
+/// What all members must have alike: block size, and the datasets by name and origin.
+fn digest(settings: &Settings) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&settings.cache.block_size.to_le_bytes());
+    let datasets: BTreeMap<&str, String> = settings
+        .datasets
+        .iter()
+        .map(|dataset| (dataset.name.as_str(), dataset.origin.to_string()))
+        .collect();
+    for (name, origin) in datasets {
+        for text in [name, &origin] {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+    }
+    hash.digest()
+}
+
+/// Gives each dataset its share of what the fleet may have of its origin, as members come and go.
+async fn share_origins(gateway: Arc<Gateway>, mut fleet: watch::Receiver<Arc<Fleet>>) {
+    loop {
+        let sharers = fleet.borrow_and_update().sharers();
+        gateway.datasets.share_among(sharers);
+        if fleet.changed().await.is_err() {
+            return;
+        }
+    }
+}

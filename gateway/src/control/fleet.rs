@@ -1,0 +1,430 @@
+//! What concerns the whole fleet: the routes under `/-/`, and what members ask each other on their port.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use forebay_ring::gossip::MAX_SYNC_BYTES;
+use forebay_ring::{Extents, Fleet, Member, Peer, Role};
+use forebay_storage::block::BlockKey;
+use forebay_storage::object::ObjectId;
+use forebay_storage::residents::Tally;
+use forebay_storage::stats::DatasetStats;
+use forebay_storage::version::{Version, VersionKey};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use http::{Method, Request, request};
+use http_body_util::{BodyExt, Full, Limited};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use super::{Problem, State, dataset_json};
+use crate::dialect::peer::nothing;
+use crate::gateway::Remote;
+use crate::peer::{PeerBody, PeerError, Peers, wire};
+
+/// How long a member may take to answer what concerns the whole fleet.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// No answer of a member is longer, and no question.
+const LONGEST: usize = 64 << 20;
+const LONGEST_QUESTION: usize = MAX_SYNC_BYTES;
+
+/// `GET /-/ring`.
+pub(super) async fn ring(Shared(state): Shared<Arc<State>>) -> Response {
+    let fleet = state.fleet();
+    let members: Vec<Value> = fleet
+        .peers
+        .values()
+        .map(|peer| member_json(&state, &fleet, peer))
+        .collect();
+    axum::Json(json!({
+        "fleet": if fleet.name.is_empty() { Value::Null } else { (*fleet.name).into() },
+        "self": &*fleet.own,
+        "epoch": fleet.table.epoch(),
+        "members": members,
+        "moving": { "blocks": 0, "bytes": 0 },
+    }))
+    .into_response()
+}
+
+fn member_json(state: &State, fleet: &Fleet, peer: &Peer) -> Value {
+    let name = peer.member.name();
+    let seen = match &state.reads.peers {
+        Some(peers) => peers.state(peer),
+        None => peer.state,
+    };
+    let own = name == &*fleet.own;
+    let state_word = match own && state.is_draining() {
+        true => "draining".to_owned(),
+        false => seen.to_string(),
+    };
+    let address = (peer.address.port() != 0).then(|| peer.address.to_string());
+    let role = match peer.member.role() {
+        Role::Member => "member",
+        Role::Edge => "edge",
+    };
+    let ours = fleet.peer(&fleet.own).map(|own| own.settings);
+    json!({
+        "name": name,
+        "address": address,
+        "client_url": client_url(state, fleet, name),
+        "zone": peer.member.zone(),
+        "role": role,
+        "weight": peer.member.weight(),
+        "state": state_word,
+        "share": fleet.table.share(name),
+        "version": peer.version,
+        "same_settings": ours == Some(peer.settings),
+    })
+}
+
+/// Where clients reach a member; `None` where that is not known.
+fn client_url(state: &State, fleet: &Fleet, name: &str) -> Option<String> {
+    let told = fleet.peer(name).map(|peer| peer.client_url.clone());
+    let told = told.filter(|url| !url.is_empty());
+    told.or_else(|| {
+        let own = name == &*fleet.own;
+        state.client_url.get().filter(|_| own).cloned()
+    })
+}
+
+/// `GET /-/plan/{dataset}/{key}`.
+pub(super) async fn plan(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let dataset = state.datasets.get(&name);
+    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let object = ObjectId::new(Arc::clone(&dataset.name), key.as_str());
+    let current = state.reads.current(&dataset, &object, None, false).await;
+    let version = current.map_err(|error| Problem::of_origin(&error))?.version;
+    let fleet = state.fleet();
+    let extents = Extents::new(version.size, state.reads.store.block_size().bytes());
+    let count = if version.size == 0 {
+        0
+    } else {
+        extents.count()
+    };
+    let path = format!("/{}/{}", wire::encoded(&name), wire::encoded(&key));
+    let planned = (0..count).map(|extent| {
+        let range = extents.range(extent);
+        let member = fleet.table.owner(&name, &key, extent, count);
+        let member = member.map(Member::name);
+        let url = member.and_then(|member| client_url(&state, &fleet, member));
+        json!({
+            "first": range.start,
+            "last": range.end - 1,
+            "member": member,
+            "url": url.map(|url| format!("{url}{path}")),
+        })
+    });
+    let answer = json!({
+        "etag": version.etag(),
+        "size": version.size,
+        "epoch": fleet.table.epoch(),
+        "extents": planned.collect::<Vec<_>>(),
+    });
+    Ok(axum::Json(answer).into_response())
+}
+
+/// `POST /-/drain`.
+pub(super) async fn drain(Shared(state): Shared<Arc<State>>) -> Response {
+    state.drain();
+    let answer = axum::Json(json!({ "state": "draining" }));
+    (StatusCode::ACCEPTED, answer).into_response()
+}
+
+/// Who holds blocks of a version, in the order of the members: for each block, member and tiers.
+pub(super) async fn holders(
+    state: &State,
+    object: &ObjectId,
+    version: &Version,
+    blocks: std::ops::Range<u32>,
+) -> Vec<Vec<Value>> {
+    let mut held: Vec<BTreeMap<String, Value>> = vec![BTreeMap::new(); blocks.len()];
+    let own = tiers(state, version.key, blocks.clone());
+    let path = format!(
+        "/holders/{}/{}?version={:032x}&first={}&end={}",
+        wire::encoded(&object.dataset),
+        wire::encoded(&object.key),
+        version.key.0,
+        blocks.start,
+        blocks.end
+    );
+    let others = ask_others(state, &Method::GET, &path).await;
+    let others = others
+        .into_iter()
+        .filter_map(|(name, answer)| Some((name, answer.ok()?)));
+    for (name, tiers) in others.chain([(state.name.to_string(), own)]) {
+        for (block, tiers) in held.iter_mut().zip(tiers.as_array().into_iter().flatten()) {
+            if tiers.as_array().is_some_and(|tiers| !tiers.is_empty()) {
+                let holder = json!({ "member": name, "tiers": tiers });
+                block.insert(name.clone(), holder);
+            }
+        }
+    }
+    held.into_iter()
+        .map(|block| block.into_values().collect())
+        .collect()
+}
+
+fn tiers(state: &State, version: VersionKey, blocks: std::ops::Range<u32>) -> Value {
+    let store = &state.reads.store;
+    let tiers = blocks.map(|index| {
+        let key = BlockKey { version, index };
+        json!(store.tiers(&key).collect::<Vec<_>>())
+    });
+    Value::Array(tiers.collect())
+}
+
+/// Purges on all other members too. Returns what they let go, and who did not answer.
+pub(super) async fn purge_others(state: &State, dataset: &str, key: &str) -> (Tally, Vec<String>) {
+    let path = format!("/purge/{}/{}", wire::encoded(dataset), wire::encoded(key));
+    let (mut purged, mut absent) = (Tally::default(), Vec::new());
+    for (name, answer) in ask_others(state, &Method::POST, &path).await {
+        match answer {
+            Ok(answer) => {
+                purged.blocks += answer["blocks"].as_u64().unwrap_or(0);
+                purged.bytes += answer["bytes"].as_u64().unwrap_or(0);
+            }
+            Err(error) => {
+                tracing::info!(member = name, %error, "a member did not purge");
+                absent.push(name);
+            }
+        }
+    }
+    absent.sort();
+    (purged, absent)
+}
+
+/// What all members that answer say of their datasets, added up. `described` are this gateway's.
+pub(super) async fn add_others(state: &State, described: &mut [Value]) {
+    for (_, answer) in ask_others(state, &Method::GET, "/datasets").await {
+        let Ok(answer) = answer else { continue };
+        for theirs in answer.as_array().into_iter().flatten() {
+            let ours = described
+                .iter_mut()
+                .find(|ours| ours["name"] == theirs["name"]);
+            if let Some(ours) = ours {
+                add(ours, theirs);
+            }
+        }
+    }
+    for dataset in described {
+        let number = |value: &Value| value.as_u64().unwrap_or(0);
+        let (served, cached) = (
+            number(&dataset["served_bytes"]),
+            number(&dataset["served_from_cache"]),
+        );
+        let read = number(&dataset["origin_bytes_read"]);
+        dataset["hit_ratio"] = match served {
+            0 => Value::Null,
+            served => json!(cached as f64 / served as f64),
+        };
+        dataset["origin_bytes_saved"] = json!(served.saturating_sub(read));
+        // Members hold copies of each other's blocks, so a sum of bytes says nothing of the share.
+        if state.reads.peers.is_some() {
+            dataset["percent"] = Value::Null;
+        }
+    }
+}
+
+/// Adds the numbers of one description to those of another that are counts.
+fn add(ours: &mut Value, theirs: &Value) {
+    for field in [
+        "/cached/memory/blocks",
+        "/cached/memory/bytes",
+        "/cached/nvme/blocks",
+        "/cached/nvme/bytes",
+        "/resident_bytes",
+        "/origin_requests",
+        "/origin_bytes_read",
+        "/served_bytes",
+        "/served_from_cache",
+    ] {
+        let more = theirs.pointer(field).and_then(Value::as_u64).unwrap_or(0);
+        if let Some(sum) = ours.pointer_mut(field) {
+            *sum = json!(sum.as_u64().unwrap_or(0).saturating_add(more));
+        }
+    }
+    if theirs["origin_state"] == "down" {
+        ours["origin_state"] = "down".into();
+    }
+}
+
+/// Asks all other members that membership knows of, side by side. One that is down is not asked; one
+/// that is silent has not answered.
+async fn ask_others(
+    state: &State,
+    method: &Method,
+    path: &str,
+) -> Vec<(String, Result<Value, PeerError>)> {
+    let Some(peers) = &state.reads.peers else {
+        return Vec::new();
+    };
+    let fleet = peers.fleet();
+    let others = fleet.peers.values().filter(|peer| {
+        peer.member.name() != &*fleet.own && peer.state != forebay_ring::State::Down
+    });
+    let whole = &fleet;
+    let asked: FuturesUnordered<_> = others
+        .map(|peer| async move {
+            let name = peer.member.name();
+            let answer = match peers.answers(whole, name) {
+                true => ask(peers, name, method, path).await,
+                false => Err(PeerError::Silent),
+            };
+            (name.to_owned(), answer)
+        })
+        .collect();
+    asked.collect().await
+}
+
+async fn ask(
+    peers: &Arc<Peers>,
+    name: &str,
+    method: &Method,
+    path: &str,
+) -> Result<Value, PeerError> {
+    let asked = async {
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = method.clone();
+        wire::set_path(&mut request, path);
+        let asked = peers.ask(name, request).await?;
+        let body = Limited::new(asked.body, LONGEST).collect().await;
+        let body = body.map_err(|_| PeerError::Cut)?.to_bytes();
+        serde_json::from_slice(&body).map_err(|_| PeerError::Corrupt)
+    };
+    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    asked.unwrap_or(Err(PeerError::Stalled))
+}
+
+/// Answers what members ask each other beside blocks.
+pub async fn answer<B>(
+    state: &Arc<State>,
+    from: &str,
+    parts: &request::Parts,
+    body: B,
+) -> Response<PeerBody>
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let path = parts.uri.path();
+    let answered = match (&parts.method, path) {
+        (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,
+        (&Method::GET, "/datasets") => Some(datasets(state)),
+        (&Method::GET, _) => path
+            .strip_prefix("/holders/")
+            .and_then(|_| held(state, parts.uri.query().unwrap_or_default())),
+        (&Method::POST, _) => match path.strip_prefix("/purge/").and_then(split) {
+            Some((dataset, key)) => purge(state, from, &dataset, &key).await,
+            None => None,
+        },
+        _ => None,
+    };
+    match answered {
+        Some(value) => text(value.to_string()),
+        None => {
+            let (status, headers) =
+                wire::refusal(StatusCode::NOT_FOUND, "it knows no such question");
+            let mut response = Response::new(nothing());
+            (*response.status_mut(), *response.headers_mut()) = (status, headers);
+            response
+        }
+    }
+}
+
+async fn sync<B>(state: &State, parts: &request::Parts, body: B) -> Response<PeerBody>
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let body = Limited::new(body, LONGEST_QUESTION).collect().await;
+    let answer = match (body, state.exchange.get()) {
+        (Ok(body), Some(exchange)) => {
+            let remote = parts.extensions.get::<Remote>();
+            let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            let from = remote.map_or(unknown, |remote| remote.address);
+            (exchange.0)(from, &body.to_bytes())
+        }
+        _ => None,
+    };
+    match answer {
+        Some(answer) => text(answer),
+        None => {
+            let (status, headers) = wire::refusal(StatusCode::FORBIDDEN, "it can't read that");
+            let mut response = Response::new(nothing());
+            (*response.status_mut(), *response.headers_mut()) = (status, headers);
+            response
+        }
+    }
+}
+
+fn text(text: impl Into<Bytes>) -> Response<PeerBody> {
+    let body = Full::new(text.into()).map_err(|never| match never {});
+    Response::new(body.boxed_unsync())
+}
+
+/// Dataset and key of a path.
+fn split(path: &str) -> Option<(String, String)> {
+    let (dataset, key) = path.split_once('/')?;
+    let text = |text| {
+        let text = percent_decode_str(text).decode_utf8().ok()?;
+        Some(text.into_owned())
+    };
+    Some((text(dataset)?, text(key)?))
+}
+
+fn datasets(state: &State) -> Value {
+    let datasets = state.datasets.all();
+    let described = datasets
+        .iter()
+        .map(|dataset| with_served(dataset_json(state, dataset, None), dataset.origin.stats()));
+    Value::Array(described.collect())
+}
+
+/// A description with what sums are made of.
+pub(super) fn with_served(mut described: Value, stats: &DatasetStats) -> Value {
+    described["served_bytes"] = json!(DatasetStats::get(&stats.served_bytes));
+    described["served_from_cache"] = json!(DatasetStats::get(&stats.served_from_cache));
+    described
+}
+
+fn held(state: &State, query: &str) -> Option<Value> {
+    let field = |name: &str| {
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    };
+    let version = VersionKey(u128::from_str_radix(field("version")?, 16).ok()?);
+    let (first, end): (u32, u32) = (field("first")?.parse().ok()?, field("end")?.parse().ok()?);
+    let most = first.saturating_add(super::MOST_BLOCKS);
+    Some(tiers(state, version, first..end.min(most)))
+}
+
+async fn purge(state: &Arc<State>, from: &str, dataset: &str, key: &str) -> Option<Value> {
+    let name = state.datasets.get(dataset)?.name.clone();
+    match state.purge_elsewhere(&name, key).await {
+        Ok(purged) => {
+            let (blocks, bytes) = (purged.blocks, purged.bytes);
+            tracing::info!(
+                dataset,
+                key,
+                blocks,
+                bytes,
+                member = from,
+                "purged for a member"
+            );
+            Some(json!({ "blocks": blocks, "bytes": bytes }))
+        }
+        Err(error) => {
+            tracing::warn!(dataset, %error, "what a member purged may come back with a restart");
+            None
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What the routes see and change.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use forebay_ring::{Fleet, Member, Peer, Table};
+use forebay_storage::residents::Tally;
+
+use crate::dataset::Datasets;
+use crate::known::KnownFile;
+use crate::listings::Listings;
+use crate::read::Reads;
+
+/// Answers a question of another member about membership; `None`: it can't be read.
+pub struct Exchange(pub Box<Answer>);
+
+/// From whom it came, and what was asked.
+type Answer = dyn Fn(SocketAddr, &[u8]) -> Option<Bytes> + Send + Sync;
+
+/// Tells the other members that this one drains.
+pub struct Leave(pub Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exchange")
+    }
+}
+
+impl fmt::Debug for Leave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leave")
+    }
+}
+
+/// What these routes see and change.
+#[derive(Debug)]
+pub struct State {
+    /// The gateway's own name.
+    pub name: Arc<str>,
+    /// The fleet of a gateway that is alone: it owns everything.
+    alone: Arc<Fleet>,
+    pub(super) reads: Arc<Reads>,
+    pub(super) datasets: Arc<Datasets>,
+    listings: Arc<Listings>,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    /// Where clients reach this gateway, once that is known.
+    pub(super) client_url: OnceLock<String>,
+    /// Who answers other members' questions about membership.
+    pub(super) exchange: OnceLock<Exchange>,
+    /// Who tells the others that this gateway drains.
+    leave: OnceLock<Leave>,
+    /// Where known versions are kept over restarts; a gateway without a disk has none.
+    known_file: OnceLock<Arc<KnownFile>>,
+}
+
+impl State {
+    /// The state of a gateway that is not ready yet.
+    pub fn new(
+        name: Arc<str>,
+        reads: Arc<Reads>,
+        datasets: Arc<Datasets>,
+        listings: Arc<Listings>,
+    ) -> Self {
+        Self {
+            alone: Arc::new(alone(&name)),
+            name,
+            reads,
+            datasets,
+            listings,
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            client_url: OnceLock::new(),
+            exchange: OnceLock::new(),
+            leave: OnceLock::new(),
+            known_file: OnceLock::new(),
+        }
+    }
+
+    /// The fleet as it is: of this gateway alone, if there is no other.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        match &self.reads.peers {
+            Some(peers) => peers.fleet(),
+            None => Arc::clone(&self.alone),
+        }
+    }
+
+    /// Says where clients reach this gateway. The first word stays.
+    pub fn set_client_url(&self, url: String) {
+        let _ = self.client_url.set(url);
+    }
+
+    /// Names who answers other members about membership, and who tells them that this one drains. The
+    /// first ones named stay.
+    pub fn set_membership(&self, exchange: Exchange, leave: Leave) {
+        let _ = self.exchange.set(exchange);
+        let _ = self.leave.set(leave);
+    }
+
+    /// Whether the gateway wants traffic.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.is_draining()
+    }
+
+    /// Whether the gateway is about to leave.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Wants no traffic from now on, and owns nothing any more. What is asked all the same is answered.
+    pub fn drain(&self) {
+        if self.draining.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::info!("draining");
+        if let Some(leave) = self.leave.get() {
+            (leave.0)();
+        }
+    }
+
+    /// Names the file that must not know what was purged. The first one told stays.
+    pub fn remember_in(&self, file: Arc<KnownFile>) {
+        let _ = self.known_file.set(file);
+    }
+
+    /// Says whether the gateway wants traffic.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Forgets what is known and cached of a dataset that changed or went.
+    pub async fn forget(self: &Arc<Self>, dataset: &str) {
+        if let Err(error) = self.purge_elsewhere(dataset, "").await {
+            tracing::warn!(dataset, %error, "what was cached of a dataset may come back with a restart");
+        }
+    }
+
+    /// [`Self::purge`] where it may wait for the disk.
+    pub(super) async fn purge_elsewhere(
+        self: &Arc<Self>,
+        dataset: &str,
+        key: &str,
+    ) -> io::Result<Tally> {
+        if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
+            return self.purge(dataset, key);
+        }
+        let state = Arc::clone(self);
+        let (dataset, key) = (dataset.to_owned(), key.to_owned());
+        let purged = tokio::task::spawn_blocking(move || state.purge(&dataset, &key)).await;
+        purged.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn purge(&self, dataset: &str, key: &str) -> io::Result<Tally> {
+        let prefix = key.is_empty() || key.ends_with('/');
+        let wanted = |name: &str| {
+            if prefix {
+                name.starts_with(key)
+            } else {
+                name == key
+            }
+        };
+        // Versions first: a read that comes between the two asks the origin anew.
+        self.reads.versions.forget(dataset, wanted);
+        self.listings.forget(dataset);
+        let purged = self.reads.store.purge(dataset, wanted)?;
+        // Else a restart would know the purged version again.
+        if let Some(file) = self.known_file.get() {
+            file.save(&self.reads.versions, &self.datasets)?;
+        }
+        Ok(purged)
+    }
+}
+
+/// The fleet that `name` makes by itself.
+fn alone(name: &str) -> Fleet {
+    let member = Member::new(name, "", NonZeroU16::MIN).ok();
+    let peers = member.iter().map(|member| {
+        let peer = Peer {
+            member: member.clone(),
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            client_url: String::new(),
+            incarnation: 0,
+            state: forebay_ring::State::Alive,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: crate::peer::wire::PROTOCOL,
+            settings: 0,
+        };
+        (name.to_owned(), peer)
+    });
+    Fleet {
+        name: "".into(),
+        own: name.into(),
+        peers: Arc::new(BTreeMap::from_iter(peers)),
+        table: Arc::new(Table::build(member.clone())),
+    }
+}

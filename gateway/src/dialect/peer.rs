@@ -1,0 +1,343 @@
+//! The language of other gateways: whole segments of exact versions, and which version is current.
+//!
+//! The other end of [`crate::read::remote`]. A question comes with its level, and whoever answers goes
+//! further up or nowhere. What is said of versions is judged by our own settings: a name that we would not
+//! give ourselves is refused.
+
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_ring::Extents;
+use forebay_storage::SEGMENT;
+use forebay_storage::error::OriginError;
+use forebay_storage::object::ObjectId;
+use forebay_storage::store::RUN_BYTES;
+use forebay_storage::version::{Version, VersionKey};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
+use prometheus::IntCounter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::dataset::{Dataset, Datasets};
+use crate::peer::wire::{self, Claim, Head, Question, SUM};
+use crate::peer::{PeerBody, Peers};
+use crate::read::Reads;
+use crate::read::body::{Feed, ReadBody};
+use crate::read::route::{OWNER, ZONE_OWNER};
+use crate::read::version::How;
+use crate::read::window::{Piece, Reader};
+
+/// How long a gateway may take no byte of a body: a frozen one must not keep others from theirs.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Nobody waits longer for a first byte, whatever deadline it comes with.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Of the memory, what bodies to other gateways may hold: of each level half of it.
+const SHARE: u64 = 3;
+
+/// Segments that a socket holds of a body, at most, beside the block that is being read.
+const IN_SOCKET: u64 = 8;
+
+/// Bodies of each level that are sent at once even where there is little memory.
+const FEWEST: u64 = 4;
+
+/// Why there is no answer: a status, and headers that say it.
+type Refusal = (StatusCode, HeaderMap);
+
+/// Answers the questions of other gateways.
+#[derive(Debug)]
+pub struct Desk {
+    reads: Arc<Reads>,
+    datasets: Arc<Datasets>,
+    peers: Arc<Peers>,
+    /// Bodies that may be under way at once, by level: one level waits for the next, so they must not
+    /// stand in one queue.
+    admitted: [Arc<Semaphore>; 2],
+}
+
+impl Desk {
+    /// Answers from what `reads` has and can get.
+    pub fn new(reads: Arc<Reads>, datasets: Arc<Datasets>, peers: Arc<Peers>) -> Self {
+        let each = reads.store.block_size().bytes() + IN_SOCKET * SEGMENT as u64;
+        let count = (reads.store.budget().limit() / SHARE / 2 / each).max(FEWEST);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let count = count.min(Semaphore::MAX_PERMITS);
+        Self {
+            reads,
+            datasets,
+            peers,
+            admitted: [(); 2].map(|()| Arc::new(Semaphore::new(count))),
+        }
+    }
+
+    /// Answers a question. Dropping the future gives it up; fills that it started go on while others
+    /// follow them.
+    pub async fn answer(&self, question: &Question) -> Response<PeerBody> {
+        let answered = self.answer_or_refuse(question).await;
+        let mut response = answered.unwrap_or_else(|(status, headers)| {
+            let mut response = Response::new(nothing());
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            response
+        });
+        let length = response.body().size_hint().exact().unwrap_or(0);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        response
+    }
+
+    async fn answer_or_refuse(&self, question: &Question) -> Result<Response<PeerBody>, Refusal> {
+        if !(ZONE_OWNER..=OWNER).contains(&question.level) {
+            return Err(refused(StatusCode::BAD_REQUEST, "no such level"));
+        }
+        let dataset = self.datasets.get(&question.object.dataset);
+        let dataset = dataset.ok_or_else(|| {
+            refused(
+                StatusCode::NOT_FOUND,
+                "it has no dataset of that name: give all members the same datasets",
+            )
+        })?;
+        let mut object = question.object.clone();
+        object.dataset = Arc::clone(&dataset.name);
+        match &question.version {
+            None => self.current(question, &dataset, &object).await,
+            Some(claim) => {
+                let version = judge(&dataset, &object, claim)?;
+                let range = question.range.clone().unwrap_or(0..version.size);
+                self.check(&version, &range)?;
+                let head = Head {
+                    version: None,
+                    age: Duration::ZERO,
+                    stale: false,
+                    range: None,
+                    hit: false,
+                };
+                let sending = Sending {
+                    dataset,
+                    object,
+                    version,
+                    range,
+                };
+                self.send(question, sending, head).await
+            }
+        }
+    }
+
+    /// The current version, and its first blocks if they are wanted and ours.
+    async fn current(
+        &self,
+        question: &Question,
+        dataset: &Arc<Dataset>,
+        object: &ObjectId,
+    ) -> Result<Response<PeerBody>, Refusal> {
+        let begun = Instant::now();
+        let first = question.range.clone().filter(|range| range.start == 0);
+        let asked = self
+            .reads
+            .current_at(OWNER, dataset, object, first.clone(), question.doubting);
+        let asked = tokio::time::timeout(question.deadline.min(LONGEST), asked).await;
+        let current = asked.unwrap_or(Err(OriginError::TimedOut));
+        let current = current.map_err(|error| wire::of_origin(&error))?;
+        let version = Arc::clone(&current.version);
+        let age = self.reads.versions.age(object, &version);
+        let head = Head {
+            version: Some(Claim::of(&version)),
+            age: age.unwrap_or_else(|| begun.elapsed()),
+            stale: matches!(current.how, How::Stale(_)),
+            range: None,
+            hit: current.how == How::Known,
+        };
+        let extents = Extents::new(version.size, self.reads.store.block_size().bytes());
+        let end = first.map_or(0, |first| first.end.min(extents.range(0).end));
+        if end == 0 || head.stale || !version.cacheable() {
+            let mut response = Response::new(nothing());
+            *response.headers_mut() = head.headers();
+            return Ok(response);
+        }
+        let sending = Sending {
+            dataset: Arc::clone(dataset),
+            object: object.clone(),
+            version,
+            range: 0..end,
+        };
+        let head = Head {
+            range: Some(0..end),
+            ..head
+        };
+        let response = self.send(question, sending, head).await;
+        // Held until its blocks are joined.
+        drop(current.fills);
+        response
+    }
+
+    /// Whether a range is one that segments and checksums can be made of.
+    fn check(&self, version: &Version, range: &Range<u64>) -> Result<(), Refusal> {
+        let block = self.reads.store.block_size().bytes();
+        let whole = range.end == version.size || range.end.is_multiple_of(block);
+        let good = range.start < range.end
+            && range.end <= version.size
+            && range.start.is_multiple_of(SEGMENT as u64)
+            && whole
+            && range.end - range.start <= RUN_BYTES.max(block)
+            && version.cacheable();
+        match good {
+            true => Ok(()),
+            false => Err(refused(
+                StatusCode::BAD_REQUEST,
+                "no range of whole segments",
+            )),
+        }
+    }
+
+    async fn send(
+        &self,
+        question: &Question,
+        sending: Sending,
+        mut head: Head,
+    ) -> Result<Response<PeerBody>, Refusal> {
+        let begun = Instant::now();
+        let deadline = question.deadline.min(LONGEST);
+        if question.only_if_cached && !self.has(&sending) {
+            return Err(refused(
+                StatusCode::GATEWAY_TIMEOUT,
+                "it is not cached here",
+            ));
+        }
+        let admitted = Arc::clone(&self.admitted[usize::from(question.level - ZONE_OWNER)]);
+        let admitted = tokio::time::timeout(deadline, admitted.acquire_owned()).await;
+        let Ok(Ok(permit)) = admitted else {
+            let busy = "it is sending as much as it has memory for";
+            return Err(refused(StatusCode::SERVICE_UNAVAILABLE, busy));
+        };
+        let pieces = [Piece::Range(sending.range.clone())];
+        let mut reader = Reader::new(
+            Arc::clone(&self.reads),
+            sending.dataset,
+            sending.object,
+            Arc::clone(&sending.version),
+            pieces,
+        )
+        .at(question.level);
+        let left = deadline.saturating_sub(begun.elapsed());
+        let primed = tokio::time::timeout(left, reader.prime()).await;
+        let primed = primed.unwrap_or(Err(OriginError::TimedOut));
+        primed.map_err(|error| wire::of_origin(&error))?;
+        let look = reader.look();
+        head.hit = (look.led + look.joined == 0 || look.from_peer)
+            && (question.version.is_some() || head.hit);
+        let budget = self.reads.store.budget().clone();
+        let body = Segments {
+            body: ReadBody::new(Feed::Blocks(reader), WRITE_TIMEOUT, budget),
+            version: sending.version.key,
+            offset: sending.range.start,
+            left: wire::body_length(&sending.range),
+            sum: None,
+            sent: self.peers.metrics.sent.clone(),
+            _permit: permit,
+        };
+        let mut response = Response::new(body.boxed_unsync());
+        *response.headers_mut() = head.headers();
+        let kind = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+
+    /// Whether all of it is in memory.
+    fn has(&self, sending: &Sending) -> bool {
+        let store = &self.reads.store;
+        let range = &sending.range;
+        let last = store.block_size().index(range.end - 1);
+        (store.block_size().index(range.start)..=last)
+            .all(|index| store.is_in_memory(&sending.version, index))
+    }
+}
+
+/// What is to be sent.
+struct Sending {
+    dataset: Arc<Dataset>,
+    object: ObjectId,
+    version: Arc<Version>,
+    range: Range<u64>,
+}
+
+fn refused(status: StatusCode, reason: &str) -> Refusal {
+    wire::refusal(status, reason)
+}
+
+/// An empty body.
+pub fn nothing() -> PeerBody {
+    let empty = Empty::new().map_err(|never| match never {});
+    UnsyncBoxBody::new(empty)
+}
+
+/// The version that is claimed, if our settings make the same of it.
+fn judge(dataset: &Dataset, object: &ObjectId, claim: &Claim) -> Result<Arc<Version>, Refusal> {
+    let version = dataset.origin.describe(object, claim.size, &claim.headers);
+    match version {
+        Ok(version) if version.key == claim.key => Ok(Arc::new(version)),
+        _ => Err(refused(
+            StatusCode::CONFLICT,
+            "its dataset of that name has another origin or block size: give all members the same",
+        )),
+    }
+}
+
+/// Segments, each followed by its checksum.
+struct Segments {
+    body: ReadBody,
+    version: VersionKey,
+    offset: u64,
+    /// Bytes to come, checksums among them.
+    left: u64,
+    /// The checksum that comes next.
+    sum: Option<Bytes>,
+    sent: IntCounter,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Segments {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        let bytes = match this.sum.take() {
+            Some(sum) => sum,
+            None => match ready!(this.body.poll_next(cx)) {
+                None => return Poll::Ready(None),
+                // The connection is closed on it: what is cut looks cut.
+                Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
+                Some(Ok((bytes, _))) => {
+                    let mut hash = wire::checksum(this.version, this.offset);
+                    hash.update(&bytes);
+                    let sum: [u8; SUM] = hash.digest().to_be_bytes();
+                    this.sum = Some(Bytes::copy_from_slice(&sum));
+                    this.offset += bytes.len() as u64;
+                    bytes
+                }
+            },
+        };
+        this.left = this.left.saturating_sub(bytes.len() as u64);
+        this.sent.inc_by(bytes.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,203 @@
+//! What is counted of a fleet: questions to other gateways, and answers to them. Absent in a fleet of one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use forebay_ring::gossip::Counts;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::BUCKETS;
+use crate::peer::{PeerError, Peers};
+
+/// Counters of the fleet's own traffic.
+#[derive(Debug)]
+pub struct PeerMetrics {
+    /// Questions to other gateways, by how they ended.
+    pub requests: IntCounterVec,
+    /// From a question to the head of its answer.
+    pub first_byte: Histogram,
+    /// Bytes of bodies from other gateways, checksums among them: bytes that crossed twice on their way
+    /// to a client.
+    pub received: IntCounter,
+    /// Bytes of bodies to other gateways.
+    pub sent: IntCounter,
+    /// Bodies that broke off, by reason.
+    pub broken: IntCounterVec,
+    /// Segments whose checksum was wrong.
+    pub corrupt: IntCounter,
+    /// Runs read from the origin by a gateway that should not have to.
+    pub last_resorts: IntCounter,
+    /// Answers to other gateways, by status.
+    pub answers: IntCounterVec,
+    /// Connections that were refused on the fleet's port, by reason.
+    pub refusals: IntCounterVec,
+    members: IntGaugeVec,
+    gossip: IntCounterVec,
+    gossip_refusals: IntCounterVec,
+    counts: OnceLock<Counting>,
+    peers: OnceLock<Weak<Peers>>,
+}
+
+/// What came and went by gossip.
+struct Counting(Box<dyn Fn() -> Counts + Send + Sync>);
+
+impl std::fmt::Debug for Counting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counting")
+    }
+}
+
+impl PeerMetrics {
+    /// The families, registered.
+    ///
+    /// # Errors
+    /// If a name is taken twice.
+    pub fn new(registry: &Registry) -> prometheus::Result<Arc<Self>> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let bytes = counters(
+            "peer_bytes_total",
+            "Body bytes between gateways, by direction; those received crossed twice on their way",
+            &["direction"],
+        )?;
+        let first_byte = first_byte(registry)?;
+        let options = Opts::new(
+            "members",
+            "Members of the fleet, by state as seen from here",
+        );
+        let metrics = Arc::new(Self {
+            requests: counters(
+                "peer_requests_total",
+                "Questions to other gateways, by how they ended",
+                &["outcome"],
+            )?,
+            first_byte,
+            received: bytes.with_label_values(&["received"]),
+            sent: bytes.with_label_values(&["sent"]),
+            broken: counters(
+                "peer_fills_broken_total",
+                "Fills from another gateway that went on elsewhere, by reason",
+                &["reason"],
+            )?,
+            corrupt: counter(
+                registry,
+                "peer_corrupt_segments_total",
+                "Segments from other gateways whose checksum was wrong; none was shown to a client",
+            )?,
+            last_resorts: counter(
+                registry,
+                "last_resort_reads_total",
+                "Runs that were read from the origin by a gateway that is not among their candidates",
+            )?,
+            answers: counters(
+                "peer_answers_total",
+                "Answers to other gateways",
+                &["status"],
+            )?,
+            refusals: counters(
+                "peer_refusals_total",
+                "Connections that were refused on the fleet's port, by reason",
+                &["reason"],
+            )?,
+            members: IntGaugeVec::new(options, &["state"])?,
+            gossip: counters(
+                "gossip_bytes_total",
+                "Bytes of membership over UDP, and of its syncs over the fleet's port, by direction",
+                &["direction"],
+            )?,
+            gossip_refusals: counters(
+                "gossip_refusals_total",
+                "Messages of membership that were not taken in, by reason",
+                &["reason"],
+            )?,
+            counts: OnceLock::new(),
+            peers: OnceLock::new(),
+        });
+        registry.register(Box::new(Members(Arc::clone(&metrics))))?;
+        Ok(metrics)
+    }
+
+    /// Tells whose members are counted. The first one told stays.
+    pub fn watch(&self, peers: &Arc<Peers>) {
+        let _ = self.peers.set(Arc::downgrade(peers));
+    }
+
+    /// Tells where gossip is counted. The first one told stays.
+    pub fn count_gossip(&self, counts: impl Fn() -> Counts + Send + Sync + 'static) {
+        let _ = self.counts.set(Counting(Box::new(counts)));
+    }
+
+    /// Takes over what gossip has counted.
+    fn take_counts(&self) {
+        let Some(counting) = self.counts.get() else {
+            return;
+        };
+        let counts = (counting.0)();
+        let raise = |family: &IntCounterVec, label: &str, to: u64| {
+            let counter = family.with_label_values(&[label]);
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        raise(&self.gossip, "sent", counts.bytes_sent);
+        raise(&self.gossip, "received", counts.bytes_received);
+        raise(&self.gossip, "synced", counts.sync_bytes_sent);
+        let reasons = ["foreign", "key", "malformed", "stale"];
+        for (reason, refused) in reasons.into_iter().zip(counts.refused) {
+            raise(&self.gossip_refusals, reason, refused);
+        }
+    }
+
+    /// Counts a fill that goes on elsewhere.
+    pub fn failed(&self, error: &PeerError) {
+        self.broken.with_label_values(&[error.label()]).inc();
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn first_byte(registry: &Registry) -> prometheus::Result<Histogram> {
+    let options = HistogramOpts::new(
+        "peer_first_byte_seconds",
+        "From a question to another gateway to the head of its answer",
+    );
+    let times = Histogram::with_opts(options.buckets(BUCKETS.to_vec()))?;
+    registry.register(Box::new(times.clone()))?;
+    Ok(times)
+}
+
+/// Counts members when it is asked.
+struct Members(Arc<PeerMetrics>);
+
+impl Collector for Members {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.members.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.take_counts();
+        if let Some(peers) = self.0.peers.get().and_then(Weak::upgrade) {
+            let fleet = peers.fleet();
+            let mut counts: HashMap<String, i64> = HashMap::new();
+            for state in ["alive", "silent", "draining", "down"] {
+                counts.insert(state.to_owned(), 0);
+            }
+            for peer in fleet.peers.values() {
+                *counts.entry(peers.state(peer).to_string()).or_default() += 1;
+            }
+            for (state, count) in counts {
+                self.0.members.with_label_values(&[&state]).set(count);
+            }
+        }
+        self.0.members.collect()
+    }
+}

@@ -1,0 +1,328 @@
+//! The other gateways of the fleet: who is there, who answers, and asking them.
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`wire`] | a question and its answer as HTTP, and the checksums between segments |
+//! | [`incoming`] | a body as it arrives, verified segment by segment |
+//! | [`handshake`] | both ends of a connection prove that they have the fleet's key |
+//! | [`client`], [`memory`] | asking over TCP, or in the same process |
+//! | [`health`] | who is silent, as this gateway has seen for itself |
+//!
+//! What membership says of a member and what this gateway sees of it are two things: the first comes
+//! within seconds and is the same for all; the second comes within a quarter of one, and is ours.
+
+pub mod client;
+pub mod handshake;
+pub mod health;
+pub mod incoming;
+pub mod memory;
+pub mod wire;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_ring::{Fleet, State};
+use forebay_storage::error::OriginError;
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use tokio::sync::watch;
+
+use self::health::{Health, Known};
+use crate::metrics::PeerMetrics;
+
+/// How long a member may say nothing before it is asked whether it is there.
+pub const SILENCE: Duration = Duration::from_millis(250);
+
+/// How long a member may be there and bring nothing: then the next one is asked.
+pub const NO_PROGRESS: Duration = Duration::from_secs(5);
+
+/// A body on its way from another gateway.
+pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// How requests get to other gateways: over TCP, or in memory.
+pub trait Peer: fmt::Debug + Send + Sync {
+    /// Sends a request to a member. Dropping the future, or the body, gives it up.
+    ///
+    /// # Errors
+    /// If no answer came; `ConnectionRefused` if nobody listens there.
+    fn send<'a>(
+        &'a self,
+        to: &'a forebay_ring::Peer,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'a, io::Result<Response<PeerBody>>>;
+}
+
+/// Why another gateway did not give what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Nobody listens there, or it is not a member any more.
+    #[error("the member can't be reached")]
+    Unreachable,
+    /// It says nothing at all.
+    #[error("the member is silent")]
+    Silent,
+    /// It is there, and brings nothing.
+    #[error("the member brings nothing")]
+    Stalled,
+    /// The connection broke.
+    #[error("the member's answer broke off")]
+    Cut,
+    /// What came is not what was asked for.
+    #[error("the member's bytes are not what they should be")]
+    Corrupt,
+    /// It does not answer such questions: other settings, another name, another protocol.
+    #[error("the member refuses: {0}")]
+    Refused(String),
+    /// What the origin said to it.
+    #[error("the member's origin: {0}")]
+    Origin(OriginError),
+}
+
+impl PeerError {
+    /// What the origin said, where no other member would hear anything else.
+    pub fn verdict(&self) -> Option<&OriginError> {
+        match self {
+            Self::Origin(error) => match error {
+                OriginError::NotFound
+                | OriginError::Unnameable(_)
+                | OriginError::PastEnd
+                | OriginError::SlowDown { .. }
+                | OriginError::NoSuchPart { .. }
+                | OriginError::Unsupported(_) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The label of a metric.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::Cut => "cut",
+            Self::Corrupt => "corrupt",
+            Self::Refused(_) => "refused",
+            Self::Origin(_) => "origin",
+        }
+    }
+}
+
+/// The fleet, and how to ask it.
+#[derive(Debug)]
+pub struct Peers {
+    fleet: watch::Receiver<Arc<Fleet>>,
+    transport: Arc<dyn Peer>,
+    health: Health,
+    /// What is counted of questions to others, and of answers to them.
+    pub metrics: Arc<PeerMetrics>,
+}
+
+impl Peers {
+    /// The fleet that `fleet` tells of, asked by `transport`.
+    pub fn new(
+        fleet: watch::Receiver<Arc<Fleet>>,
+        transport: Arc<dyn Peer>,
+        metrics: Arc<PeerMetrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            fleet,
+            transport,
+            health: Health::default(),
+            metrics,
+        })
+    }
+
+    /// The fleet as it is now.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.fleet.borrow())
+    }
+
+    /// The fleet, to be watched.
+    pub fn watch(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.fleet.clone()
+    }
+
+    /// Whether a member may be asked: membership thinks so, and so do we.
+    pub fn answers(&self, fleet: &Fleet, name: &str) -> bool {
+        fleet.answers(name) && !self.health.is_silent(name)
+    }
+
+    /// How a member does: what membership says, or silent if that is what we have seen.
+    pub fn state(&self, peer: &forebay_ring::Peer) -> State {
+        match peer.state {
+            State::Alive if self.health.is_silent(peer.member.name()) => State::Silent,
+            state => state,
+        }
+    }
+
+    /// Members that are silent as we have seen for ourselves.
+    pub fn silent(&self) -> usize {
+        self.health.silent()
+    }
+
+    /// Asks `name`, and waits for its answer as long as it is there and not longer than
+    /// [`NO_PROGRESS`]. The answer's body holds one of the requests that a member may have at once.
+    ///
+    /// # Errors
+    /// Why there is none; an answer that is a failure is an error too.
+    pub async fn ask(
+        self: &Arc<Self>,
+        name: &str,
+        request: Request<Bytes>,
+    ) -> Result<Asked, PeerError> {
+        let asked = self.ask_as_it_is(name, request).await;
+        let outcome = asked.as_ref().err().map_or("ok", PeerError::label);
+        self.metrics.requests.with_label_values(&[outcome]).inc();
+        if let Err(PeerError::Refused(reason)) = &asked {
+            tracing::debug!(member = name, reason, "a member refuses what it was asked");
+        }
+        asked
+    }
+
+    async fn ask_as_it_is(
+        self: &Arc<Self>,
+        name: &str,
+        mut request: Request<Bytes>,
+    ) -> Result<Asked, PeerError> {
+        let fleet = self.fleet();
+        let peer = fleet.peer(name).ok_or(PeerError::Unreachable)?;
+        wire::address(&mut request, &fleet, name);
+        let known = self.health.of(name);
+        let permit = known.permit().await;
+        let begun = tokio::time::Instant::now();
+        let answer = self.transport.send(peer, request);
+        let answer = self.patiently(&known, name, answer).await?;
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) if no_connection(error.kind()) => {
+                tracing::debug!(member = name, %error, "there is no connection to a member");
+                self.fell_silent(&known, name);
+                return Err(PeerError::Unreachable);
+            }
+            Err(error) => {
+                tracing::debug!(member = name, %error, "a question to a member got no answer");
+                return Err(PeerError::Cut);
+            }
+        };
+        known.heard();
+        let times = &self.metrics.first_byte;
+        times.observe(begun.elapsed().as_secs_f64());
+        let (parts, body) = response.into_parts();
+        if parts.status == StatusCode::MISDIRECTED_REQUEST {
+            // Another member has that address by now.
+            self.fell_silent(&known, name);
+        }
+        if !parts.status.is_success() {
+            return Err(wire::failure(&parts));
+        }
+        Ok(Asked {
+            parts,
+            body,
+            known,
+            _permit: permit,
+        })
+    }
+
+    /// `what`, unless the member falls silent or brings nothing meanwhile.
+    pub(crate) async fn patiently<T>(
+        self: &Arc<Self>,
+        known: &Arc<Known>,
+        name: &str,
+        what: impl Future<Output = T>,
+    ) -> Result<T, PeerError> {
+        let mut what = std::pin::pin!(what);
+        let begun = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut what => return Ok(done),
+                () = tokio::time::sleep(SILENCE) => {}
+            }
+            let there = self.is_there(known, name);
+            tokio::select! {
+                biased;
+                done = &mut what => return Ok(done),
+                there = there => if !there {
+                    return Err(PeerError::Silent);
+                },
+            }
+            if begun.elapsed() >= NO_PROGRESS {
+                return Err(PeerError::Stalled);
+            }
+        }
+    }
+
+    /// Whether a member is there: it was heard just now, or answers when asked that alone.
+    async fn is_there(self: &Arc<Self>, known: &Arc<Known>, name: &str) -> bool {
+        let _turn = known.turn().await;
+        if known.is_silent() {
+            return false;
+        }
+        if known.heard_within(SILENCE) {
+            return true;
+        }
+        if self.ping(name).await {
+            known.heard();
+            return true;
+        }
+        self.fell_silent(known, name);
+        false
+    }
+
+    pub(crate) async fn ping(&self, name: &str) -> bool {
+        let fleet = self.fleet();
+        let Some(peer) = fleet.peer(name) else {
+            return false;
+        };
+        let mut request = wire::ping();
+        wire::address(&mut request, &fleet, name);
+        let answer = self.transport.send(peer, request);
+        let answer = tokio::time::timeout(health::PATIENCE, answer).await;
+        matches!(answer, Ok(Ok(answer)) if answer.status().is_success())
+    }
+
+    fn fell_silent(self: &Arc<Self>, known: &Arc<Known>, name: &str) {
+        if known.fell_silent() {
+            tracing::info!(member = name, "a member is silent and is passed over");
+            health::watch_for_return(self, known, name);
+        }
+    }
+}
+
+/// Whether a failure means that a connection did not even come about: nobody listens, nobody is there, or
+/// the two ends do not take each other for members of one fleet.
+fn no_connection(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TimedOut
+    )
+}
+
+/// An answer that is a success.
+pub struct Asked {
+    /// Its head.
+    pub parts: http::response::Parts,
+    /// Its body.
+    pub body: PeerBody,
+    /// What is known of the member.
+    pub(crate) known: Arc<Known>,
+    pub(crate) _permit: health::Permit,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked")
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
+    }
+}

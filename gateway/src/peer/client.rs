@@ -1,0 +1,190 @@
+//! Asking other gateways over TCP: HTTP/1.1, connections kept and reused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_ring::gossip::{Exchange, MAX_SYNC_BYTES};
+use futures::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::handshake::{self, Identity};
+use super::{Peer, PeerBody, wire};
+
+/// How long a connection may take to come about. Who waits for it finds out earlier whether the
+/// member is there at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Idle connections are closed by us before the other end does it at a bad moment.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Idle connections that are kept to one member.
+const KEPT: usize = 64;
+
+/// The fleet over TCP.
+#[derive(Debug)]
+pub struct Tcp {
+    client: Client<Connector, Full<Bytes>>,
+}
+
+impl Tcp {
+    /// Connections on which this gateway is `own`.
+    pub fn new(own: Identity) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(KEPT)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(Connector { own });
+        Self { client }
+    }
+}
+
+impl Peer for Tcp {
+    fn send<'a>(
+        &'a self,
+        to: &'a forebay_ring::Peer,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
+        Box::pin(self.send_to(to.address, request))
+    }
+}
+
+impl Tcp {
+    async fn send_to(
+        &self,
+        address: SocketAddr,
+        request: Request<Bytes>,
+    ) -> io::Result<Response<PeerBody>> {
+        let mut request = request.map(Full::new);
+        let address = address.to_string();
+        let path = request.uri().path_and_query().cloned();
+        let path = path.map_or_else(String::new, |path| path.to_string());
+        let uri = format!("http://{address}{path}").parse();
+        *request.uri_mut() = uri.map_err(io::Error::other)?;
+        if let Ok(host) = HeaderValue::try_from(address) {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let response = self.client.request(request).await.map_err(cause)?;
+        Ok(response.map(|body| body.map_err(io::Error::other).boxed_unsync()))
+    }
+}
+
+/// How membership asks another gateway for all that it knows.
+#[derive(Debug)]
+pub struct Syncs(pub Arc<Tcp>);
+
+impl Exchange for Syncs {
+    async fn exchange(&self, to: SocketAddr, sealed: Bytes) -> io::Result<Bytes> {
+        let mut request = Request::new(sealed);
+        *request.method_mut() = Method::POST;
+        wire::set_path(&mut request, wire::SYNC);
+        let response = self.0.send_to(to, request).await?;
+        if !response.status().is_success() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let body = Limited::new(response.into_body(), MAX_SYNC_BYTES).collect();
+        Ok(body.await.map_err(io::Error::other)?.to_bytes())
+    }
+}
+
+/// The error of the socket, if there is one at the bottom: what matters is whether anybody listens.
+fn cause(error: hyper_util::client::legacy::Error) -> io::Error {
+    let mut found: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(error) = found {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io::Error::new(io.kind(), io.to_string());
+        }
+        found = error.source();
+    }
+    io::Error::other(error)
+}
+
+/// Connects and proves who we are.
+#[derive(Clone, Debug)]
+struct Connector {
+    own: Identity,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Stream>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let own = self.own.clone();
+        Box::pin(async move {
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(&uri, &own)).await;
+            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        })
+    }
+}
+
+async fn connect(uri: &Uri, own: &Identity) -> io::Result<Stream> {
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    let address: SocketAddr = authority
+        .unwrap_or_default()
+        .parse()
+        .map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    handshake::call(&mut stream, own)
+        .await
+        .map_err(|refused| match refused {
+            handshake::Refused::Io(error) => error,
+            refused => io::Error::new(io::ErrorKind::PermissionDenied, refused),
+        })?;
+    Ok(Stream(TokioIo::new(stream)))
+}
+
+/// A connection for hyper's client.
+#[derive(Debug)]
+struct Stream(TokioIo<TcpStream>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,132 @@
+//! Who is silent, as this gateway has seen for itself.
+//!
+//! A slow answer is no sign of death: the origin behind a member may be slow. So a member that says
+//! nothing is asked, on a connection of its own, whether it is there, once for all who wonder. One that
+//! does not answer that either is passed over at once, and asked again in the background until it does:
+//! no reader pays for finding out.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::Peers;
+
+/// How long a member may take to say that it is there.
+pub(super) const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Requests that one member is asked at once; more wait for their turn, holding nothing.
+const AT_ONCE: usize = 64;
+
+/// The wait before a silent member is asked again; it doubles with each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The right to ask a member something, until it is dropped.
+pub(crate) type Permit = Option<OwnedSemaphorePermit>;
+
+/// What is known of all members.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    known: Mutex<HashMap<String, Arc<Known>>>,
+}
+
+/// What is known of one member.
+#[derive(Debug)]
+pub(crate) struct Known {
+    permits: Arc<Semaphore>,
+    heard: Mutex<Instant>,
+    silent: AtomicBool,
+    /// Held by whoever finds out whether it is there.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Health {
+    /// What is known of the member of this name.
+    pub(super) fn of(&self, name: &str) -> Arc<Known> {
+        let mut known = self.lock();
+        if let Some(known) = known.get(name) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(Known {
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            heard: Mutex::new(Instant::now()),
+            silent: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+        });
+        known.insert(name.to_owned(), Arc::clone(&new));
+        new
+    }
+
+    pub(super) fn is_silent(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|known| known.is_silent())
+    }
+
+    pub(super) fn silent(&self) -> usize {
+        let known = self.lock();
+        known.values().filter(|known| known.is_silent()).count()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Known>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Waits until the member may be asked one thing more.
+    pub(super) async fn permit(&self) -> Permit {
+        // Nobody closes this semaphore.
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    /// Notes that bytes came from it.
+    pub(crate) fn heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(super) fn heard_within(&self, time: Duration) -> bool {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.elapsed() < time
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is silent; true for whoever notices first.
+    pub(super) fn fell_silent(&self) -> bool {
+        !self.silent.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+}
+
+/// Asks a silent member now and then whether it is back, in a task of its own that ends with its
+/// return, or once it is not in the fleet any more.
+pub(super) fn watch_for_return(peers: &Arc<Peers>, known: &Arc<Known>, name: &str) {
+    let (peers, known) = (Arc::downgrade(peers), Arc::clone(known));
+    let name = name.to_owned();
+    tokio::spawn(async move {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let Some(peers) = peers.upgrade() else {
+                return;
+            };
+            let gone = peers.fleet().peer(&name).is_none();
+            // One that comes back under this name is met as a stranger.
+            if gone || peers.ping(&name).await {
+                known.heard();
+                known.silent.store(false, Ordering::Release);
+                tracing::info!(member = name, gone, "a member is no longer silent");
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,176 @@
+//! A body from another gateway as it arrives: its segments go into a run, each once it is verified.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_storage::SEGMENT;
+use forebay_storage::fill::Run;
+use forebay_storage::flight::From;
+use forebay_storage::version::VersionKey;
+use http_body_util::BodyExt;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::wire::{self, SUM};
+use super::{Asked, PeerError, Peers};
+
+/// Segments of one version, on their way.
+pub struct Incoming {
+    peers: Arc<Peers>,
+    name: String,
+    asked: Asked,
+    version: VersionKey,
+    /// Where the segment that arrives begins, and where the last one ends.
+    offset: u64,
+    end: u64,
+    /// Bytes of the segment that came.
+    come: usize,
+    hash: Xxh3,
+    sum: [u8; SUM],
+    sum_come: usize,
+    /// The segment's last byte, kept back until the checksum is there: without it nobody sees the rest.
+    held: u8,
+    /// The run wants this segment.
+    wanted: bool,
+}
+
+impl Incoming {
+    /// The body of `asked`, which holds `range` of `version`.
+    ///
+    /// # Errors
+    /// [`PeerError::Corrupt`] if its length is not that of such a body.
+    pub fn new(
+        peers: &Arc<Peers>,
+        name: &str,
+        asked: Asked,
+        version: VersionKey,
+        range: &Range<u64>,
+    ) -> Result<Self, PeerError> {
+        let length = asked.parts.headers.get(http::header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        if length != Some(wire::body_length(range)) || !range.start.is_multiple_of(SEGMENT as u64) {
+            return Err(PeerError::Corrupt);
+        }
+        Ok(Self {
+            peers: Arc::clone(peers),
+            name: name.to_owned(),
+            asked,
+            version,
+            offset: range.start,
+            end: range.end,
+            come: 0,
+            hash: wire::checksum(version, range.start),
+            sum: [0; SUM],
+            sum_come: 0,
+            held: 0,
+            wanted: false,
+        })
+    }
+
+    /// Whether the member had these bytes.
+    pub fn from(&self) -> From {
+        match wire::is_hit(&self.asked.parts.headers) {
+            true => From::PeerHit,
+            false => From::Peer,
+        }
+    }
+
+    /// Where the body begins.
+    pub fn start(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes the body into `run`, to its end or until nobody waits for more.
+    ///
+    /// Memory for a block is taken once its first bytes are here: then the other end has all of that
+    /// block's memory, and we hold none while it waits for any.
+    ///
+    /// # Errors
+    /// Why it broke off. What the run has by then was verified.
+    pub async fn take(&mut self, run: &mut Run) -> Result<(), PeerError> {
+        while self.offset < self.end {
+            let frame = self.asked.body.frame();
+            let known = Arc::clone(&self.asked.known);
+            let frame = self.peers.patiently(&known, &self.name, frame).await?;
+            known.heard();
+            let chunk = match frame {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) | None => return Err(PeerError::Cut),
+            };
+            self.peers.metrics.received.inc_by(chunk.len() as u64);
+            if self.put(run, chunk).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of the body; true once nobody waits for more.
+    async fn put(&mut self, run: &mut Run, mut chunk: Bytes) -> Result<bool, PeerError> {
+        while !chunk.is_empty() {
+            let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+            let length = SEGMENT.min(left);
+            if length == 0 {
+                return Err(PeerError::Corrupt);
+            }
+            if self.come == 0 && !self.begin(run).await {
+                return Ok(true);
+            }
+            if self.come < length {
+                let now = chunk.split_to(chunk.len().min(length - self.come));
+                self.hash.update(&now);
+                self.come += now.len();
+                let mut shown = &now[..];
+                if self.come == length
+                    && let Some((last, rest)) = now.split_last()
+                {
+                    self.held = *last;
+                    shown = rest;
+                }
+                if self.wanted {
+                    run.write(shown);
+                }
+                continue;
+            }
+            let now = chunk.split_to(chunk.len().min(SUM - self.sum_come));
+            self.sum[self.sum_come..self.sum_come + now.len()].copy_from_slice(&now);
+            self.sum_come += now.len();
+            if self.sum_come == SUM {
+                self.verify()?;
+                if self.wanted {
+                    run.write(&[self.held]);
+                }
+                self.next(length);
+                if run.is_over() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes ready for the segment whose first byte is here; false if nobody waits any more.
+    async fn begin(&mut self, run: &mut Run) -> bool {
+        if self.offset >= run.reached() && !run.has_memory() && run.next().await.is_none() {
+            return false;
+        }
+        // While memory was awaited, those who waited for the first block may have left.
+        self.wanted = self.offset == run.reached() && run.has_memory();
+        !run.is_over()
+    }
+
+    fn verify(&self) -> Result<(), PeerError> {
+        if self.hash.digest().to_be_bytes() == self.sum {
+            return Ok(());
+        }
+        self.peers.metrics.corrupt.inc();
+        Err(PeerError::Corrupt)
+    }
+
+    fn next(&mut self, length: usize) {
+        self.offset += length as u64;
+        self.come = 0;
+        self.sum_come = 0;
+        self.hash = wire::checksum(self.version, self.offset);
+    }
+}

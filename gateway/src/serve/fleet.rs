@@ -1,0 +1,143 @@
+//! The fleet's port: other gateways, once they have proved that they are.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::{ACCEPT_PAUSE, tune};
+use crate::gateway::{Gateway, Remote};
+use crate::peer::handshake::{self, Identity, Refused};
+
+/// Connections at once: those of a fleet of a thousand, and strangers who are not known as such yet.
+const CONNECTIONS: usize = 16 * 1024;
+
+/// How long a head may take, once its connection is known.
+const HEAD: Duration = Duration::from_secs(60);
+
+/// Strangers whose refusal was logged: each is told of once, and no more of them are remembered.
+const REMEMBERED: usize = 1024;
+
+/// Serves other gateways until `stop` turns true, then gives running answers `stop_after` and cuts the
+/// rest. `own` is who we are.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    own: Identity,
+    mut stop: watch::Receiver<bool>,
+    stop_after: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let told: Arc<Mutex<HashSet<(IpAddr, &'static str)>>> = Arc::default();
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        while tasks.try_join_next().is_some() {}
+        let Ok((socket, remote, permit)) = accepted else {
+            tracing::warn!("a connection of the fleet can't be accepted; trying again");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (gateway, own, told) = (Arc::clone(&gateway), own.clone(), Arc::clone(&told));
+        let watcher = graceful.watcher();
+        tasks.spawn(async move {
+            let _permit = permit;
+            match meet(socket, &own).await {
+                Ok((socket, member)) => speak(socket, remote, &gateway, member, watcher).await,
+                Err(refused) => refuse(&gateway, remote, &refused, &told),
+            }
+        });
+    }
+    drop(listener);
+    let ended = tokio::time::timeout(stop_after, graceful.shutdown()).await;
+    if ended.is_err() {
+        tracing::warn!(
+            ?stop_after,
+            "answers to the fleet were still running and are cut"
+        );
+    }
+    tasks.shutdown().await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await;
+    let permit = permit.map_err(io::Error::other)?;
+    let (socket, remote) = listener.accept().await?;
+    Ok((socket, remote, permit))
+}
+
+async fn meet(mut socket: TcpStream, own: &Identity) -> Result<(TcpStream, String), Refused> {
+    tune(&socket)?;
+    let met = handshake::answer(&mut socket, own);
+    let met = tokio::time::timeout(handshake::PATIENCE, met).await;
+    let member = met.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
+    Ok((socket, member))
+}
+
+async fn speak(
+    socket: TcpStream,
+    remote: SocketAddr,
+    gateway: &Arc<Gateway>,
+    member: String,
+    watcher: Watcher,
+) {
+    let member: Arc<str> = member.into();
+    let from = Arc::clone(&member);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Remote {
+            address: remote,
+            controls: false,
+            tls: false,
+        });
+        let (gateway, member) = (Arc::clone(gateway), Arc::clone(&member));
+        async move { Ok::<_, Infallible>(gateway.handle_peer(&member, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(socket), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(member = &*from, %error, "a connection of the fleet ended badly");
+    }
+}
+
+fn refuse(
+    gateway: &Gateway,
+    remote: SocketAddr,
+    refused: &Refused,
+    told: &Mutex<HashSet<(IpAddr, &'static str)>>,
+) {
+    let reason = refused.label();
+    if let Some(peers) = &gateway.reads.peers {
+        let refusals = &peers.metrics.refusals;
+        refusals.with_label_values(&[reason]).inc();
+    }
+    if matches!(refused, Refused::Io(_)) {
+        tracing::debug!(%remote, %refused, "a connection of the fleet did not come about");
+        return;
+    }
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < REMEMBERED && told.insert((remote.ip(), reason)) {
+        tracing::warn!(%remote, reason = %refused, "a connection to the fleet's port was refused");
+    }
+}

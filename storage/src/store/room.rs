@@ -1,0 +1,69 @@
+//! Making room: what the caches give up for a reservation that does not fit.
+
+use std::time::Duration;
+
+use super::Store;
+use crate::budget::{For, Lease};
+
+/// While a reservation waits, the caches are asked again this often: what was shared with a reader
+/// when it was given up may be free by now.
+const GIVE_UP_AGAIN: Duration = Duration::from_millis(20);
+
+impl Store {
+    /// Memory for a fill, once the caches have given up what they can and sockets the rest.
+    pub(crate) async fn reserve(&self, bytes: u32, whose: For) -> Lease {
+        if let Some(lease) = self.budget.try_reserve(bytes, whose) {
+            return lease;
+        }
+        let mut lease = std::pin::pin!(self.budget.reserve(bytes, whose));
+        loop {
+            self.give_up(bytes, whose);
+            tokio::select! {
+                biased;
+                lease = &mut lease => return lease,
+                () = tokio::time::sleep(GIVE_UP_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Memory for a fill, if it is there at once, or once the caches have given up as much.
+    pub(crate) fn try_reserve(&self, bytes: u32, whose: For) -> Option<Lease> {
+        if let Some(lease) = self.budget.try_reserve(bytes, whose) {
+            return Some(lease);
+        }
+        // Who waits comes first; what the caches give up is theirs.
+        if self.budget.waiting() > 0 {
+            return None;
+        }
+        self.give_up(bytes, whose);
+        self.budget.try_reserve(bytes, whose)
+    }
+
+    /// Makes the memory tier let its oldest blocks go until about `bytes` are free of it.
+    ///
+    /// Where clients lack only of their share, it is their blocks that have to go: what others brought
+    /// would give them nothing.
+    fn give_up(&self, bytes: u32, whose: For) {
+        let theirs = whose == For::Clients && self.budget.clients_lack(bytes);
+        let mut freed = 0;
+        while freed < u64::from(bytes) {
+            let block = match theirs {
+                true => {
+                    let oldest = self.residents.pop_oldest_of_clients();
+                    let Some(key) = oldest else { return };
+                    self.memory.remove(&key)
+                }
+                false => {
+                    let block = self.memory.evict();
+                    if block.is_none() {
+                        return;
+                    }
+                    block
+                }
+            };
+            if block.as_ref().is_some_and(|block| !block.is_shared()) {
+                freed += block.map_or(0, |block| block.weight() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A member whose bytes are not what they should be: whoever is between two gateways changes them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use forebay_loadtest::client::Outcome;
+use forebay_loadtest::origin::Settings;
+use forebay_tests::fleet::{Fleet, Plan};
+use forebay_tests::oracle::BLOCK;
+
+const SIZE: u64 = 16 * BLOCK as u64 + 17;
+
+/// Relays connections to `to` and has `change` look at each piece on its way: the direction (true: an answer),
+/// how many bytes passed before it, and the piece. False cuts the connection.
+fn between(
+    to: SocketAddr,
+    change: impl Fn(bool, usize, &mut Vec<u8>) -> bool + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    let address = listener
+        .local_addr()
+        .expect("a bound socket has an address");
+    let change = Arc::new(change);
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let Ok(far) = TcpStream::connect(to) else {
+                continue;
+            };
+            for answers in [false, true] {
+                let ends = (near.try_clone(), far.try_clone());
+                let (Ok(near), Ok(far)) = ends else { continue };
+                let change = Arc::clone(&change);
+                std::thread::spawn(move || match answers {
+                    true => pump(far, near, |passed, piece| change(true, passed, piece)),
+                    false => pump(near, far, |passed, piece| change(false, passed, piece)),
+                });
+            }
+        }
+    });
+    address
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, change: impl Fn(usize, &mut Vec<u8>) -> bool) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut passed = 0;
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let mut piece = buffer[..read].to_vec();
+        let goes_on = change(passed, &mut piece);
+        if !goes_on || to.write_all(&piece).is_err() {
+            break;
+        }
+        passed += read;
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Two members, of which `a` reaches `b` only through a liar; what `a` serves must be right all the same.
+/// Returns the fleet after the reads.
+fn through_a_liar(
+    change: impl Fn(bool, usize, &mut Vec<u8>) -> bool + Send + Sync + 'static,
+) -> Fleet {
+    let mut plans: Vec<Plan> = ["a", "b"].map(Plan::new).into();
+    let liar = between(plans[1].fleet, change);
+    let mut seen = plans[1].clone();
+    seen.fleet = liar;
+    plans[0].others = Some(vec![seen]);
+    let fleet = Fleet::start(&plans, Settings::default(), &["fresh_for = \"10m\""]);
+    for key in ["one.bin", "two.bin"] {
+        fleet.origin.put(key, SIZE, 0);
+        for read in fleet.herd(key, &[0], 8) {
+            assert_eq!(read.outcome, Outcome::Whole, "{read:?}");
+        }
+    }
+    fleet
+}
+
+#[test]
+fn a_flipped_byte_is_seen_by_no_client() {
+    let fleet = through_a_liar(|answers, passed, piece| {
+        if answers && passed > 100_000 {
+            let middle = piece.len() / 2;
+            piece[middle] ^= 1;
+        }
+        true
+    });
+    let corrupt = fleet.gateways[0].metric("forebay_peer_corrupt_segments_total", &[]);
+    assert!(corrupt > 0.0, "the liar was found out");
+}
+
+#[test]
+fn a_body_that_is_cut_is_seen_by_no_client() {
+    let fleet = through_a_liar(|answers, passed, _| !answers || passed < 300_000);
+    let cut = fleet.gateways[0].metric("forebay_peer_fills_broken_total", &[("reason", "cut")]);
+    assert!(cut > 0.0);
+}
+
+#[test]
+fn the_wrong_block_of_the_right_length_is_seen_by_no_client() {
+    // The question for one block is turned into that for the next: what comes is good, and not what was asked.
+    let changed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&changed);
+    let fleet = through_a_liar(move |answers, _, piece| {
+        let text = String::from_utf8_lossy(piece).into_owned();
+        let known = "range: bytes=";
+        if !answers && let Some((before, after)) = text.split_once(known) {
+            let line = after.split("\r\n").next().unwrap_or_default();
+            let block = BLOCK as u64;
+            for index in 2..9 {
+                let range = |index: u64| format!("{}-{}", index * block, (index + 1) * block - 1);
+                if line == range(index) {
+                    let rest = &after[line.len()..];
+                    *piece = format!("{before}{known}{}{rest}", range(index - 1)).into_bytes();
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        true
+    });
+    assert!(
+        changed.load(Ordering::Relaxed) > 0,
+        "the liar had its chance"
+    );
+    let corrupt = fleet.gateways[0].metric("forebay_peer_corrupt_segments_total", &[]);
+    assert!(corrupt > 0.0, "the liar was found out");
+}
+
+#[test]
+fn a_member_that_answers_nonsense_is_seen_by_no_client() {
+    let fleet = through_a_liar(|answers, passed, piece| {
+        if answers && passed > 200 {
+            piece.fill(b'x');
+        }
+        true
+    });
+    assert!(fleet.gateways[0].origin_gets("models") > 0.0);
+}

@@ -1,0 +1,180 @@
+//! Several gateways that are one cache, over the origin model.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use forebay_loadtest::client::{Ask, Client, Read, Want};
+use forebay_loadtest::origin::{Origin, Settings};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Dataset, Gateway, SECRET, Setup, command};
+use crate::process::PATIENCE;
+use crate::scratch::Scratch;
+use crate::servers::free_address;
+use crate::until;
+
+/// A gateway that is to be started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub client: SocketAddr,
+    /// Where the fleet reaches it.
+    pub fleet: SocketAddr,
+    /// 0: an edge.
+    pub weight: u16,
+    /// Its zone.
+    pub zone: String,
+    /// The fleet's key as it has it.
+    pub key: String,
+    /// Lines of `[cache]`.
+    pub memory: String,
+    /// Parts of WARN and ERROR lines that may be logged.
+    pub allowed: Vec<String>,
+    /// The other members as it is told of them, for good; `None`: it finds them by gossip.
+    pub others: Option<Vec<Plan>>,
+}
+
+impl Plan {
+    /// A member of weight 1 with 256 MiB.
+    #[must_use]
+    pub fn new(name: &str) -> Plan {
+        Plan {
+            name: name.to_owned(),
+            client: free_address(),
+            fleet: free_address(),
+            weight: 1,
+            zone: "here".to_owned(),
+            key: "the key of this fleet".to_owned(),
+            memory: "256MiB".to_owned(),
+            allowed: Vec::new(),
+            others: None,
+        }
+    }
+
+    fn member(&self) -> String {
+        format!(
+            "{}={}={}={}={}",
+            self.name, self.fleet, self.client, self.zone, self.weight
+        )
+    }
+}
+
+/// A running fleet and its origin.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The members in the order of their plans; a killed one is taken out.
+    pub gateways: Vec<Gateway>,
+    /// Their origin: one bucket, the dataset `models`.
+    pub origin: Origin,
+    /// What the origin and the clients run on.
+    pub runtime: Runtime,
+}
+
+impl Fleet {
+    /// Starts an origin and the planned gateways; `lines` stand in their dataset.
+    ///
+    /// # Panics
+    /// If one does not start.
+    #[must_use]
+    pub fn start(plans: &[Plan], settings: Settings, lines: &[&str]) -> Fleet {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let origin = runtime
+            .block_on(Origin::start(settings))
+            .expect("the origin listens");
+        let gateways: Vec<Gateway> = plans
+            .iter()
+            .map(|plan| start(plan, plans, &origin, lines))
+            .collect();
+        if plans
+            .iter()
+            .all(|plan| plan.others.is_none() && plan.key == plans[0].key)
+        {
+            until(PATIENCE, "all members to know each other", || {
+                let known =
+                    |gateway: &Gateway| gateway.metric("forebay_members", &[("state", "alive")]);
+                let all = plans.len() as f64;
+                gateways
+                    .iter()
+                    .all(|gateway| known(gateway) >= all)
+                    .then_some(())
+            });
+        }
+        Fleet {
+            gateways,
+            origin,
+            runtime,
+        }
+    }
+
+    /// Reads `key` whole through each of `through` (indexes of gateways), `times` times each, all at once.
+    ///
+    /// # Panics
+    /// If a task does.
+    #[must_use]
+    pub fn herd(&self, key: &str, through: &[usize], times: usize) -> Vec<Read> {
+        let urls: Vec<String> = through
+            .iter()
+            .map(|index| format!("{}/models", self.gateways[*index].url()))
+            .collect();
+        self.runtime.block_on(async {
+            let mut readers = JoinSet::new();
+            for url in urls {
+                for _ in 0..times {
+                    let client = Client::new(&url).expect("a URL");
+                    let mut client = client.patience(Duration::from_secs(60));
+                    let ask = Ask::new(key, Want::Whole);
+                    readers.spawn(async move { client.read(&ask).await });
+                }
+            }
+            readers.join_all().await
+        })
+    }
+
+    /// The sum of a metric over all gateways.
+    #[must_use]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.gateways
+            .iter()
+            .map(|gateway| gateway.metric(name, labels))
+            .sum()
+    }
+}
+
+fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[&str]) -> Gateway {
+    let scratch = Scratch::new("member");
+    let mut dataset = Dataset::new("models", "s3://bucket")
+        .option("aws_endpoint", origin.endpoint())
+        .option("aws_region", "us-east-1")
+        .option("aws_access_key_id", "AK")
+        .option("aws_secret_access_key", SECRET);
+    for line in lines {
+        dataset = dataset.line(line);
+    }
+    let role = if plan.weight == 0 { "edge" } else { "member" };
+    let seeds: Vec<String> = plans.iter().map(|plan| plan.fleet.to_string()).collect();
+    let fleet = format!(
+        "[fleet]\nseeds = {seeds:?}\nname = \"test\"\nmember = {:?}\nrole = {role:?}\nzone = {:?}\nkey = {:?}\nlisten = \"{}\"\n",
+        plan.name, plan.zone, plan.key, plan.fleet
+    );
+    let setup = Setup::of([dataset])
+        .cache(&format!("memory = {:?}", plan.memory))
+        .section("[log]\naccess = false")
+        .section(&fleet);
+    let text = setup.text(scratch.path());
+    let text = text.replace("127.0.0.1:0", &plan.client.to_string());
+    let config = scratch.write("forebay.toml", text);
+    let mut command = command();
+    if let Some(others) = &plan.others {
+        let members: Vec<String> = others.iter().map(Plan::member).collect();
+        command.env("FOREBAY_TEST_MEMBERS", members.join(";"));
+    }
+    command.arg("serve").arg("--config").arg(&config);
+    Gateway::start(&mut command, scratch, plan.allowed.clone())
+}
