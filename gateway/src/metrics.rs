@@ -109,14 +109,7 @@ impl Metrics {
             "Body bytes of objects that went to clients, by source",
             &["source"],
         )?;
-        let certificate_expires = IntGaugeVec::new(
-            Opts::new(
-                "tls_certificate_expires_timestamp_seconds",
-                "When the certificate that clients see ends, in Unix time",
-            ),
-            &[],
-        )?;
-        registry.register(Box::new(certificate_expires.clone()))?;
+        let (tls_handshakes, certificate_expires) = tls(&registry)?;
         let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
         build_info
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -152,11 +145,7 @@ impl Metrics {
                 "Bodies that ended before they were whole, by what ended them",
                 &["reason"],
             )?,
-            tls_handshakes: handshakes(&counters(
-                "tls_handshakes_total",
-                "TLS handshakes by outcome: full, resumed, refused (by either side), closed (by the client), timeout",
-                &["outcome"],
-            )?),
+            tls_handshakes,
             certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
@@ -234,11 +223,24 @@ fn shed(family: &IntCounterVec) -> IntCounterVec {
     family.clone()
 }
 
-fn handshakes(family: &IntCounterVec) -> IntCounterVec {
+/// TLS: handshakes, with every outcome from the start, and when the certificate ends.
+fn tls(registry: &Registry) -> prometheus::Result<(IntCounterVec, IntGaugeVec)> {
+    let handshakes = Opts::new(
+        "tls_handshakes_total",
+        "TLS handshakes: full, resumed, refused (by either side), closed (by the client), timeout",
+    );
+    let handshakes = IntCounterVec::new(handshakes, &["outcome"])?;
     for outcome in ["full", "resumed", "refused", "closed", "timeout"] {
-        let _ = family.with_label_values(&[outcome]);
+        let _ = handshakes.with_label_values(&[outcome]);
     }
-    family.clone()
+    let expires = Opts::new(
+        "tls_certificate_expires_timestamp_seconds",
+        "When the certificate that clients see ends, in Unix time",
+    );
+    let expires = IntGaugeVec::new(expires, &[])?;
+    registry.register(Box::new(handshakes.clone()))?;
+    registry.register(Box::new(expires.clone()))?;
+    Ok((handshakes, expires))
 }
 
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {

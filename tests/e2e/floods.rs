@@ -108,7 +108,7 @@ fn a_body_that_nobody_asked_for_closes_its_stream_and_harms_nobody() {
     let head = [&post[..], b"/models/a.bin", &[0x01, 0x01], b"a"].concat();
     wire.frame(HEADERS, END_HEADERS, 1, &head);
     let mut answered = false;
-    while let Some(frame) = wire.next() {
+    while let Some(frame) = wire.receive() {
         answered |= frame.kind == HEADERS && frame.id == 1;
         if frame.kind == RST_STREAM {
             break;
