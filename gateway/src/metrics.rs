@@ -4,6 +4,8 @@
 //! counted here, at the one place each where the thing happens. Labels are bounded by the settings
 //! file and by this table; never a key.
 
+mod tls;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,11 +111,8 @@ impl Metrics {
             "Body bytes of objects that went to clients, by source",
             &["source"],
         )?;
-        let (tls_handshakes, certificate_expires) = tls(&registry)?;
-        let build_info = counters("build_info", "1, labelled with what runs", &["version"])?;
-        build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .inc();
+        let (tls_handshakes, certificate_expires) = tls::register(&registry)?;
+        tell_build(&registry)?;
         Ok(Self {
             requests: counters(
                 "requests_total",
@@ -223,24 +222,11 @@ fn shed(family: &IntCounterVec) -> IntCounterVec {
     family.clone()
 }
 
-/// TLS: handshakes, with every outcome from the start, and when the certificate ends.
-fn tls(registry: &Registry) -> prometheus::Result<(IntCounterVec, IntGaugeVec)> {
-    let handshakes = Opts::new(
-        "tls_handshakes_total",
-        "TLS handshakes: full, resumed, refused (by either side), closed (by the client), timeout",
-    );
-    let handshakes = IntCounterVec::new(handshakes, &["outcome"])?;
-    for outcome in ["full", "resumed", "refused", "closed", "timeout"] {
-        let _ = handshakes.with_label_values(&[outcome]);
-    }
-    let expires = Opts::new(
-        "tls_certificate_expires_timestamp_seconds",
-        "When the certificate that clients see ends, in Unix time",
-    );
-    let expires = IntGaugeVec::new(expires, &[])?;
-    registry.register(Box::new(handshakes.clone()))?;
-    registry.register(Box::new(expires.clone()))?;
-    Ok((handshakes, expires))
+fn tell_build(registry: &Registry) -> prometheus::Result<()> {
+    let options = Opts::new("build_info", "1, labelled with what runs");
+    let family = IntCounterVec::new(options, &["version"])?;
+    family.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+    registry.register(Box::new(family))
 }
 
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {

@@ -93,7 +93,7 @@ fn a_field_section_without_end_closes_its_connection_and_no_other() {
         assert_closed(&gateway, |wire| {
             wire.frame(HEADERS, END_STREAM, 1, &[0x82]);
             repeat(wire, 20_000, |wire, _| {
-                wire.frame(CONTINUATION, 0, 1, payload)
+                wire.frame(CONTINUATION, 0, 1, payload);
             });
         });
     }
