@@ -268,7 +268,7 @@ async fn serve_until_told(
     let mut terminate = signal(SignalKind::terminate()).context("await SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("await SIGINT")?;
     let hangup = reload::catch().context("await SIGHUP")?;
-    let (tls, renewing) = open_tls(settings, &gateway)?;
+    let (tls, renewing) = open_tls(settings, &gateway)?.unzip();
     // What survived the last run is known before anybody can ask.
     let file = Arc::new(KnownFile::new(&settings.data_dir));
     gateway.state.remember_in(Arc::clone(&file));
@@ -361,17 +361,14 @@ async fn run_until(
 }
 
 /// TLS, if it is set, and the task that reads its files again.
-fn open_tls(
-    settings: &Settings,
-    gateway: &Gateway,
-) -> Result<(Option<Arc<Tls>>, Option<JoinHandle<()>>)> {
+fn open_tls(settings: &Settings, gateway: &Gateway) -> Result<Option<(Arc<Tls>, JoinHandle<()>)>> {
     let Some(files) = &settings.tls else {
-        return Ok((None, None));
+        return Ok(None);
     };
     let tls = Tls::new(files, Arc::clone(&gateway.metrics)).context("[tls]")?;
     let hangup = reload::catch().context("await SIGHUP")?;
     let renewing = tokio::spawn(Arc::clone(&tls).watch(hangup));
-    Ok((Some(tls), Some(renewing)))
+    Ok(Some((tls, renewing)))
 }
 
 /// Serves every listener, with all of `/-/` where its second half says so.

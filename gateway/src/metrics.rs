@@ -5,6 +5,7 @@
 //! file and by this table; never a key.
 
 mod fleet;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -119,9 +120,8 @@ impl Metrics {
             "Body bytes of objects that went to clients, by source",
             &["source"],
         )?;
-        counters("build_info", "1, labelled with what runs", &["version"])?
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .inc();
+        let (tls_handshakes, certificate_expires) = tls::register(&registry)?;
+        tell_build(&registry)?;
         Ok(Self {
             requests: counters(
                 "requests_total",
@@ -159,12 +159,8 @@ impl Metrics {
                 &["reason"],
             )?,
             panics: panics(&registry)?,
-            tls_handshakes: handshakes(&counters(
-                "tls_handshakes_total",
-                "TLS handshakes by outcome: full, resumed, refused (by either side), closed (by the client), timeout",
-                &["outcome"],
-            )?),
-            certificate_expires: certificate_expires(&registry)?,
+            tls_handshakes,
+            certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
             block_reads: ["hit", "nvme", "joined", "led"]
@@ -239,14 +235,6 @@ impl Metrics {
     }
 }
 
-fn certificate_expires(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
-    let name = "tls_certificate_expires_timestamp_seconds";
-    let help = "When the certificate that clients see ends, in Unix time";
-    let expires = IntGaugeVec::new(Opts::new(name, help), &[])?;
-    registry.register(Box::new(expires.clone()))?;
-    Ok(expires)
-}
-
 fn panics(registry: &Registry) -> prometheus::Result<IntCounter> {
     let panics = IntCounter::new("panics_total", "Panics, each a bug")?;
     registry.register(Box::new(panics.clone()))?;
@@ -261,11 +249,11 @@ fn shed(family: &IntCounterVec) -> IntCounterVec {
     family.clone()
 }
 
-fn handshakes(family: &IntCounterVec) -> IntCounterVec {
-    for outcome in ["full", "resumed", "refused", "closed", "timeout"] {
-        let _ = family.with_label_values(&[outcome]);
-    }
-    family.clone()
+fn tell_build(registry: &Registry) -> prometheus::Result<()> {
+    let options = Opts::new("build_info", "1, labelled with what runs");
+    let family = IntCounterVec::new(options, &["version"])?;
+    family.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+    registry.register(Box::new(family))
 }
 
 fn every_reason(family: &IntCounterVec) -> IntCounterVec {

@@ -93,7 +93,7 @@ fn a_field_section_without_end_closes_its_connection_and_no_other() {
         assert_closed(&gateway, |wire| {
             wire.frame(HEADERS, END_STREAM, 1, &[0x82]);
             repeat(wire, 20_000, |wire, _| {
-                wire.frame(CONTINUATION, 0, 1, payload)
+                wire.frame(CONTINUATION, 0, 1, payload);
             });
         });
     }
@@ -108,7 +108,7 @@ fn a_body_that_nobody_asked_for_closes_its_stream_and_harms_nobody() {
     let head = [&post[..], b"/models/a.bin", &[0x01, 0x01], b"a"].concat();
     wire.frame(HEADERS, END_HEADERS, 1, &head);
     let mut answered = false;
-    while let Some(frame) = wire.next() {
+    while let Some(frame) = wire.receive() {
         answered |= frame.kind == HEADERS && frame.id == 1;
         if frame.kind == RST_STREAM {
             break;

@@ -154,7 +154,7 @@ fn silent_sockets_give_their_places_up_after_header_timeout() {
 fn taken(wire: &mut Wire, id: u32, bytes: usize) -> Vec<u8> {
     let mut taken = Vec::new();
     while taken.len() < bytes {
-        let frame = wire.next().expect("the connection lasts");
+        let frame = wire.receive().expect("the connection lasts");
         if frame.kind == DATA && frame.id == id {
             taken.extend(frame.payload);
         }
@@ -179,7 +179,9 @@ fn the_last_bytes_of_a_stream_outlive_idle_timeout() {
     wire.widen(1, 1000);
     body.extend(taken(&mut wire, 1, 10));
     assert_bytes("the body", &body, &bytes);
-    let end = until(Duration::from_secs(5), "the stream's end", || wire.next());
+    let end = until(Duration::from_secs(5), "the stream's end", || {
+        wire.receive()
+    });
     assert!(end.kind == DATA && end.flags & END_STREAM != 0, "{end:?}");
 }
 
@@ -202,7 +204,7 @@ fn a_stream_that_takes_nothing_is_reset_after_write_timeout_and_its_connection_g
     let begun = Instant::now();
     let mut reset = Vec::new();
     while reset.len() < 2 {
-        let frame = wire.next().expect("the connection lasts");
+        let frame = wire.receive().expect("the connection lasts");
         if frame.kind == RST_STREAM {
             reset.push(frame.id);
         }

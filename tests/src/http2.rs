@@ -108,7 +108,7 @@ impl Wire {
     ///
     /// # Panics
     /// If nothing comes for [`PATIENCE`].
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn receive(&mut self) -> Option<Frame> {
         let mut header = [0; 9];
         self.fill(&mut header)?;
         let [a, b, c, kind, flags, id @ ..] = header;
@@ -181,7 +181,7 @@ impl Standing {
         }
         let mut waiting: BTreeSet<u32> = ids.collect();
         while !waiting.is_empty() {
-            let frame = wire.next().expect("the server answers all of them");
+            let frame = wire.receive().expect("the server answers all of them");
             match frame.kind {
                 HEADERS => {
                     // RFC 7541 §6.1, appendix A: `:status: 200` is one byte, and comes first but for table sizes.

@@ -100,9 +100,9 @@ const HEADER: At = At::Header {
     have: 0,
 };
 
-impl Frames {
+impl Default for Frames {
     /// Nothing has come yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             at: At::Preface(0),
             open: false,
@@ -111,7 +111,9 @@ impl Frames {
             filled: Instant::now(),
         }
     }
+}
 
+impl Frames {
     /// The number of the frame that a field section, or a frame's header, has begun in and not
     /// ended; `None`: nothing is half here.
     pub fn unfinished(&self) -> Option<u64> {

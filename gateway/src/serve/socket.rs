@@ -95,7 +95,7 @@ impl<S> Timed<S> {
             writing: false,
             flushing: false,
             seen: 0,
-            frames: Frames::new(),
+            frames: Frames::default(),
             half: None,
             taken: None,
         }

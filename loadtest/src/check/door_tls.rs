@@ -50,66 +50,84 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         fill(gateway, &trust).await?;
     }
 
-    let mut cpu = [const { Vec::new() }; 3];
-    let mut rates = [const { Vec::new() }; 5];
-    let http1 = |tls: bool| Route {
-        tls: tls.then(|| Arc::clone(&trust)),
-        ..Route::default()
-    };
-    let http2 = Route {
-        protocol: Protocol::Http2 { frame: LARGE_FRAME },
-        ..Route::default()
-    };
+    let mut turns = Vec::new();
     for _ in 0..TURNS {
-        let (spent, rate) = cost(clear.pid(), clear.authority(), &http1(false)).await?;
-        cpu[0].push(spent);
-        rates[0].push(rate);
-        let (spent, rate) = cost(tls.pid(), tls.authority(), &http1(true)).await?;
-        cpu[1].push(spent);
-        rates[4].push(rate);
-        cpu[2].push(cost(nginx.pid, &nginx.authority, &http1(true)).await?.0);
-        rates[1].push(cost(clear.pid(), clear.authority(), &http2).await?.1);
-        rates[2].push(curl(&clear, "--http1.1").await?);
-        rates[3].push(curl(&clear, "--http2-prior-knowledge").await?);
+        turns.push(turn(&clear, &tls, &nginx, &trust).await?);
     }
     drop(nginx);
     clear.stop().await.context("stop gateway")?;
     tls.stop().await.context("stop gateway")?;
-    Ok(judge(cpu.map(median), rates.map(median)))
+    Ok(judge(&turns))
 }
 
-/// The medians against their bars.
-fn judge(cpu: [f64; 3], rates: [f64; 5]) -> Report {
-    let [clear_cpu, tls_cpu, nginx_cpu] = cpu;
-    let [http1, http2, curl_http1, curl_http2, tls_rate] = rates;
+/// One turn of all rows: CPU in seconds a GB, rates in bytes a second.
+struct Turn {
+    clear: (f64, f64),
+    http2: (f64, f64),
+    tls: (f64, f64),
+    nginx: (f64, f64),
+    curl_http1: f64,
+    curl_http2: f64,
+}
+
+async fn turn(
+    clear: &Gateway,
+    tls: &Gateway,
+    nginx: &Nginx,
+    trust: &Arc<ClientConfig>,
+) -> anyhow::Result<Turn> {
+    let plain = Route::default();
+    let frames = Route {
+        protocol: Protocol::Http2 { frame: LARGE_FRAME },
+        ..Route::default()
+    };
+    let secure = Route {
+        tls: Some(Arc::clone(trust)),
+        ..Route::default()
+    };
+    // What is compared is measured one after the other.
+    Ok(Turn {
+        clear: cost(clear.pid(), clear.authority(), &plain).await?,
+        http2: cost(clear.pid(), clear.authority(), &frames).await?,
+        tls: cost(tls.pid(), tls.authority(), &secure).await?,
+        nginx: cost(nginx.pid, &nginx.authority, &secure).await?,
+        curl_http1: curl(clear, "--http1.1").await?,
+        curl_http2: curl(clear, "--http2-prior-knowledge").await?,
+    })
+}
+
+/// The median of what each turn came to, ratios within one turn.
+fn judge(turns: &[Turn]) -> Report {
+    let of = |figure: fn(&Turn) -> f64| median(turns.iter().map(figure).collect());
     let mut report = Report::new("tls");
-    let more = tls_cpu - clear_cpu;
-    report.at_most(
-        "CPU a GB that TLS adds",
-        1e3 * more,
-        300.0,
-        Unit::Milliseconds,
-    );
-    let ratio = tls_cpu / nginx_cpu;
+    let adds = of(|turn| 1e3 * (turn.tls.0 - turn.clear.0));
+    let unit = Unit::Milliseconds;
+    report.at_most("CPU a GB that TLS adds", adds, 300.0, unit);
+    let ratio = of(|turn| turn.tls.0 / turn.nginx.0);
     report.at_most("CPU a GB by TLS ÷ nginx's", ratio, 1.0, Unit::Times);
-    report.tell("CPU a GB in clear", 1e3 * clear_cpu, Unit::Milliseconds);
-    report.tell("CPU a GB by TLS", 1e3 * tls_cpu, Unit::Milliseconds);
+    report.tell("CPU a GB in clear", of(|turn| 1e3 * turn.clear.0), unit);
+    report.tell("CPU a GB by TLS", of(|turn| 1e3 * turn.tls.0), unit);
     report.tell(
         "CPU a GB by nginx's TLS",
-        1e3 * nginx_cpu,
-        Unit::Milliseconds,
+        of(|turn| 1e3 * turn.nginx.0),
+        unit,
+    );
+    report.tell(
+        "CPU a GB by h2, 1 MiB frames",
+        of(|turn| 1e3 * turn.http2.0),
+        unit,
     );
     let what = "one h2 stream ÷ one HTTP/1.1 connection, 1 MiB frames";
-    report.at_least(what, 100.0 * http2 / http1, 80.0, Unit::Percent);
+    let ratio = of(|turn| 100.0 * turn.http2.1 / turn.clear.1);
+    report.at_least(what, ratio, 80.0, Unit::Percent);
     let what = "the same by curl, 16 KiB frames";
-    report.at_least(what, 100.0 * curl_http2 / curl_http1, 40.0, Unit::Percent);
-    let mib = |rate: f64| rate / f64::from(1 << 20);
-    report.tell(
-        "one HTTP/1.1 connection, a second",
-        mib(http1),
-        Unit::Mebibytes,
-    );
-    report.tell("through TLS, a second", mib(tls_rate), Unit::Mebibytes);
+    let ratio = of(|turn| 100.0 * turn.curl_http2 / turn.curl_http1);
+    report.at_least(what, ratio, 40.0, Unit::Percent);
+    let what = "one HTTP/1.1 connection, a second";
+    let mib = f64::from(1 << 20);
+    report.tell(what, of(|turn| turn.clear.1) / mib, Unit::Mebibytes);
+    let what = "through TLS, a second";
+    report.tell(what, of(|turn| turn.tls.1) / mib, Unit::Mebibytes);
     report
 }
 

@@ -15,7 +15,7 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn begun() -> Frames {
-    let mut frames = Frames::new();
+    let mut frames = Frames::default();
     frames.read(PREFACE).unwrap();
     frames
 }
@@ -87,7 +87,7 @@ async fn frames_are_known_in_pieces_of_any_size() {
     let mut sent = PREFACE.to_vec();
     sent.extend(std::iter::repeat_n(ping, 1001).flatten());
     for size in [1, 2, 3, 7, 16, 17, 18, 4096] {
-        let mut frames = Frames::new();
+        let mut frames = Frames::default();
         let flood = sent.chunks(size).find_map(|piece| frames.read(piece).err());
         assert_eq!(flood, Some(Flood), "pieces of {size}");
     }
@@ -95,7 +95,7 @@ async fn frames_are_known_in_pieces_of_any_size() {
 
 #[tokio::test(start_paused = true)]
 async fn other_protocols_are_left_alone() {
-    let mut frames = Frames::new();
+    let mut frames = Frames::default();
     frames.read(b"PRI * HTTP/1.1\r\n").unwrap();
     let ping = frame(PING, 0, &[0; 8]);
     assert_eq!(taken(&mut frames, &ping, 5000), 5000);
