@@ -18,6 +18,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::access::refusal;
 use crate::dataset::Datasets;
 
 /// Where a byte that went to a client came from.
@@ -132,16 +133,8 @@ impl Metrics {
                 "From asking for a run of blocks to its last byte",
                 &["source"],
             )?,
-            shed: shed(&counters(
-                "shed_total",
-                "Requests, and connections beyond per_address, that were turned away, by limit",
-                &["reason"],
-            )?),
-            refused: every_reason(&counters(
-                "refused_total",
-                "Requests that were refused for their credentials or the lack of them, by reason",
-                &["reason"],
-            )?),
+            shed: shed(&registry)?,
+            refused: refused(&registry)?,
             cut_bodies: counters(
                 "cut_bodies_total",
                 "Bodies that ended before they were whole, by what ended them",
@@ -220,19 +213,30 @@ impl Metrics {
     }
 }
 
-/// Has every reason from the start, so that the first one is seen as an increase.
-fn shed(family: &IntCounterVec) -> IntCounterVec {
-    for reason in ["max_requests", "max_connections", "per_address"] {
-        let _ = family.with_label_values(&[reason]);
-    }
-    family.clone()
+fn shed(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Requests, and connections beyond per_address, that were turned away, by limit";
+    let limits = ["max_requests", "max_connections", "per_address"];
+    by_reason(registry, "shed_total", help, &limits)
 }
 
-fn every_reason(family: &IntCounterVec) -> IntCounterVec {
-    for reason in crate::access::refusal::REASONS {
-        let _ = family.with_label_values(&[reason]);
+fn refused(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Requests that were refused for their credentials or the lack of them, by reason";
+    by_reason(registry, "refused_total", help, &refusal::REASONS)
+}
+
+/// Has every reason from the start, so that the first one is seen as an increase.
+fn by_reason(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    reasons: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let family = IntCounterVec::new(Opts::new(name, help), &["reason"])?;
+    registry.register(Box::new(family.clone()))?;
+    for reason in reasons {
+        let _ = family.with_label_values(&[*reason]);
     }
-    family.clone()
+    Ok(family)
 }
 
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
