@@ -9,7 +9,6 @@ use http::{Method, Request};
 
 use super::*;
 use crate::access::Caller;
-use crate::access::canonical::hex;
 use crate::access::sign::{Signer, Unsigned};
 use crate::access::{Access, Payload};
 use crate::settings::{AccessSettings, Secret};
