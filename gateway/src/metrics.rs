@@ -22,6 +22,7 @@ use prometheus::{
 };
 
 pub use self::fleet::PeerMetrics;
+use crate::access::refusal;
 use crate::dataset::Datasets;
 
 /// Where a byte that went to a client came from.
@@ -143,16 +144,8 @@ impl Metrics {
                 "From asking for a run of blocks to its last byte",
                 &["source"],
             )?,
-            shed: shed(&counters(
-                "shed_total",
-                "Requests that were turned away, and connections that were closed, by limit",
-                &["reason"],
-            )?),
-            refused: every_reason(&counters(
-                "refused_total",
-                "Requests that were refused for their credentials or the lack of them, by reason",
-                &["reason"],
-            )?),
+            shed: shed(&registry)?,
+            refused: refused(&registry)?,
             cut_bodies: counters(
                 "cut_bodies_total",
                 "Bodies that ended before they were whole, by what ended them",
@@ -241,14 +234,6 @@ fn panics(registry: &Registry) -> prometheus::Result<IntCounter> {
     Ok(panics)
 }
 
-/// Has every reason from the start, so that the first one is seen as an increase.
-fn shed(family: &IntCounterVec) -> IntCounterVec {
-    for reason in ["max_requests", "max_connections", "per_address", "flood"] {
-        let _ = family.with_label_values(&[reason]);
-    }
-    family.clone()
-}
-
 fn tell_build(registry: &Registry) -> prometheus::Result<()> {
     let options = Opts::new("build_info", "1, labelled with what runs");
     let family = IntCounterVec::new(options, &["version"])?;
@@ -256,11 +241,30 @@ fn tell_build(registry: &Registry) -> prometheus::Result<()> {
     registry.register(Box::new(family))
 }
 
-fn every_reason(family: &IntCounterVec) -> IntCounterVec {
-    for reason in crate::access::refusal::REASONS {
-        let _ = family.with_label_values(&[reason]);
+fn shed(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Requests that were turned away, and connections that were closed, by limit";
+    let limits = ["max_requests", "max_connections", "per_address", "flood"];
+    by_reason(registry, "shed_total", help, &limits)
+}
+
+fn refused(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Requests that were refused for their credentials or the lack of them, by reason";
+    by_reason(registry, "refused_total", help, &refusal::REASONS)
+}
+
+/// Has every reason from the start, so that the first one is seen as an increase.
+fn by_reason(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    reasons: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let family = IntCounterVec::new(Opts::new(name, help), &["reason"])?;
+    registry.register(Box::new(family.clone()))?;
+    for reason in reasons {
+        let _ = family.with_label_values(&[*reason]);
     }
-    family.clone()
+    Ok(family)
 }
 
 fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {

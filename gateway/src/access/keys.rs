@@ -25,14 +25,15 @@ pub struct Key {
     /// Whether it may do what changes or tells of the gateway.
     pub admin: bool,
     /// The latest first. A key costs four rounds of HMAC, as much as all the rest of a verification.
-    signing_keys: ArcSwap<Vec<SigningKey>>,
+    signing_keys: ArcSwap<Vec<Arc<SigningKey>>>,
 }
 
-#[derive(Clone)]
-struct SigningKey {
+/// What a key signs with on a day in a region.
+pub struct SigningKey {
     day: String,
     region: String,
-    key: hmac::Key,
+    /// The key itself.
+    pub key: hmac::Key,
 }
 
 impl Key {
@@ -75,24 +76,23 @@ impl Key {
 
     /// Its signing key in a scope. It is kept before anybody knows whether the signature is right,
     /// so that a right one is no faster than a wrong one.
-    pub fn signing_key(&self, scope: &Scope<'_>) -> hmac::Key {
-        let same = |kept: &&SigningKey| kept.day == scope.day && kept.region == scope.region;
+    pub fn signing_key(&self, scope: &Scope<'_>) -> Arc<SigningKey> {
+        let same = |kept: &&Arc<SigningKey>| kept.day == scope.day && kept.region == scope.region;
         if let Some(kept) = self.signing_keys.load().iter().find(same) {
-            return kept.key.clone();
+            return Arc::clone(kept);
         }
-        let made = SigningKey {
+        let made = Arc::new(SigningKey {
             day: scope.day.to_owned(),
             region: scope.region.to_owned(),
             key: scope.signing_key(self.secret.expose()),
-        };
-        let key = made.key.clone();
+        });
         self.signing_keys.rcu(|kept| {
             let rest = kept.iter().take(KEPT - 1).cloned();
-            std::iter::once(made.clone())
+            std::iter::once(Arc::clone(&made))
                 .chain(rest)
                 .collect::<Vec<_>>()
         });
-        key
+        made
     }
 }
 

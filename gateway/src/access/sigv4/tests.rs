@@ -9,7 +9,6 @@ use http::{Method, Request};
 
 use super::*;
 use crate::access::Caller;
-use crate::access::canonical::hex;
 use crate::access::sign::{Signer, Unsigned};
 use crate::access::{Access, Payload};
 use crate::settings::{AccessSettings, Secret};
@@ -105,16 +104,25 @@ fn the_published_suite_has_our_canonical_forms() {
     assert!(vectors::VECTORS.len() >= 20);
 }
 
+/// Method, target, headers, which of them are signed, and the signature.
+type Example = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+    &'static str,
+);
+
 #[test]
 fn s3s_examples_of_signed_requests_are_good() {
-    let date = ("x-amz-date", "20130524T000000Z");
-    let empty = ("x-amz-content-sha256", EMPTY_PAYLOAD);
-    let put = "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072";
-    let examples: [(&str, &str, &[(&str, &str)], &str, &str); 4] = [
+    const DATE: (&str, &str) = ("x-amz-date", "20130524T000000Z");
+    const EMPTY: (&str, &str) = ("x-amz-content-sha256", EMPTY_PAYLOAD);
+    const PUT: &str = "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072";
+    let examples: [Example; 4] = [
         (
             "GET",
             "/test.txt",
-            &[("range", "bytes=0-9"), empty, date],
+            &[("range", "bytes=0-9"), EMPTY, DATE],
             "host;range;x-amz-content-sha256;x-amz-date",
             "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
         ),
@@ -123,8 +131,8 @@ fn s3s_examples_of_signed_requests_are_good() {
             "/test%24file.text",
             &[
                 ("date", "Fri, 24 May 2013 00:00:00 GMT"),
-                ("x-amz-content-sha256", put),
-                date,
+                ("x-amz-content-sha256", PUT),
+                DATE,
                 ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
             ],
             "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
@@ -133,14 +141,14 @@ fn s3s_examples_of_signed_requests_are_good() {
         (
             "GET",
             "/?lifecycle",
-            &[empty, date],
+            &[EMPTY, DATE],
             "host;x-amz-content-sha256;x-amz-date",
             "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543",
         ),
         (
             "GET",
             "/?max-keys=2&prefix=J",
-            &[empty, date],
+            &[EMPTY, DATE],
             "host;x-amz-content-sha256;x-amz-date",
             "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
         ),
