@@ -109,12 +109,12 @@ impl Circle {
     ///
     /// In a large fleet parts are small, so that without slack each extent displaced displaces another, and
     /// one unit less for everybody, which a join brings about, would move far more than the newcomer is due.
-    /// Slack of 6/80 and 1/80 a member, at most 34/80, keeps the chains short; rounding by chance, a different one for
+    /// Slack of 1/40 for each member over twelve, at most a half, keeps the chains short; rounding by chance, a different one for
     /// each member and group, lets the bound of only a few members change with a join. The sum may fall short
     /// of `extents`, by chance too: [`bound`](Self::bound) holds then.
     pub(crate) fn bounds(&self, group: ObjectHash, extents: u64) -> Vec<u64> {
-        const UNIT: u64 = 80;
-        let over = self.len().saturating_sub(TIGHT_MEMBERS).min(28) as u64;
+        const UNIT: u64 = 40;
+        let over = self.len().saturating_sub(TIGHT_MEMBERS).min(20) as u64;
         if over == 0 {
             return (0..self.len())
                 .map(|member| self.bound(member, extents))
@@ -125,8 +125,10 @@ impl Circle {
             .iter()
             .zip(&self.weights)
             .map(|(name, weight)| {
-                let part = extents * u64::from(*weight) * (UNIT + 6 + over);
-                let chance = group.extent(*name) % whole;
+                let part = extents * u64::from(*weight) * (UNIT + over);
+                // A fraction that stays as it is when the sum of weights changes.
+                let lot = u128::from(group.extent(*name)) * u128::from(whole);
+                let chance = (lot >> 64) as u64;
                 // At least one each: a group's first extent always finds its first member free.
                 ((part + chance) / whole).max(1)
             })
@@ -281,7 +283,7 @@ mod tests {
     fn a_large_fleet_has_slack_and_nobody_is_left_out() {
         let names: Vec<String> = (0..40).map(|n| format!("gw-{n}")).collect();
         let members: Vec<(&str, u16)> = names.iter().map(|name| (&**name, 1)).collect();
-        for (count, slack) in [(12, 1.0), (13, 1.087), (26, 1.25), (40, 1.425)] {
+        for (count, slack) in [(12, 1.0), (13, 1.025), (16, 1.1), (32, 1.5), (40, 1.5)] {
             let circle = Circle::new(&members[..count]);
             let all: u64 = (0..50)
                 .flat_map(|group| circle.bounds(ObjectHash(7).group(group), 240))

@@ -107,7 +107,7 @@ impl Entries {
                 [KEEPS_PLACE, KEEPS_PLACE + SHOWN_DOWN]
                     .into_iter()
                     .find(|limit| entry.gone_for(now) < *limit)
-                    .map(|limit| now + (limit - entry.gone_for(now)))
+                    .map(|limit| entry.gone_at(limit))
             })
             .min()
     }
@@ -157,6 +157,12 @@ impl Entries {
 impl Entry {
     fn gone_for(&self, now: Duration) -> Duration {
         Duration::from_millis(u64::try_from(ms(now) - self.down_at).unwrap_or(0))
+    }
+
+    /// The moment from which it has been gone for `limit`: to the millisecond that [`gone_for`](Self::gone_for)
+    /// counts by, or a look in between would miss it.
+    fn gone_at(&self, limit: Duration) -> Duration {
+        Duration::from_millis(u64::try_from(self.down_at + ms(limit)).unwrap_or(0))
     }
 
     /// Whether it has been shown as down for long enough.

@@ -107,8 +107,9 @@ fn three_lose_and_find_each_other_over_a_partition() {
 fn halves_of_40_find_each_other_after_a_partition() {
     let mut world = settled(6, 40);
     world.partition = Some(|address| address.port() == 7071 && address > world::address(19));
-    world.run_for(ms(60_000));
-    assert!(world.up().all(|node| world.placed(node).len() == 20));
+    world.until("each half is alone", ms(60_000), |world| {
+        world.up().all(|node| world.placed(node).len() == 20)
+    });
     world.partition = None;
     world.until("whole again", ms(35_000), |world| world.converged(40));
 }

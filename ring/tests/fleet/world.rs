@@ -187,11 +187,28 @@ impl World {
     ) -> Duration {
         let started = self.now;
         while !holds(self) {
-            assert!(self.now - started < limit, "{what}: not within {limit:?}");
+            assert!(
+                self.now - started < limit,
+                "{what}: not within {limit:?}; seen by how many: {:?}",
+                self.seen()
+            );
             self.run_for(ms(50));
         }
         println!("{what}: {:?}", self.now - started);
         self.now - started
+    }
+
+    /// How many see whom how, for a failed test's message; those that all see alive are left out.
+    fn seen(&self) -> BTreeMap<(String, State), usize> {
+        let mut seen = BTreeMap::new();
+        for node in self.up() {
+            for (name, peer) in self.nodes[node].view.iter().flat_map(|view| &*view.peers) {
+                *seen.entry((name.clone(), peer.state)).or_default() += 1;
+            }
+        }
+        let all = self.up().count();
+        seen.retain(|(_, state), count| *state != State::Alive || *count != all);
+        seen
     }
 
     pub(crate) fn act(&mut self, node: usize, act: impl FnOnce(&mut Core, Duration)) {
