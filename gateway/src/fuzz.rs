@@ -19,8 +19,11 @@ use crate::dialect::{head, multipart};
 
 pub use crate::settings::settings;
 
+/// A function that a fuzzer calls with bytes of its own; it panics where something does not hold.
+pub type Judge = fn(&[u8]);
+
 /// The targets by name, which is also the name of the corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [
+pub const TARGETS: [(&str, Judge); 4] = [
     ("range", range),
     ("target", target),
     ("conditions", conditions),

@@ -7,8 +7,11 @@ use crate::origin::s3_xml::parse_list;
 
 pub use crate::nvme::{disk_block, journal};
 
+/// A function that a fuzzer calls with bytes of its own; it panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// The targets by name, which is also the name of the corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 3] = [
+pub const TARGETS: [(&str, Target); 3] = [
     ("disk_block", disk_block),
     ("journal", journal),
     ("list_xml", list_xml),

@@ -11,6 +11,9 @@ use forebay_tests::http::{Answer, Connection};
 use forebay_tests::oracle::{self, BLOCK};
 use forebay_tests::servers::scripted::{Asked, Scripted, answer, object};
 
+/// Whole answers, by the range that was asked for: its first byte, and its last if it has one.
+type Answers = HashMap<Option<(usize, Option<usize>)>, Vec<u8>>;
+
 const SEGMENT: usize = 64 << 10;
 const SIZE: usize = 2 * BLOCK + 17;
 
@@ -20,7 +23,7 @@ fn start() -> (Scripted, Gateway, Vec<u8>) {
     let bytes = oracle::bytes("a.bin", 1, SIZE);
     let known = bytes.clone();
     // Answers are made once for each question, however often it is asked again.
-    let whole: Mutex<HashMap<Option<(usize, Option<usize>)>, Vec<u8>>> = Mutex::default();
+    let whole: Mutex<Answers> = Mutex::default();
     let origin = Scripted::speaking(move |asked: &Asked, out| {
         let end = asked
             .target
