@@ -28,7 +28,7 @@ pub fn journal(bytes: &[u8]) {
 fn framed(mut rest: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     put(&mut file, |record| {
-        record.extend([ID, FORMAT, 1, 2, 3, 4, 5, 6, 7, 8])
+        record.extend([ID, FORMAT, 1, 2, 3, 4, 5, 6, 7, 8]);
     });
     while let Some((len, behind)) = rest.split_first() {
         let (record, behind) = behind.split_at(usize::from(*len).min(behind.len()));
@@ -49,7 +49,7 @@ fn anew(told: &Told) -> Vec<u8> {
     }
     for (key, (len, write)) in &told.blocks {
         put(&mut file, |record| {
-            put_entered(record, (*key, *len, *write))
+            put_entered(record, (*key, *len, *write));
         });
     }
     file
