@@ -22,6 +22,7 @@ use crate::dataset::Datasets;
 use crate::demo;
 use crate::gateway::{Gateway, Parts};
 use crate::known::{self, KnownFile};
+use crate::notify::Notify;
 use crate::reload::{self, Reload};
 use crate::serve;
 use crate::settings::{DatasetSettings, Settings, machine};
@@ -235,6 +236,8 @@ async fn serve_until_told(
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
+    let notify = Notify::from_environment();
+    notify.ready();
     tracing::info!(
         %address,
         memory = settings.cache.memory,
@@ -245,6 +248,7 @@ async fn serve_until_told(
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
     }
+    notify.stopping();
     gateway.state.set_ready(false);
     stop.send_replace(true);
     if let Some(reloading) = reloading {

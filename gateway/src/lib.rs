@@ -4,7 +4,7 @@
 //!
 //! | module | its part |
 //! |---|---|
-//! | [`cli`], [`app`], [`reload`], [`known`], [`check`], [`client`], [`demo`] | arguments, what is built of them, what survives a restart, and in which order it all starts and stops |
+//! | [`cli`], [`app`], [`reload`], [`known`], [`check`], [`client`], [`demo`], [`notify`] | arguments, what is built of them, what survives a restart, and in which order it all starts and stops |
 //! | [`serve`] | sockets: the only module that knows hyper's server |
 //! | [`gateway`] | a request in, an answer out, without sockets |
 //! | [`control`] | everything of ours, under `/-/` |
@@ -43,6 +43,7 @@ pub mod gateway;
 pub mod known;
 pub mod listings;
 pub mod metrics;
+pub mod notify;
 pub mod read;
 pub mod reload;
 pub mod serve;

@@ -5,10 +5,11 @@
 //! It knows the model's ETags, so an answer alone says which version its bytes must be of.
 
 mod ask;
+mod meter;
 mod multipart;
 mod verify;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 pub use self::ask::{Ask, Want};
+pub use self::meter::Meter;
 use self::verify::Verifier;
+use crate::namespace::Namespace;
 
 /// How long a client waits for the next byte before it gives up, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,6 +68,8 @@ pub struct Read {
     pub first_byte_after: Option<Duration>,
     /// From the request to the end, whatever it was.
     pub took: Duration,
+    /// Whether the client gave up because no byte came for as long as it is patient.
+    pub gave_up: bool,
 }
 
 impl Read {
@@ -90,6 +95,9 @@ pub struct Client {
     server: Server,
     patience: Duration,
     connection: Option<Connection>,
+    /// Where it connects from; `None`: where the program runs.
+    namespace: Option<Namespace>,
+    meter: Option<Arc<Meter>>,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +145,21 @@ impl Client {
             server: Server::parse(url)?,
             patience: PATIENCE,
             connection: None,
+            namespace: None,
+            meter: None,
         })
+    }
+
+    /// Connects from inside a network namespace. The URL's host must be an address then, for nobody resolves names there.
+    pub fn from(mut self, namespace: &Namespace) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// Counts the bytes of the object on `meter` as they come.
+    pub fn metered(mut self, meter: &Arc<Meter>) -> Self {
+        self.meter = Some(Arc::clone(meter));
+        self
     }
 
     /// Gives up after this long without a byte.
@@ -166,8 +188,9 @@ impl Client {
             head_after: None,
             first_byte_after: None,
             took: Duration::ZERO,
+            gave_up: false,
         };
-        match self.send(ask).await {
+        match self.send(ask, &mut read).await {
             Ok(response) => {
                 read.head_after = Some(started.elapsed());
                 read.outcome = self.receive(ask, response, started, &mut read).await;
@@ -182,7 +205,7 @@ impl Client {
     }
 
     /// Sends the request, and once more on a new connection if the kept one turns out to have been closed.
-    async fn send(&mut self, ask: &Ask) -> Result<Response<Incoming>, String> {
+    async fn send(&mut self, ask: &Ask, read: &mut Read) -> Result<Response<Incoming>, String> {
         let kept = self.connection.is_some();
         let (server, patience) = (self.server.clone(), self.patience);
         let mut again = kept;
@@ -193,7 +216,7 @@ impl Client {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    self.connection = None;
+                    (self.connection, read.gave_up) = (None, true);
                     return Err(format!("no answer for {patience:?}"));
                 }
             };
@@ -213,7 +236,10 @@ impl Client {
             None => false,
         };
         if !open {
-            self.connection = Some(Connection::open(&self.server.authority).await?);
+            let opening = Connection::open(&self.server.authority, self.namespace.as_ref());
+            let opened = timeout(self.patience, opening).await;
+            let patience = self.patience;
+            self.connection = Some(opened.map_err(|_| format!("no connection for {patience:?}"))??);
         }
         Ok(&mut self.connection.as_mut().expect("just opened").sender)
     }
@@ -242,7 +268,10 @@ impl Client {
                 Ok(None) => break Ok(()),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(error))) => break Err(causes(&error)),
-                Err(_) => break Err(format!("no byte for {:?}", self.patience)),
+                Err(_) => {
+                    read.gave_up = true;
+                    break Err(format!("no byte for {:?}", self.patience));
+                }
             };
             read.first_byte_after
                 .get_or_insert_with(|| started.elapsed());
@@ -251,6 +280,11 @@ impl Client {
             {
                 (read.version, read.bytes) = (verifier.version(), verifier.verified());
                 return outcome;
+            }
+            if let Some(meter) = &self.meter
+                && verifier.is_some()
+            {
+                meter.came(piece.len());
             }
         };
         let Some(verifier) = verifier else {
@@ -267,10 +301,17 @@ impl Client {
 }
 
 impl Connection {
-    async fn open(authority: &str) -> Result<Self, String> {
-        let stream = TcpStream::connect(authority)
-            .await
-            .map_err(|error| format!("connect: {error}"))?;
+    async fn open(authority: &str, from: Option<&Namespace>) -> Result<Self, String> {
+        let stream = match from {
+            Some(namespace) => {
+                let address = authority
+                    .parse()
+                    .map_err(|_| format!("{authority} is not an address"))?;
+                namespace.connect(address).await
+            }
+            None => TcpStream::connect(authority).await,
+        };
+        let stream = stream.map_err(|error| format!("connect: {error}"))?;
         stream
             .set_nodelay(true)
             .map_err(|error| format!("set TCP_NODELAY: {error}"))?;
@@ -324,6 +365,8 @@ impl Pool {
             server: self.server.clone(),
             patience: PATIENCE,
             connection: None,
+            namespace: None,
+            meter: None,
         });
         let read = client.read(ask).await;
         self.idle

@@ -13,6 +13,7 @@ use forebay_loadtest::check::{self, NAMES};
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
 use forebay_loadtest::report::Report;
+use forebay_loadtest::scenario;
 
 /// A bar was missed.
 const MISSED: u8 = 1;
@@ -34,8 +35,11 @@ enum Command {
     Check(Check),
     /// Serve the origin model until interrupted, to play with
     Origin(ByHand),
-    /// Fleet scenarios (not in this version)
-    Scenario(Later),
+    /// Fleets over shaped links, in network namespaces (needs root); without a name, list them
+    Scenario(scenario::Arguments),
+    /// Removes what a scenario leaves, once that has ended
+    #[command(hide = true)]
+    Janitor { prefix: String, directory: PathBuf },
     /// Benchmarks beside other servers (not in this version)
     Bench(Later),
     /// Replays of recorded loads (not in this version)
@@ -92,7 +96,10 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(check) => run_checks(check).await,
         Command::Origin(origin) => serve_origin(origin).await,
-        Command::Scenario(later) => Ok(refuse("scenario", "comes with the fleet", &later)),
+        Command::Scenario(given) => scenario::command(given).await,
+        Command::Janitor { prefix, directory } => scenario::clean_after(&prefix, &directory)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Bench(later) => Ok(refuse(
             "bench",
             "comes with the work on hot and cold speed",
@@ -194,7 +201,9 @@ async fn serve_origin(given: ByHand) -> anyhow::Result<ExitCode> {
 
 /// Commands that later versions have are refused by name, never ignored.
 fn refuse(command: &str, when: &str, _given: &Later) -> ExitCode {
-    eprintln!("forebay-loadtest: `{command}` {when}; this version has `check` and `origin`");
+    eprintln!(
+        "forebay-loadtest: `{command}` {when}; this version has `check`, `scenario` and `origin`"
+    );
     ExitCode::from(UNMEASURED)
 }
 

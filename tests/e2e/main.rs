@@ -19,6 +19,8 @@
 //! | `limits` | `[limits]`: who may connect, how long they may be silent, who is answered all the same |
 //! | `when` | memory that is too small, a clock that is wrong |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
+//! | `deploy` | what runs it elsewhere: service manager, units, compose file |
+//! | `scenario` | the load generator's shaped networks: that they work, and that they go |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
 // The processes under test live by the real clock, so these tests do too.
@@ -26,6 +28,7 @@
 
 mod conditions;
 mod control;
+mod deploy;
 mod directories;
 mod freshness;
 mod harness;
@@ -38,6 +41,7 @@ mod odd_origins;
 mod origins;
 mod ranges;
 mod s3;
+mod scenario;
 mod settings;
 mod stage;
 mod standing_still;

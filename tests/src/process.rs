@@ -124,6 +124,12 @@ impl Process {
         joined(&self.output.lock().err)
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to this process alone.
     ///
     /// # Panics
