@@ -26,6 +26,7 @@ use crate::dataset::Datasets;
 use crate::demo;
 use crate::gateway::{Gateway, Parts};
 use crate::known::{self, KnownFile};
+use crate::notify::Notify;
 use crate::reload::{self, Reload};
 use crate::serve::{self, tls::Tls};
 use crate::settings::{DatasetSettings, Settings, machine};
@@ -345,19 +346,23 @@ async fn run_until(
     }
     gateway.state.set_ready(true);
     announce(address, settings).context("write to standard output")?;
+    let notify = Notify::from_environment();
+    notify.ready();
     tracing::info!(
         %address,
         memory = settings.cache.memory,
         datasets = settings.datasets.len(),
         "serving"
     );
-    tokio::select! {
+    let stopping = tokio::select! {
         signal = &mut told => {
             tracing::info!("{signal}: stopping");
             Ok(())
         }
         ended = &mut lost => Err(ended.into()),
-    }
+    };
+    notify.stopping();
+    stopping
 }
 
 /// TLS, if it is set, and the task that reads its files again.

@@ -6,6 +6,7 @@
 
 mod ask;
 mod connect;
+mod meter;
 mod multipart;
 mod verify;
 
@@ -23,7 +24,9 @@ use tokio::time::{Instant, timeout};
 pub use self::ask::{Ask, Want};
 pub(crate) use self::connect::Connection;
 pub use self::connect::{Protocol, Route};
+pub use self::meter::Meter;
 use self::verify::Verifier;
+use crate::namespace::Namespace;
 
 /// How long a client waits for the next byte before it gives up, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,6 +67,8 @@ pub struct Read {
     pub first_byte_after: Option<Duration>,
     /// From the request to the end, whatever it was.
     pub took: Duration,
+    /// Whether the client gave up because no byte came for as long as it is patient.
+    pub gave_up: bool,
 }
 
 impl Read {
@@ -90,6 +95,7 @@ pub struct Client {
     route: Route,
     patience: Duration,
     connection: Option<Connection>,
+    meter: Option<Arc<Meter>>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,6 +133,7 @@ impl Client {
             route: Route::default(),
             patience: PATIENCE,
             connection: None,
+            meter: None,
         })
     }
 
@@ -145,6 +152,18 @@ impl Client {
     /// Speaks this.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.route.protocol = protocol;
+        self
+    }
+
+    /// Connects from inside a network namespace. The URL's host must be an address then, for nobody resolves names there.
+    pub fn from(mut self, namespace: &Namespace) -> Self {
+        self.route.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// Counts the bytes of the object on `meter` as they come.
+    pub fn metered(mut self, meter: &Arc<Meter>) -> Self {
+        self.meter = Some(Arc::clone(meter));
         self
     }
 
@@ -174,8 +193,9 @@ impl Client {
             head_after: None,
             first_byte_after: None,
             took: Duration::ZERO,
+            gave_up: false,
         };
-        match self.send(ask).await {
+        match self.send(ask, &mut read).await {
             Ok(response) => {
                 read.head_after = Some(started.elapsed());
                 read.outcome = self.receive(ask, response, started, &mut read).await;
@@ -190,7 +210,7 @@ impl Client {
     }
 
     /// Sends the request, and once more on a new connection if the kept one turns out to have been closed.
-    async fn send(&mut self, ask: &Ask) -> Result<Response<Incoming>, String> {
+    async fn send(&mut self, ask: &Ask, read: &mut Read) -> Result<Response<Incoming>, String> {
         let kept = self.connection.is_some();
         let (server, patience) = (self.server.clone(), self.patience);
         let mut again = kept;
@@ -201,7 +221,7 @@ impl Client {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    self.connection = None;
+                    (self.connection, read.gave_up) = (None, true);
                     return Err(format!("no answer for {patience:?}"));
                 }
             };
@@ -253,7 +273,10 @@ impl Client {
                 Ok(None) => break Ok(()),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(error))) => break Err(causes(&error)),
-                Err(_) => break Err(format!("no byte for {:?}", self.patience)),
+                Err(_) => {
+                    read.gave_up = true;
+                    break Err(format!("no byte for {:?}", self.patience));
+                }
             };
             read.first_byte_after
                 .get_or_insert_with(|| started.elapsed());
@@ -262,6 +285,11 @@ impl Client {
             {
                 (read.version, read.bytes) = (verifier.version(), verifier.verified());
                 return outcome;
+            }
+            if let Some(meter) = &self.meter
+                && verifier.is_some()
+            {
+                meter.came(piece.len());
             }
         };
         let Some(verifier) = verifier else {
@@ -327,6 +355,7 @@ impl Pool {
             route: self.route.clone(),
             patience: PATIENCE,
             connection: None,
+            meter: None,
         });
         let read = client.read(ask).await;
         self.idle

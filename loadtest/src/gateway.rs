@@ -14,9 +14,12 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -232,15 +235,7 @@ impl Gateway {
 
     /// The most memory the process has held, in bytes: `VmHWM` of `/proc`. `None` once it has ended.
     pub fn peak_memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim()
-            .strip_suffix(" kB")?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib << 10)
+        peak_memory(self.pid())
     }
 
     /// GETs a path and gives status and body.
@@ -347,6 +342,50 @@ impl Gateway {
         }
         true
     }
+}
+
+/// The most memory that a process has held, in bytes: `VmHWM` of `/proc`. `None` once it has ended.
+pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
+}
+
+/// One request without a body, and its whole answer, on a connection of its own.
+pub(crate) async fn exchange(
+    stream: TcpStream,
+    authority: &str,
+    method: Method,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+        .await
+        .context("open connection")?;
+    let driver = tokio::spawn(driver);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, authority)
+        // What `/-/` answers as text or as JSON, a program wants as JSON.
+        .header(header::ACCEPT, "application/json")
+        .body(Empty::<Bytes>::new())
+        .context("make request")?;
+    let response = sender.send_request(request).await.context("send request")?;
+    let status = response.status();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .context("read answer")?
+        .to_bytes();
+    driver.abort();
+    Ok((status, body))
 }
 
 /// Keeps the pipe empty and its lines; reports the address once.

@@ -6,7 +6,8 @@
 //! - [`client`] asks for ranges and compares what comes, in clear or through TLS with a [`certificate`], by HTTP/1.1 or HTTP/2;
 //! - [`gateway`] starts and stops a `forebay serve`;
 //! - [`check`] has one check for each thing that Forebay promises, and [`report`] what a check found;
-//! - [`bench`] measures it beside other servers, with [`bare`] as the ceiling, and [`plot`] draws what came of it;
+//! - [`scenario`] has the fleet's claims over shaped links, in network namespaces ([`namespace`]) of its own;
+//! - [`mod@bench`] measures it beside other servers, with [`bare`] as the ceiling, and [`plot`] draws what came of it;
 //! - [`replay`] plays made loads to eviction policies;
 //! - [`quantity`] reads sizes, rates and times from the command line.
 //!
@@ -16,6 +17,8 @@
 //! Dependencies that only the benches have, and why: `png` packs plots and `noto-sans-mono-bitmap` letters them;
 //! `rustls` and `tokio-rustls` read the TLS rows; `socket2` sets the segment size that the client announces; `foyer` brings the eviction policies that the replay compares ours
 //! with; `mimalloc` is the gateway's allocator, so that the bare server is a ceiling of the same make.
+//! Of the others, `futures` lets one reader's requests take turns in one task, and `rustix` enters namespaces, sends
+//! signals and raises limits without `unsafe`.
 
 pub mod bare;
 pub mod bench;
@@ -23,9 +26,11 @@ pub mod certificate;
 pub mod check;
 pub mod client;
 pub mod gateway;
+pub mod namespace;
 pub mod origin;
 pub mod pattern;
 pub mod plot;
 pub mod quantity;
 pub mod replay;
 pub mod report;
+pub mod scenario;

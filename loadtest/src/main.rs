@@ -17,6 +17,7 @@ use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
 use forebay_loadtest::replay;
 use forebay_loadtest::report::Report;
+use forebay_loadtest::scenario;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,8 +42,11 @@ enum Command {
     Check(Check),
     /// Serve the origin model until interrupted, to play with
     Origin(ByHand),
-    /// Fleet scenarios (not in this version)
-    Scenario(Later),
+    /// Fleets over shaped links, in network namespaces (needs root); without a name, list them
+    Scenario(scenario::Arguments),
+    /// Removes what a scenario leaves, once that has ended
+    #[command(hide = true)]
+    Janitor { prefix: String, directory: PathBuf },
     /// Benchmarks beside other servers
     #[command(subcommand)]
     Bench(Bench),
@@ -168,7 +172,10 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(check) => run_checks(check).await,
         Command::Origin(origin) => serve_origin(origin).await,
-        Command::Scenario(later) => Ok(refuse("scenario", "comes with the fleet", &later)),
+        Command::Scenario(given) => scenario::command(given).await,
+        Command::Janitor { prefix, directory } => scenario::clean_after(&prefix, &directory)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Bench(Bench::Hot(hot)) => tokio::task::spawn_blocking(|| bench_hot(hot))
             .await
             .unwrap_or_else(|error| Err(error.into())),
@@ -317,7 +324,7 @@ fn large(text: &str) -> Result<u64, String> {
 /// Commands that later versions have are refused by name, never ignored.
 fn refuse(command: &str, when: &str, _given: &Later) -> ExitCode {
     eprintln!(
-        "forebay-loadtest: `{command}` {when}; this version has `check`, `bench hot`, `replay` and `origin`"
+        "forebay-loadtest: `{command}` {when}; this version has `check`, `bench hot`, `replay`, `scenario` and `origin`"
     );
     ExitCode::from(UNMEASURED)
 }

@@ -107,6 +107,15 @@ impl Origin {
     /// The address cannot be listened on.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
+        Self::on(listener, settings)
+    }
+
+    /// Starts a model without objects on a socket that listens already, wherever it was made; the settings' own
+    /// address counts for nothing then.
+    ///
+    /// # Errors
+    /// The socket has no address.
+    pub fn on(listener: TcpListener, settings: Settings) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             objects: Mutex::default(),

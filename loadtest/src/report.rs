@@ -134,6 +134,8 @@ pub enum Unit {
     Milliseconds,
     /// Seconds.
     Seconds,
+    /// Seconds, with two decimals.
+    FineSeconds,
     /// Mebibytes.
     Mebibytes,
 }
@@ -146,6 +148,7 @@ impl Unit {
             Self::Percent => format!("{value:.1} %"),
             Self::Milliseconds => format!("{value:.1} ms"),
             Self::Seconds => format!("{value:.1} s"),
+            Self::FineSeconds => format!("{value:.2} s"),
             Self::Mebibytes => format!("{value:.1} MiB"),
         }
     }

@@ -1,6 +1,6 @@
 //! The memory tier: whole blocks, and which of them goes when others come.
 //!
-//! The order is ours ([`queues`]), because no policy of the cache library that the disk tier uses
+//! The order is ours (`queues`), because no policy of the cache library that the disk tier uses
 //! suits how models are loaded: `forebay-loadtest replay` plays them all. After one scan of 1.5 ×
 //! memory, LRU and FIFO have nothing left of a hot model, and neither have S3-FIFO and SIEVE if the
 //! scan reads in ranges smaller than a block; LFU loses a fifth of it then, and is slow to let go of

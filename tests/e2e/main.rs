@@ -27,6 +27,8 @@
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
 //! | `lying_peer` | bytes that change between two gateways |
+//! | `deploy` | what runs it elsewhere: service manager, units, compose file |
+//! | `scenario` | the load generator's shaped networks: that they work, and that they go |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
 // The processes under test live by the real clock, so these tests do too.
@@ -36,6 +38,7 @@ mod clients;
 mod conditions;
 mod control;
 mod cors;
+mod deploy;
 mod directories;
 mod door;
 mod fleet;
@@ -53,6 +56,7 @@ mod odd_origins;
 mod origins;
 mod ranges;
 mod s3;
+mod scenario;
 mod settings;
 mod stage;
 mod standing_still;

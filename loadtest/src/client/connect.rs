@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::causes;
+use crate::namespace::Namespace;
 
 /// Bytes that a server may send ahead of what was read, on a stream and on its connection: more
 /// than any loopback or link here has under way.
@@ -44,6 +45,8 @@ pub struct Route {
     pub protocol: Protocol,
     /// The address that connections come from; `None`: whichever the system takes.
     pub from: Option<IpAddr>,
+    /// The network namespace that they are opened in, to an address; `None`: where the program runs.
+    pub namespace: Option<Namespace>,
 }
 
 /// The sending half, and the task that moves the bytes: it ends with this.
@@ -68,9 +71,15 @@ impl Drop for Connection {
 impl Connection {
     /// Opens one; what fails is said.
     pub(crate) async fn open(authority: &str, route: &Route) -> Result<Self, String> {
-        let stream = connect(authority, route.from)
-            .await
-            .map_err(|error| format!("connect: {error}"))?;
+        let stream = match &route.namespace {
+            Some(namespace) => {
+                let address = authority.parse();
+                let address = address.map_err(|_| format!("{authority} is not an address"))?;
+                namespace.connect(address).await
+            }
+            None => connect(authority, route.from).await,
+        };
+        let stream = stream.map_err(|error| format!("connect: {error}"))?;
         stream
             .set_nodelay(true)
             .map_err(|error| format!("set TCP_NODELAY: {error}"))?;

@@ -1,0 +1,148 @@
+//! The worst days: all gateways but one die under a hundred readers; one owner of twelve freezes in the middle of it.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::net::{Layout, Rate};
+use super::reader::{Order, Way};
+use super::sheet::Row;
+use super::stage::{Brief, Fleet, Run, Stage};
+use super::{DATASET, Options, repeat};
+use crate::report::Unit;
+
+const ORIGIN: Rate = Rate::megabits(200);
+const GATEWAY: Rate = Rate::megabits(400);
+const CLIENT: Rate = Rate::megabits(100);
+
+/// `origin_connections` of the dataset, over the whole fleet; each member's share of it is rounded up.
+const BUDGET: u64 = 64;
+
+/// From the readers' start to the fault: they are in the middle of the object then.
+const UNTIL: Duration = Duration::from_millis(300);
+const FROZEN: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
+    let count = options.count(12);
+    let readers = options.readers(100);
+    let layout = Layout {
+        gateway: GATEWAY,
+        client: CLIENT,
+        origin: ORIGIN,
+        ..Layout::new(count, readers)
+    };
+    let stage = Stage::new(layout, options).await?;
+    let died = async || died(&stage, count, readers).await;
+    let mut rows = vec![repeat::median(count, &[count], died).await?];
+    if count > 1 && options.stand_in.is_none() {
+        let frozen = async || frozen(&stage, count, readers).await;
+        rows.push(repeat::median(count, &[count], frozen).await?);
+    }
+    Ok(rows)
+}
+
+async fn died(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row> {
+    let (key, size) = (stage.key(), stage.options.size(16 << 20));
+    let mut fleet = stage.fleet(&brief(count, &key, size)).await?;
+    fleet.warm().await?;
+    let mut dying = fleet.members.split_off(1);
+    let orders = (0..readers)
+        .map(|index| {
+            let way = Way::Balanced {
+                connections: 4,
+                first: 4 * index,
+            };
+            fleet.order(index, &key, size, way)
+        })
+        .collect();
+    let run = fleet
+        .run_while(orders, async {
+            tokio::time::sleep(UNTIL).await;
+            for member in &mut dying {
+                member.kill().await?;
+            }
+            Ok(())
+        })
+        .await?;
+    fleet.stop().await?;
+    let row = judged("all but one die", count, &run, size, count as u64);
+    Ok(row)
+}
+
+async fn frozen(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row> {
+    let (key, size) = (stage.key(), stage.options.size(64 << 20));
+    let fleet = stage.fleet(&brief(count, &key, size)).await?;
+    let victim = owner_in_the_middle(&fleet, &key).await?;
+    // Its own clients wait with it; what is measured is that nobody else does.
+    let addresses = fleet.addresses();
+    let others: std::sync::Arc<[_]> = (0..count)
+        .filter(|&index| index != victim)
+        .map(|index| addresses[index])
+        .collect();
+    let orders = (0..readers)
+        .map(|index| Order {
+            gateways: others.clone(),
+            plan: None,
+            ..fleet.order(
+                index,
+                &key,
+                size,
+                Way::Balanced {
+                    connections: 4,
+                    first: 4 * index,
+                },
+            )
+        })
+        .collect();
+    let run = fleet
+        .run_while(orders, async {
+            tokio::time::sleep(UNTIL).await;
+            fleet.members[victim].signal(Signal::STOP)?;
+            tokio::time::sleep(FROZEN).await;
+            fleet.members[victim].signal(Signal::CONT)
+        })
+        .await?;
+    fleet.stop().await?;
+    Ok(judged("one owner frozen for 5 s", count, &run, size, 0).unresumed())
+}
+
+fn brief(count: usize, key: &str, size: u64) -> Brief {
+    Brief {
+        dataset: format!("origin_connections = {BUDGET}"),
+        ..Brief::new(count, vec![(key.to_owned(), size)])
+    }
+}
+
+/// The gateway that owns the extent in the middle of the object.
+async fn owner_in_the_middle(fleet: &Fleet<'_>, key: &str) -> anyhow::Result<usize> {
+    let plan = fleet.members[0]
+        .json(&format!("/-/plan/{DATASET}/{key}"))
+        .await?;
+    let extents = plan["extents"].as_array().map_or(0, Vec::len);
+    let owner = plan["extents"][extents / 2]["member"].as_str();
+    let index = owner.and_then(|name| name.strip_prefix("gw-")?.parse().ok());
+    Ok(index.unwrap_or(1))
+}
+
+/// `killed`: the members whose share of the budget may be in use twice for a moment.
+fn judged(name: &str, count: usize, run: &Run, size: u64, killed: u64) -> Row {
+    let mut row = Row::new(name, count, run, size).origin_within(1.1);
+    let budget = BUDGET.div_ceil(count as u64) * count as u64 + killed;
+    row.report.at_most(
+        "origin requests at once",
+        run.origin.peak as f64,
+        budget as f64,
+        Unit::Count,
+    );
+    let refused: u64 = run.readings.iter().map(|reading| reading.refused).sum();
+    row.report
+        .at_most("answers with a 5xx", refused as f64, 0.0, Unit::Count);
+    let slowest = run
+        .readings
+        .iter()
+        .map(|reading| reading.slowest_first_byte)
+        .fold(0.0, f64::max);
+    row.report
+        .at_most("slowest first byte", slowest, 1.0, Unit::FineSeconds);
+    row
+}
