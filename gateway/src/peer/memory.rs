@@ -159,7 +159,10 @@ mod tests {
     }
 
     async fn read(gateway: &Arc<Gateway>, path: &str) -> (StatusCode, Vec<u8>) {
-        let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+        let request = Request::get(path)
+            .header("host", "gateway")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
         let response = gateway.handle(request).await;
         let status = response.status();
         let (mut body, mut bytes) = (response.into_body(), Vec::new());

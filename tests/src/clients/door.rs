@@ -12,9 +12,9 @@ pub enum Door {
 /// The pair that signed clients have.
 const PAIR: (&str, &str) = ("LOADER", "clients/secret+of=their.own");
 
-/// The section that lets [`PAIR`] in and nobody else. This version authenticates nobody and refuses `[[access]]`, so
-/// there is none to write; clients sign all the same, and what they sign has to reach the right object.
-const ACCESS: &str = "";
+/// The section that lets [`PAIR`] in and nobody else.
+const ACCESS: &str = "[[access]]\naccess_key_id = \"LOADER\"\n\
+                      secret_access_key = \"clients/secret+of=their.own\"\n";
 
 impl Door {
     /// Each of them.
