@@ -22,6 +22,8 @@ use crate::residents::Residents;
 pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     /// The block, if it is resident; it counts as used now.
     fn get(&self, key: &BlockKey) -> Option<Block>;
+    /// The block, if it is resident, for whoever is no reader: that is no use of it.
+    fn peek(&self, key: &BlockKey) -> Option<Block>;
     /// Whether the block is resident; nothing is moved by the question.
     fn contains(&self, key: &BlockKey) -> bool;
     /// Keeps a block, evicting others where it must. Whatever leaves is told to [`Residents`].
@@ -73,6 +75,10 @@ impl fmt::Debug for Memory {
 impl BlockStore for Memory {
     fn get(&self, key: &BlockKey) -> Option<Block> {
         self.read().get(key)
+    }
+
+    fn peek(&self, key: &BlockKey) -> Option<Block> {
+        self.read().peek(key)
     }
 
     fn contains(&self, key: &BlockKey) -> bool {
@@ -193,6 +199,18 @@ mod tests {
             (0..8).for_each(|_| assert!(rig.memory.get(&key).is_some()));
         }
         assert_eq!(rig.read(0, 128), 128);
+    }
+
+    #[test]
+    fn a_look_that_is_no_use_protects_nothing() {
+        let rig = Rig::new(256);
+        rig.read(0, 256);
+        for index in 0..256 {
+            let version = VersionKey(0);
+            assert!(rig.memory.peek(&BlockKey { version, index }).is_some());
+        }
+        rig.read(1, 256);
+        assert_eq!(rig.read(1, 256), 256);
     }
 
     #[test]

@@ -246,9 +246,10 @@ impl Store {
         self.nvme.as_ref().is_some_and(|nvme| nvme.holds(key))
     }
 
-    /// The block, if it is in memory.
+    /// The block, if it is in memory, to be written to the disk: that is no use of it, or what was
+    /// written would push what waits to be written out of memory.
     pub(crate) fn in_memory(&self, key: &BlockKey) -> Option<Block> {
-        self.memory.get(key)
+        self.memory.peek(key)
     }
 
     /// Whether a block of a version is in memory; moves nothing.

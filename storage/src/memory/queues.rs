@@ -70,6 +70,11 @@ impl Queues {
         self.table.contains_key(key)
     }
 
+    /// The block.
+    pub(super) fn peek(&self, key: &BlockKey) -> Option<Block> {
+        self.table.get(key).map(|entry| entry.block.clone())
+    }
+
     /// The block, and that it was used.
     pub(super) fn get(&self, key: &BlockKey) -> Option<Block> {
         let now = self.tick();

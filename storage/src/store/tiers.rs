@@ -78,6 +78,10 @@ impl Tiers {
         self.parts().find_map(|part| part.get(key))
     }
 
+    pub(super) fn peek(&self, key: &BlockKey) -> Option<Block> {
+        self.parts().find_map(|part| part.peek(key))
+    }
+
     pub(super) fn contains(&self, key: &BlockKey) -> bool {
         self.parts().any(|part| part.contains(key))
     }

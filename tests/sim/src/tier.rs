@@ -53,6 +53,10 @@ impl Table {
 }
 
 impl BlockStore for Tier {
+    fn peek(&self, key: &BlockKey) -> Option<Block> {
+        self.lock().blocks.get(key).map(|(_, block)| block.clone())
+    }
+
     fn get(&self, key: &BlockKey) -> Option<Block> {
         let mut table = self.lock();
         let now = table.used + 1;
