@@ -14,12 +14,9 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -259,24 +256,7 @@ impl Gateway {
             tls: self.tls.clone(),
             ..Route::default()
         };
-        let mut connection = Connection::open(self.authority(), &route)
-            .await
-            .map_err(|error| anyhow!("connect to gateway: {error}"))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, self.authority())
-            .body(Empty::<Bytes>::new())
-            .context("make request")?;
-        let response = connection.send(request).await.context("send request")?;
-        let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .context("read answer")?
-            .to_bytes();
-        Ok((status, body))
+        exchange(self.authority(), &route, method, path).await
     }
 
     /// The metrics now.
@@ -359,15 +339,14 @@ pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
 
 /// One request without a body, and its whole answer, on a connection of its own.
 pub(crate) async fn exchange(
-    stream: TcpStream,
     authority: &str,
+    route: &Route,
     method: Method,
     path: &str,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+    let mut connection = Connection::open(authority, route)
         .await
-        .context("open connection")?;
-    let driver = tokio::spawn(driver);
+        .map_err(|error| anyhow!("connect to gateway: {error}"))?;
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -376,7 +355,7 @@ pub(crate) async fn exchange(
         .header(header::ACCEPT, "application/json")
         .body(Empty::<Bytes>::new())
         .context("make request")?;
-    let response = sender.send_request(request).await.context("send request")?;
+    let response = connection.send(request).await.context("send request")?;
     let status = response.status();
     let body = response
         .into_body()
@@ -384,7 +363,6 @@ pub(crate) async fn exchange(
         .await
         .context("read answer")?
         .to_bytes();
-    driver.abort();
     Ok((status, body))
 }
 

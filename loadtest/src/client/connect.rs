@@ -68,6 +68,16 @@ impl Drop for Connection {
     }
 }
 
+impl Route {
+    /// From inside `namespace`, in clear, by HTTP/1.1.
+    pub fn within(namespace: &Namespace) -> Self {
+        Self {
+            namespace: Some(namespace.clone()),
+            ..Self::default()
+        }
+    }
+}
+
 impl Connection {
     /// Opens one; what fails is said.
     pub(crate) async fn open(authority: &str, route: &Route) -> Result<Self, String> {

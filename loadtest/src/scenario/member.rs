@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use crate::client::Route;
 use crate::gateway::{self, Metrics, exchange};
 use crate::namespace::Namespace;
 
@@ -145,10 +146,8 @@ impl Member {
         method: Method,
         path: &str,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let asked = async {
-            let stream = self.namespace.connect(local()).await?;
-            exchange(stream, &local().to_string(), method, path).await
-        };
+        let (authority, route) = (local().to_string(), Route::within(&self.namespace));
+        let asked = Box::pin(exchange(&authority, &route, method, path));
         timeout(CONTROL, asked)
             .await
             .with_context(|| format!("{path}: no answer in {CONTROL:?}"))?

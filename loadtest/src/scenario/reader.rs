@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::lanes::Lane;
 use super::DATASET;
-use crate::client::{Ask, Client, Meter, Outcome, Want};
+use crate::client::{Ask, Client, Meter, Outcome, Route, Want};
 use crate::gateway::exchange;
 use crate::namespace::Namespace;
 
@@ -271,15 +271,14 @@ impl Reader {
                 })
                 .collect());
         };
-        let address = self.order.gateways[teller];
-        let stream = self.order.from.connect(address).await;
-        let stream = stream.with_context(|| format!("connect to {address} for the plan"))?;
         let path = format!("/-/plan/{DATASET}/{}", self.order.key);
-        let authority = address.to_string();
-        let asked = exchange(stream, &authority, Method::GET, &path);
+        let authority = self.order.gateways[teller].to_string();
+        let route = Route::within(&self.order.from);
+        let asked = Box::pin(exchange(&authority, &route, Method::GET, &path));
         let (status, body) = tokio::time::timeout(PATIENCE, asked)
             .await
-            .context("no plan in time")??;
+            .context("no plan in time")?
+            .with_context(|| format!("ask {authority} for the plan"))?;
         if status != StatusCode::OK {
             bail!("{path} answers {status}");
         }
