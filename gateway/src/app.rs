@@ -167,17 +167,14 @@ fn build(
 
 fn store(settings: &Settings, block_size: BlockSize, nvme: Option<Arc<Nvme>>) -> Arc<Store> {
     let memory = settings.cache.memory;
-    let Some(fleet) = &settings.fleet else {
-        return Store::new(memory, block_size, nvme);
-    };
     // For whoever measures the way between gateways: with copies it is gone only once.
     let dropped = std::env::var_os("FOREBAY_COPIES").is_some_and(|word| word == "off");
-    let copies = match (dropped, fleet.edge) {
-        (true, _) => Copies::Dropped,
-        (false, true) => Copies::Alike,
-        (false, false) => Copies::Apart,
-    };
-    Store::in_fleet(memory, block_size, nvme, copies)
+    match &settings.fleet {
+        Some(_) if dropped => Store::in_fleet(memory, block_size, nvme, Copies::Dropped),
+        Some(fleet) if !fleet.edge => Store::in_fleet(memory, block_size, nvme, Copies::Apart),
+        // An edge owns nothing, so nobody asks it, and nothing need be set apart for others.
+        _ => Store::new(memory, block_size, nvme),
+    }
 }
 
 fn open_nvme(settings: &Settings, block_size: BlockSize) -> Result<Option<Arc<Nvme>>> {
@@ -257,7 +254,9 @@ async fn serve_until_told(
     reload: Option<Reload>,
 ) -> Result<()> {
     let address = listener.local_addr().context("ask for our own address")?;
-    gateway.state.set_client_url(format!("http://{address}"));
+    gateway
+        .state
+        .set_client_url(format!("{}://{address}", settings.scheme()));
     let admin = match settings.admin_listen {
         Some(admin) => Some(
             serve::bind(admin)
@@ -407,12 +406,7 @@ fn start_serving(
 /// The one thing that standard output carries.
 fn announce(address: SocketAddr, settings: &Settings) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let scheme = if settings.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let base = format!("{scheme}://{address}");
+    let base = format!("{}://{address}", settings.scheme());
     writeln!(out, "listening on {base}")?;
     if settings.demo {
         let shard = demo::shard_name(0);

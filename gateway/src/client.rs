@@ -10,21 +10,13 @@ use bytes::Bytes;
 use forebay_storage::origin::{self, ClientTls, HttpClient, HttpRequestBody};
 use http::{Method, Request, Uri};
 use http_body_util::BodyExt;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use crate::access::canonical::EMPTY_PAYLOAD;
+use crate::access::canonical::{EMPTY_PAYLOAD, PATH};
 use crate::access::sign::{Signer, Unsigned};
 use crate::cli::{ClientArgs, PlanArgs, PurgeArgs};
 use crate::settings::size::shown;
-
-/// What stays as it is in a path: unreserved characters and the slash.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
 
 /// `forebay datasets`: one line a dataset.
 pub async fn datasets(args: &ClientArgs) -> ExitCode {

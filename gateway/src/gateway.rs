@@ -459,7 +459,7 @@ impl Gateway {
         }
     }
 
-    fn request_id(&self) -> Arc<str> {
+    pub(crate) fn request_id(&self) -> Arc<str> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let id = xxh3_64_with_seed(&number.to_le_bytes(), self.seed);
         format!("{id:016X}").into()

@@ -26,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_ring::{Fleet, State};
 use forebay_storage::error::OriginError;
+use forebay_storage::store::Level;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -143,11 +144,6 @@ impl Peers {
         Arc::clone(&self.fleet.borrow())
     }
 
-    /// The fleet, to be watched.
-    pub fn watch(&self) -> watch::Receiver<Arc<Fleet>> {
-        self.fleet.clone()
-    }
-
     /// Whether a member may be asked: membership thinks so, and so do we.
     pub fn answers(&self, fleet: &Fleet, name: &str) -> bool {
         fleet.answers(name) && !self.health.is_silent(name)
@@ -161,12 +157,7 @@ impl Peers {
         }
     }
 
-    /// Members that are silent as we have seen for ourselves.
-    pub fn silent(&self) -> usize {
-        self.health.silent()
-    }
-
-    /// Asks `name`, and waits for its answer as long as it is there and not longer than
+    /// Asks `name` at `level`, and waits for its answer as long as it is there and not longer than
     /// [`NO_PROGRESS`]. The answer's body holds one of the requests that a member may have at once.
     ///
     /// # Errors
@@ -174,9 +165,10 @@ impl Peers {
     pub async fn ask(
         self: &Arc<Self>,
         name: &str,
+        level: Level,
         request: Request<Bytes>,
     ) -> Result<Asked, PeerError> {
-        let asked = self.ask_as_it_is(name, request).await;
+        let asked = self.ask_as_it_is(name, level, request).await;
         let outcome = asked.as_ref().err().map_or("ok", PeerError::label);
         self.metrics.requests.with_label_values(&[outcome]).inc();
         if let Err(PeerError::Refused(reason)) = &asked {
@@ -188,13 +180,14 @@ impl Peers {
     async fn ask_as_it_is(
         self: &Arc<Self>,
         name: &str,
+        level: Level,
         mut request: Request<Bytes>,
     ) -> Result<Asked, PeerError> {
         let fleet = self.fleet();
         let peer = fleet.peer(name).ok_or(PeerError::Unreachable)?;
-        wire::address(&mut request, &fleet, name);
+        wire::address(&mut request, name);
         let known = self.health.of(name);
-        let permit = known.permit().await;
+        let permit = known.permit(level).await;
         let begun = tokio::time::Instant::now();
         let answer = self.transport.send(peer, request);
         let answer = self.patiently(&known, name, answer).await?;
@@ -281,7 +274,7 @@ impl Peers {
             return false;
         };
         let mut request = wire::ping();
-        wire::address(&mut request, &fleet, name);
+        wire::address(&mut request, name);
         let answer = self.transport.send(peer, request);
         let answer = tokio::time::timeout(health::PATIENCE, answer).await;
         matches!(answer, Ok(Ok(answer)) if answer.status().is_success())

@@ -20,6 +20,7 @@ pub mod route;
 pub mod version;
 pub mod window;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,17 +77,27 @@ impl Reads {
         route::route(&fleet.table, &fleet.own, level, &answers, &place)
     }
 
-    /// Where a missing block would come from.
-    pub(crate) fn spot(&self, object: &ObjectId, size: u64, index: u32, level: Level) -> Spot {
-        if self.peers.is_none() {
-            return Spot::ALONE;
-        }
+    /// Where missing blocks of an object of `size` bytes would come from, by index. What it found last
+    /// is remembered: blocks of one extent come from one place, and it is asked under a lock.
+    pub(crate) fn spots(&self, object: &ObjectId, size: u64, level: Level) -> impl Fn(u32) -> Spot {
         let extents = Extents::new(size, self.store.block_size().bytes());
-        let route = self.route(object, size, index, level);
-        Spot {
-            source: route.hops.first().map_or(ORIGIN, Hop::level),
-            group: extents.holding(u64::from(index)),
-            owned: route.owned,
+        let last = Cell::new(None);
+        move |index| {
+            if self.peers.is_none() {
+                return Spot::ALONE;
+            }
+            let group = extents.holding(u64::from(index));
+            if let Some(spot) = last.get().filter(|spot: &Spot| spot.group == group) {
+                return spot;
+            }
+            let route = self.route_of(object, (group, extents.count()), level);
+            let spot = Spot {
+                source: route.hops.first().map_or(ORIGIN, Hop::level),
+                group,
+                owned: route.owned,
+            };
+            last.set(Some(spot));
+            spot
         }
     }
 

@@ -172,7 +172,7 @@ pub struct FleetSettings {
     pub listen: SocketAddr,
     /// Where others reach that port; its port is 0 where `listen`'s is.
     pub advertise: SocketAddr,
-    /// Where clients reach this gateway, without a slash at the end; `None`: `listen`'s port on
+    /// Where clients reach this gateway, without a slash at the end; `None`: `listen`'s scheme and port on
     /// `advertise`'s host.
     pub client_url: Option<String>,
     /// `HOST:PORT` and `dns:NAME:PORT` of members to begin with.
@@ -248,6 +248,11 @@ pub struct Flags {
 }
 
 impl Settings {
+    /// The scheme of the URLs that clients reach this gateway by.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// Reads the settings file, if one is named, and lays the flags over it. Secrets that the file
     /// refers to are read, so this blocks on the disk.
     ///

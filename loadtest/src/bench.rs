@@ -167,7 +167,7 @@ impl Bench<'_> {
         origin: &Origin,
     ) -> anyhow::Result<Result<Vec<Server>, String>> {
         let certificate = if stage == Stage::Tls {
-            match Certificate::make(&self.dir).await {
+            match Certificate::make(&self.dir) {
                 Ok(certificate) => Some(Arc::new(certificate)),
                 Err(error) => return Ok(Err(format!("{error:#}"))),
             }

@@ -154,6 +154,13 @@ impl Unit {
     }
 }
 
+/// The median of some figures, the upper one if their number is even; 0 of none.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    let middle = figures.get(figures.len() / 2);
+    middle.copied().unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -208,21 +208,10 @@ impl Run {
             flight.set_from_nvme(false);
             return FromNvme::Missing;
         };
-        let mut lease = self.leases.pop_front();
-        let last = segments.len().saturating_sub(1);
-        for (index, bytes) in segments.into_iter().enumerate() {
-            // As in `end_segment`: the last takes what the block costs beside its bytes too.
-            let lease = if index == last {
-                lease.take()
-            } else {
-                lease.as_mut().and_then(|lease| lease.split(bytes.len()))
-            };
-            debug_assert!(lease.is_some());
-            let segment = Leased {
-                bytes,
-                _lease: lease,
-            };
-            flight.push(index, Bytes::from_owner(segment));
+        if let Some(mut lease) = self.leases.pop_front() {
+            for (index, bytes) in segments.into_iter().enumerate() {
+                push(&flight, index, bytes, &mut lease);
+            }
         }
         self.flights.pop_front();
         self.store.complete(&flight, &self.version);
@@ -313,18 +302,7 @@ impl Run {
         let (Some(flight), Some(lease)) = (self.flights.front(), self.leases.front_mut()) else {
             return Flow::Done;
         };
-        // Invariant: a block's lease covers its weight. The last segment takes all that is left, and
-        // with it what the block costs beside its bytes.
-        let last = (self.segments + 1) * SEGMENT >= flight.len() as usize;
-        let lease = lease.split(if last { lease.bytes() } else { buffer.len() });
-        debug_assert!(lease.is_some());
-        flight.push(
-            self.segments,
-            Bytes::from_owner(Segment {
-                buffer,
-                _lease: lease,
-            }),
-        );
+        push(flight, self.segments, buffer, lease);
         self.segments += 1;
         if self.segments * SEGMENT >= flight.len() as usize {
             self.end_block()
@@ -370,26 +348,36 @@ impl Drop for Run {
     }
 }
 
+/// Shows a segment of a block, with its part of the block's lease.
+fn push<T>(flight: &Flight, index: usize, bytes: T, lease: &mut Lease)
+where
+    T: AsRef<[u8]> + Send + 'static,
+{
+    // Invariant: a block's lease covers its weight. The last segment takes all that is left, and
+    // with it what the block costs beside its bytes.
+    let last = (index + 1) * SEGMENT >= flight.len() as usize;
+    let part = if last {
+        lease.bytes()
+    } else {
+        bytes.as_ref().len()
+    };
+    let lease = lease.split(part);
+    debug_assert!(lease.is_some());
+    let leased = Leased {
+        bytes,
+        _lease: lease,
+    };
+    flight.push(index, Bytes::from_owner(leased));
+}
+
 /// A segment's bytes with the lease that pays for them, which ends after they were given back.
-struct Segment {
-    buffer: Buffer,
+struct Leased<T> {
+    bytes: T,
     _lease: Option<Lease>,
 }
 
-/// The same for bytes that came as they are.
-struct Leased {
-    bytes: Bytes,
-    _lease: Option<Lease>,
-}
-
-impl AsRef<[u8]> for Leased {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Leased<T> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl AsRef<[u8]> for Segment {
-    fn as_ref(&self) -> &[u8] {
-        self.buffer.as_ref()
+        self.bytes.as_ref()
     }
 }

@@ -7,6 +7,7 @@
 //! | [`block`] | the unit of caching: a fixed, aligned piece of one version |
 //! | [`budget`] | leases: every byte of a block that is held, by whom ever, counted once |
 //! | [`flight`], [`fill`] | a block while it arrives: followers see each segment as it comes |
+//! | [`frames`] | memory for whole segments, given back to the kernel when it is free |
 //! | [`memory`], [`residents`] | the memory tier, and our own table of what a tier holds |
 //! | [`nvme`] | the disk tier: what it proved to hold, kept over restarts, left alone when it fails |
 //! | [`store`] | one door to all of that: look up, join, or lead |
@@ -24,7 +25,7 @@
 //! strangers; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
 //! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant
 //! to be; `rustix` names the flags of open files and of direct I/O and maps the memory of segments;
-//! `xxhash-rust` places blocks on disk; the rest is plumbing that the ecosystem shares.
+//! `xxhash-rust` places blocks on disk and sees damage in the journal; the rest is plumbing that the ecosystem shares.
 
 pub mod block;
 pub mod budget;

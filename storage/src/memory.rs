@@ -26,8 +26,9 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     fn peek(&self, key: &BlockKey) -> Option<Block>;
     /// Whether the block is resident; nothing is moved by the question.
     fn contains(&self, key: &BlockKey) -> bool;
-    /// Keeps a block, evicting others where it must. Whatever leaves is told to [`Residents`].
-    fn insert(&self, key: BlockKey, block: Block);
+    /// Keeps a block, evicting others where it must. Whatever leaves is told to [`Residents`], and
+    /// given to the caller to drop where that holds nobody up: a block is sixteen buffers.
+    fn insert(&self, key: BlockKey, block: Block) -> Vec<Block>;
     /// Lets a block go.
     fn remove(&self, key: &BlockKey) -> Option<Block>;
     /// Lets the block go whose turn it is; `None`: there is no block.
@@ -85,8 +86,7 @@ impl BlockStore for Memory {
         self.read().contains(key)
     }
 
-    fn insert(&self, key: BlockKey, block: Block) {
-        // What leaves is freed once the lock is: a block is sixteen buffers.
+    fn insert(&self, key: BlockKey, block: Block) -> Vec<Block> {
         let mut left = Vec::new();
         let mut queues = self.write();
         left.extend(queues.insert(key, block));
@@ -97,7 +97,7 @@ impl BlockStore for Memory {
             self.residents.evicted(key);
             left.push(block);
         }
-        drop(queues);
+        left
     }
 
     fn remove(&self, key: &BlockKey) -> Option<Block> {
@@ -243,7 +243,11 @@ mod tests {
             rig.memory.remove(&key).unwrap();
         }
         rig.read(0, 2);
+        // The other one is the older of the two from here on.
+        rig.memory.remove(&key).unwrap();
+        rig.read(0, 1);
         rig.read(1, 1);
+        assert!(rig.memory.contains(&key));
         assert_eq!(rig.residents.total().blocks, 2);
     }
 }

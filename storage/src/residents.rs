@@ -1,4 +1,5 @@
-//! Our own table of what is resident: foyer can neither list its keys nor say what they belong to.
+//! Our own table of what is resident in a tier, and what it belongs to: foyer can list no keys, and the
+//! memory tier knows its blocks by nothing else.
 //!
 //! It is touched when a block enters or leaves, never on a hit.
 

@@ -427,24 +427,31 @@ impl Store {
     /// nobody who comes later does.
     pub(crate) fn complete(&self, flight: &Arc<Flight>, version: &Arc<Version>) {
         let key = flight.key();
+        let mut left = Vec::new();
         {
             // Under the lock a purge comes either before, and finds the fill, or after, and finds
             // the block.
             let mut table = self.lock();
             let owned = flight.is_owned();
             if table.remove(flight) && self.memory.keeps(owned) {
-                self.residents.entered(flight.object(), key, flight.len());
-                if flight.level() == 0 && self.budget.has_share() {
-                    self.residents.entered_for_clients(key);
+                // A fill of another level may have filed it already; filed twice, it could be let go
+                // between table and tier, and stay where no purge finds it.
+                if !self.memory.contains(&key) {
+                    self.residents.entered(flight.object(), key, flight.len());
+                    if flight.level() == 0 && self.budget.has_share() {
+                        self.residents.entered_for_clients(key);
+                    }
+                    let block = Block::new(flight.segments());
+                    left = self.memory.insert(key, block, owned);
                 }
-                self.memory
-                    .insert(key, Block::new(flight.segments()), owned);
                 if let Some(nvme) = self.nvme.as_ref().filter(|_| owned) {
                     nvme.offer(flight.object(), version, key, flight.len());
                 }
             }
         }
         flight.end(Ok(()));
+        // Giving their frames back takes a while, and nobody waits for us any more.
+        drop(left);
     }
 
     /// Ends a fill that will not be done.

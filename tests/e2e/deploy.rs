@@ -99,11 +99,15 @@ fn the_compose_file_is_a_fleet_of_three_and_names_what_is_there() {
     let settings = std::fs::read_to_string(deploy().join(settings.expect("a file")));
     let settings = settings.expect("the settings are there");
     assert!(settings.contains("\"dns:forebay:7071\""), "{settings}");
-    let secret = compose["secrets"]["fleet"]["file"]
-        .as_str()
-        .expect("a file");
+    assert!(settings.contains("/run/secrets/fleet"), "{settings}");
+    let secret = compose["secrets"]["fleet"]["file"].as_str();
+    assert_eq!(secret, Some("compose/fleet.key"));
+    let ignored = std::fs::read_to_string(deploy().join("compose/.gitignore"));
     assert!(
-        settings.contains("/run/secrets/fleet") && !deploy().join(secret).exists(),
+        ignored
+            .expect("a list")
+            .lines()
+            .any(|line| line == "/fleet.key"),
         "a key that is in the repository is nobody's secret"
     );
 }

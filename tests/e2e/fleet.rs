@@ -282,12 +282,15 @@ fn another_key_is_refused_logged_once_and_counted() {
     all_whole(&fleet.herd("a.bin", &[0, 1], 3));
     let refused = fleet.metric("forebay_peer_refusals_total", &[("reason", "key")]);
     assert!(refused > 0.0);
+    let mut told_in_all = 0;
     for gateway in &fleet.gateways {
         let log = gateway.process().stderr();
         let told = log.matches("has another key").count();
         assert!(told <= 1, "{log}");
         assert!(!log.contains("the key of"));
+        told_in_all += told;
     }
+    assert!(told_in_all > 0, "nobody said so");
 }
 
 #[test]

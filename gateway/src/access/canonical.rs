@@ -37,6 +37,9 @@ pub const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// The same for a path, whose slashes stay.
+pub const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
+
 /// A time as signatures have it, such as `20130524T000000Z`.
 pub fn amz_date(time: SystemTime) -> String {
     let time = DateTime::<Utc>::from(time);

@@ -1,7 +1,6 @@
 //! The fleet's part of a gateway: its port, its place among the others, and its share of the origins.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -117,7 +116,10 @@ fn identity(
             Member::new(name, &*fleet.zone, weight)
         }
     };
-    let derived = || format!("http://{}", SocketAddr::new(address.ip(), client.port()));
+    let derived = || {
+        let address = SocketAddr::new(address.ip(), client.port());
+        format!("{}://{address}", settings.scheme())
+    };
     Ok(gossip::Identity {
         member: member.context("take a place in the fleet")?,
         address,
@@ -126,7 +128,7 @@ fn identity(
         protocols: (wire::OLDEST, wire::PROTOCOL),
         settings: digest(settings),
         incarnation: incarnation(&settings.data_dir)?,
-        instance: RandomState::new().hash_one(std::process::id()),
+        instance: super::seed(),
     })
 }
 

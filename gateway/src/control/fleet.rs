@@ -27,6 +27,7 @@ use super::{Problem, State, dataset_json};
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, Peers, wire};
+use crate::read::route::OWNER;
 
 /// How long a member may take to answer what concerns the whole fleet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -296,7 +297,7 @@ async fn ask(
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = method.clone();
         wire::set_path(&mut request, path);
-        let asked = peers.ask(name, request).await?;
+        let asked = peers.ask(name, OWNER, request).await?;
         let body = Limited::new(asked.body, LONGEST).collect().await;
         let body = body.map_err(|_| PeerError::Cut)?.to_bytes();
         serde_json::from_slice(&body).map_err(|_| PeerError::Corrupt)

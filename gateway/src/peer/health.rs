@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use forebay_storage::store::Level;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Peers;
+use crate::read::route::ZONE_OWNER;
 
 /// How long a member may take to say that it is there.
 pub(super) const PATIENCE: Duration = Duration::from_millis(400);
 
-/// Requests that one member is asked at once; more wait for their turn, holding nothing.
+/// Requests of one level that one member is asked at once; more wait for their turn, holding nothing.
 const AT_ONCE: usize = 64;
 
 /// The wait before a silent member is asked again; it doubles with each time.
@@ -37,7 +39,8 @@ pub(super) struct Health {
 /// What is known of one member.
 #[derive(Debug)]
 pub(crate) struct Known {
-    permits: Arc<Semaphore>,
+    /// By level: one level waits for the next, so they must not stand in one queue.
+    permits: [Arc<Semaphore>; 2],
     heard: Mutex<Instant>,
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
@@ -52,7 +55,7 @@ impl Health {
             return Arc::clone(known);
         }
         let new = Arc::new(Known {
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            permits: [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
             heard: Mutex::new(Instant::now()),
             silent: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
@@ -65,21 +68,17 @@ impl Health {
         self.lock().get(name).is_some_and(|known| known.is_silent())
     }
 
-    pub(super) fn silent(&self) -> usize {
-        let known = self.lock();
-        known.values().filter(|known| known.is_silent()).count()
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Known>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
-    /// Waits until the member may be asked one thing more.
-    pub(super) async fn permit(&self) -> Permit {
+    /// Waits until the member may be asked one thing more at this level.
+    pub(super) async fn permit(&self, level: Level) -> Permit {
+        let permits = &self.permits[usize::from(level > ZONE_OWNER)];
         // Nobody closes this semaphore.
-        Arc::clone(&self.permits).acquire_owned().await.ok()
+        Arc::clone(permits).acquire_owned().await.ok()
     }
 
     /// Notes that bytes came from it.

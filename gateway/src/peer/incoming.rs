@@ -75,11 +75,6 @@ impl Incoming {
         }
     }
 
-    /// Where the body begins.
-    pub fn start(&self) -> u64 {
-        self.offset
-    }
-
     /// Takes the body into `run`, to its end or until nobody waits for more.
     ///
     /// Memory for a block is taken once its first bytes are here: then the other end has all of that

@@ -12,7 +12,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use forebay_ring::Fleet;
 use forebay_storage::SEGMENT;
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
@@ -20,10 +19,12 @@ use forebay_storage::store::Level;
 use forebay_storage::version::{Version, VersionKey};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header, response};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::PeerError;
+
+use crate::access::canonical::{PATH, hex};
 
 /// The newest protocol that this build speaks; it speaks the one before too.
 pub const PROTOCOL: u16 = 1;
@@ -37,7 +38,6 @@ pub const SUM: usize = 8;
 const LEVEL: HeaderName = HeaderName::from_static("forebay-level");
 const DEADLINE: HeaderName = HeaderName::from_static("forebay-deadline");
 const TO: HeaderName = HeaderName::from_static("forebay-to");
-const EPOCH: HeaderName = HeaderName::from_static("forebay-epoch");
 const DOUBT: HeaderName = HeaderName::from_static("forebay-doubt");
 const VERSION: HeaderName = HeaderName::from_static("forebay-version");
 const VERSION_ID: HeaderName = HeaderName::from_static("forebay-version-id");
@@ -53,14 +53,6 @@ const PING: &str = "/ping";
 
 /// Where membership asks for all that a gateway knows.
 pub const SYNC: &str = "/sync";
-
-/// What stays as it is in a path: unreserved characters and the slash.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
 
 /// Which bytes of an object are wanted.
 #[derive(Clone, Debug)]
@@ -251,10 +243,9 @@ pub fn is_ping(parts: &Parts) -> bool {
     parts.uri.path() == PING
 }
 
-/// Says who is asked, and by which table.
-pub fn address(request: &mut Request<Bytes>, fleet: &Fleet, name: &str) {
+/// Says who is asked.
+pub fn address(request: &mut Request<Bytes>, name: &str) {
     put(request.headers_mut(), TO, &hex(name.as_bytes()));
-    put(request.headers_mut(), EPOCH, fleet.table.epoch());
 }
 
 /// Whether a request is meant for the member of this name.
@@ -362,10 +353,6 @@ fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(name, value);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {

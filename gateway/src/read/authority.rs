@@ -45,7 +45,7 @@ pub(super) async fn ask(
     };
     let purges = asking.reads.store.purges();
     let sent = Instant::now();
-    let asked = peers.ask(name, question.request()).await;
+    let asked = peers.ask(name, level, question.request()).await;
     let found = match asked {
         Ok(asked) => heard(asking, name, asked, purges, sent),
         Err(error) => Err(error),

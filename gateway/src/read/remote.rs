@@ -49,7 +49,7 @@ pub(super) async fn fetch(
             only_if_cached: false,
         };
         let brought = async {
-            let asked = peers.ask(name, question.request()).await?;
+            let asked = peers.ask(name, level, question.request()).await?;
             let key = run.version().key;
             let mut incoming = Incoming::new(peers, name, asked, key, &missing)?;
             run.set_source(level, incoming.from());
@@ -65,14 +65,14 @@ pub(super) async fn fetch(
         };
         run.let_go();
         tracing::debug!(object = %run.object(), member = name, %error, "a member did not bring it all");
+        if let Some(verdict) = error.verdict() {
+            return Err(verdict.clone());
+        }
         peers.metrics.failed(&error);
         if let PeerError::Origin(OriginError::Changed) = error {
             // It may look at a replica that lags; then somebody else may see what we see.
             fetch::changed(reads, dataset, run).await?;
             return Ok(false);
-        }
-        if let Some(verdict) = error.verdict() {
-            return Err(verdict.clone());
         }
         if run.reached() > missing.start {
             tries = 0;

@@ -331,8 +331,9 @@ pub(super) fn open_fed(
     let block_size = reads.store.block_size();
     let blocks = block_size.index(range.start)..=block_size.index(range.end - 1);
     let direct = matches!(feed, Feed::Origin(_));
+    let spots = reads.spots(object, version.size, *level);
     let spot = |index| {
-        let spot = reads.spot(object, version.size, index, *level);
+        let spot = spots(index);
         // Whatever the table says by now: these bytes come from there.
         let source = if direct { ORIGIN } else { spot.source };
         Spot { source, ..spot }

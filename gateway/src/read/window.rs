@@ -329,7 +329,7 @@ impl Reader {
         }
         let demanded = demanded.then_some(from);
         let (object, size, level) = (&self.object, self.version.size, self.level);
-        let spot = |index| self.reads.spot(object, size, index, level);
+        let spot = self.reads.spots(object, size, level);
         let asker = Asker { level, spot: &spot };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);

@@ -57,9 +57,14 @@ pub async fn serve(
         };
         let (gateway, own, told) = (Arc::clone(&gateway), own.clone(), Arc::clone(&told));
         let watcher = graceful.watcher();
+        let mut stop = stop.clone();
         tasks.spawn(async move {
             let _permit = permit;
-            match meet(socket, &own).await {
+            let met = tokio::select! {
+                met = meet(socket, &own) => met,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match met {
                 Ok((socket, member)) => speak(socket, remote, &gateway, member, watcher).await,
                 Err(refused) => refuse(&gateway, remote, &refused, &told),
             }

@@ -203,7 +203,8 @@ impl Frames {
             HEADERS => -REQUEST,
             DATA if header.length > 0 || flagged => 0,
             SETTINGS | PING if flagged => 0,
-            WINDOW_UPDATE if u32::from_be_bytes(first) >= SMALL => 0,
+            // The highest bit is reserved and says nothing (RFC 9113 §6.9).
+            WINDOW_UPDATE if u32::from_be_bytes(first) & 0x7fff_ffff >= SMALL => 0,
             WINDOW_UPDATE => SMALL_UPDATE,
             _ => IDLE_FRAME,
         };

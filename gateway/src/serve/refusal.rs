@@ -1,7 +1,6 @@
 //! Answers that no dialect gives: on a connection that has only a spare seat, and hyper's own.
 
 use std::error::Error;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -46,7 +45,7 @@ pub fn refuse<B>(
     } else {
         "The gateway has max_connections connections open; come again later"
     };
-    let id: Arc<str> = format!("{:016X}", RandomState::new().hash_one(remote)).into();
+    let id = gateway.request_id();
     let method = request.method().clone();
     let mut account = Box::new(Account::open(
         Arc::clone(&gateway.metrics),

@@ -41,6 +41,11 @@ pub(super) fn read(
             "`weight` says nothing beside `role = \"edge\"`, which owns nothing: remove one";
         report.add(&weight.place, sentence);
     }
+    for key in ["key", "key_next"] {
+        if let Some(Placed { value, .. }) = section.raw(key, report) {
+            report.reads(value);
+        }
+    }
     let key = section.read("key", report, |value| secret(value, around));
     let key_next = section.read("key_next", report, |value| secret(value, around));
     if let (Some(key), Some(next)) = (&key, &key_next)

@@ -1,4 +1,5 @@
-//! X
+//! What this process may use of the machine it runs on: memory, open files, and an address that
+//! others reach.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

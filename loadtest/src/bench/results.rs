@@ -8,6 +8,7 @@ use super::load::Sample;
 use super::peers::Who;
 use super::rows::{Figure, Row, Stage};
 use crate::plot::{Bar, Bars, Group, PALETTE};
+use crate::report::median;
 use crate::report::{Report, Unit};
 
 /// One row: what each server's runs came to, or why there are none.
@@ -18,12 +19,6 @@ pub(super) struct Measured {
     pub(super) skipped: Option<String>,
     /// What the origin was asked for meanwhile, by all: anything but 0 says that somebody was not warm.
     pub(super) origin_requests: u64,
-}
-
-/// The middle of some values, the upper one if their number is even; 0 of none.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 impl Measured {

@@ -26,7 +26,7 @@ use super::memory::Wire;
 use super::{BLOCK, Options, Rig};
 use crate::client::{Ask, Client, Want};
 use crate::origin::Settings;
-use crate::report::{Report, Unit};
+use crate::report::{Report, Unit, median};
 
 const OBJECTS: u64 = 4;
 const SIZE: u64 = 256 * BLOCK;
@@ -36,9 +36,6 @@ const DEPTH: u64 = 16;
 
 const ROUNDS: usize = 3;
 const TIME: Duration = Duration::from_secs(4);
-
-/// Clock ticks a second in `/proc/PID/stat`: 100 on every Linux that Rust has std for.
-const TICKS: f64 = 100.0;
 
 /// The order of the reads.
 #[derive(Clone, Copy, Debug)]
@@ -117,8 +114,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 fn tell(report: &mut Report, name: &str, ours: &[Run], theirs: &[Run]) {
-    let rate = |runs| median(runs, Run::megabytes_a_second);
-    let cpu = |runs| median(runs, Run::cpu_ms_a_gigabyte);
+    let rate = |runs: &[Run]| median(runs.iter().map(Run::megabytes_a_second).collect());
+    let cpu = |runs: &[Run]| median(runs.iter().map(Run::cpu_ms_a_gigabyte).collect());
     report.at_least(
         &format!("{name}: gateway ÷ fio"),
         100.0 * rate(ours) / rate(theirs),
@@ -130,12 +127,6 @@ fn tell(report: &mut Report, name: &str, ours: &[Run], theirs: &[Run]) {
         let what = format!("{name}: {who}, CPU for a GB");
         report.tell(&what, cpu(runs), Unit::Milliseconds);
     }
-}
-
-fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 async fn read_all(rig: &Rig) -> anyhow::Result<()> {
@@ -152,13 +143,12 @@ async fn read_all(rig: &Rig) -> anyhow::Result<()> {
 
 /// One client reads object after object, or as many as the depth read MiBs at random.
 async fn through_gateway(rig: &Rig, order: Order, seed: u64) -> anyhow::Result<Run> {
-    let address = rig.gateway.url();
-    let address: SocketAddr = address.trim_start_matches("http://").parse()?;
+    let address = rig.gateway.authority().parse()?;
     let clients = match order {
         Order::Whole => 1,
         Order::Random => DEPTH,
     };
-    let cpu = cpu_seconds(rig.gateway.pid())?;
+    let cpu = cpu_seconds(rig)?;
     let started = Instant::now();
     let mut readers = JoinSet::new();
     for client in 0..clients {
@@ -172,7 +162,7 @@ async fn through_gateway(rig: &Rig, order: Order, seed: u64) -> anyhow::Result<R
     Ok(Run {
         bytes: bytes as f64,
         took: started.elapsed().as_secs_f64(),
-        cpu: cpu_seconds(rig.gateway.pid())? - cpu,
+        cpu: cpu_seconds(rig)? - cpu,
     })
 }
 
@@ -291,17 +281,8 @@ fn full_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// Processor time of a process so far (proc(5), fields 14 and 15 of `stat`).
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read processor time")?;
-    let (_, fields) = stat.rsplit_once(')').context("read processor time")?;
-    let ticks: Vec<f64> = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    Ok(ticks.iter().sum::<f64>() / TICKS)
+fn cpu_seconds(rig: &Rig) -> anyhow::Result<f64> {
+    rig.gateway.cpu_seconds().context("read processor time")
 }
 
 /// Bytes that a process has caused to be read from devices (proc(5), `io`).

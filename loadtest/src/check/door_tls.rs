@@ -22,7 +22,7 @@ use crate::certificate::{Authority, Pair};
 use crate::client::{Ask, Client, Connection, Protocol, Route, Want};
 use crate::gateway::{Gateway, Launch, cpu_seconds};
 use crate::origin::{Origin, Settings};
-use crate::report::{Report, Unit};
+use crate::report::{Report, Unit, median};
 
 const NGINX: &str = "/usr/sbin/nginx";
 
@@ -208,11 +208,6 @@ async fn curl(gateway: &Gateway, protocol: &str) -> anyhow::Result<f64> {
             String::from_utf8_lossy(&output.stderr)
         ),
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// A directory of the run's own, in memory where there is such a one: nginx's file must not wait for a disk.

@@ -55,16 +55,14 @@ const CREDENTIALS: &str = "Authorization: Bearer LOADER:fuzz\r\n";
 const ADMIN: &str = "Authorization: Bearer ADMIN:fuzz-admin\r\n";
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
-    let (rig, access) = start(options).await?;
-    let address = rig.gateway.url();
-    let address: SocketAddr = address.trim_start_matches("http://").parse()?;
-    let credentials = if access { CREDENTIALS } else { "" };
-    warm(address, credentials, access).await?;
+    let rig = start(options).await?;
+    let address = rig.gateway.authority().parse()?;
+    warm(address).await?;
 
     let mut report = Report::new("fuzz");
     let started = Instant::now();
     let mut workers: Vec<_> = (0..WORKERS)
-        .map(|worker| Worker::new(options.seed, worker, address, credentials))
+        .map(|worker| Worker::new(options.seed, worker, address))
         .collect();
     let mut held = Vec::new();
     for _ in 0..REQUESTS / ROUND {
@@ -113,11 +111,6 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     );
     report.tell("memory after the first 100 000", first, Unit::Mebibytes);
     report.tell("memory, last less sixth", last - half, Unit::Mebibytes);
-    report.tell(
-        "with keys of their own",
-        f64::from(u8::from(access)),
-        Unit::Count,
-    );
     for class in 2..6 {
         let count = tally.statuses[class] as f64;
         report.tell(&format!("answers {class}xx"), count, Unit::Count);
@@ -127,8 +120,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     rig.finish(report).await
 }
 
-/// A gateway with keys, or, where it does not know them yet, one whose datasets leave the hidden objects out.
-async fn start(options: &Options) -> anyhow::Result<(Rig, bool)> {
+/// A gateway with keys, one of which may read what the other may not.
+async fn start(options: &Options) -> anyhow::Result<Rig> {
     let origin = Origin::start(Settings::default()).await;
     let origin = origin.context("start origin model")?;
     for (key, size) in SHOWN {
@@ -144,35 +137,24 @@ async fn start(options: &Options) -> anyhow::Result<(Rig, bool)> {
     };
     let common = "[cache]\nmemory = \"64MiB\"\n[log]\naccess = false\nlevel = \"warn\"\n\
                   [limits]\nheader_timeout = \"2s\"\n";
-    let open = format!("{common}{}", beside("models"));
-    let keyed = format!("{open}{}{ACCESS}", beside("hidden"));
-    let launch = |settings| Launch {
+    let settings = format!("{common}{}{}{ACCESS}", beside("models"), beside("hidden"));
+    let launch = Launch {
         program: options.program.clone(),
         settings: Some(settings),
         ..Launch::default()
     };
-    let (launch, gateway, access) = match Gateway::start(&launch(keyed.clone())).await {
-        Ok(gateway) => (launch(keyed), gateway, true),
-        Err(error) if format!("{error:#}").contains("access") => {
-            let launch = launch(open);
-            let gateway = Gateway::start(&launch).await?;
-            (launch, gateway, false)
-        }
-        Err(error) => return Err(error),
-    };
-    let rig = Rig {
+    let gateway = Gateway::start(&launch).await?;
+    Ok(Rig {
         origin,
         gateway,
         launch,
-    };
-    Ok((rig, access))
+    })
 }
 
 /// Has everything cached, what may not be read too: from there it would leak the soonest.
-async fn warm(address: SocketAddr, credentials: &str, access: bool) -> anyhow::Result<()> {
-    let shown = SHOWN.map(|(key, _)| (format!("/models/{key}"), credentials));
+async fn warm(address: SocketAddr) -> anyhow::Result<()> {
+    let shown = SHOWN.map(|(key, _)| (format!("/models/{key}"), CREDENTIALS));
     let hidden = HIDDEN.map(|(key, _)| (format!("/{key}"), ADMIN));
-    let hidden = hidden.into_iter().filter(|_| access);
     for (target, credentials) in shown.into_iter().chain(hidden) {
         let target = target.replace(' ', "%20");
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{credentials}\r\n");
@@ -194,7 +176,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(seed: u64, number: u64, address: SocketAddr, credentials: &str) -> Self {
+    fn new(seed: u64, number: u64, address: SocketAddr) -> Self {
         let chance = StdRng::seed_from_u64(seed.wrapping_mul(WORKERS).wrapping_add(number));
         let hidden = HIDDEN.map(|(key, size)| Candidate {
             version: 0,
@@ -202,7 +184,7 @@ impl Worker {
             size,
         });
         Self {
-            maker: Maker::new(chance, credentials),
+            maker: Maker::new(chance, CREDENTIALS),
             wire: Wire::new(address, hidden.to_vec()),
             tally: Tally::default(),
         }

@@ -43,8 +43,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     for reader in 0..READERS {
         rig.origin.put(&reader.to_string(), SIZE, 0);
     }
-    let address = rig.gateway.url();
-    let address: SocketAddr = address.trim_start_matches("http://").parse()?;
+    let address: SocketAddr = rig.gateway.authority().parse()?;
 
     let mut hot = Client::new(&rig.gateway.dataset("models"))?;
     read_hot_until(&mut hot, Instant::now()).await?;

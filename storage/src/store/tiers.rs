@@ -101,13 +101,10 @@ impl Tiers {
         owned || !self.drop_copies
     }
 
-    /// Keeps a block, if [`Self::keeps`] says so. It lies in one part only, so that what leaves a part
-    /// has left: one that changed hands while it was here stays where it is.
-    pub(super) fn insert(&self, key: BlockKey, block: Block, owned: bool) {
+    /// Keeps a block that is in no part, if [`Self::keeps`] says so, and gives those that had to go.
+    pub(super) fn insert(&self, key: BlockKey, block: Block, owned: bool) -> Vec<Block> {
         match &self.apart {
-            Some(apart) if !owned && !self.owned.contains(&key) => apart.insert(key, block),
-            Some(apart) if owned && apart.contains(&key) => {}
-            Some(_) if !owned => {}
+            Some(apart) if !owned => apart.insert(key, block),
             _ => self.owned.insert(key, block),
         }
     }

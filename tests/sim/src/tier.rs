@@ -73,8 +73,8 @@ impl BlockStore for Tier {
         self.lock().blocks.contains_key(key)
     }
 
-    fn insert(&self, key: BlockKey, block: Block) {
-        // What left is dropped, and told, once the lock is free: both reach into other tables.
+    fn insert(&self, key: BlockKey, block: Block) -> Vec<Block> {
+        // What left is told once the lock is free: that reaches into another table.
         let mut left = Vec::new();
         {
             let mut table = self.lock();
@@ -92,11 +92,12 @@ impl BlockStore for Tier {
                 left.extend(table.remove(&oldest).map(|block| (oldest, block)));
             }
             drop(table);
-            drop(replaced);
-        }
-        for (key, _block) in &left {
-            self.trace.count("blocks evicted");
-            self.residents.left(*key);
+            for (key, _) in &left {
+                self.trace.count("blocks evicted");
+                self.residents.left(*key);
+            }
+            let left = left.into_iter().map(|(_, block)| block);
+            left.chain(replaced).collect()
         }
     }
 

@@ -6,10 +6,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use forebay_storage::listing::{ListPage, ListRequest, ListedObject, Start};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
 use super::error::S3Error;
 use super::xml::Document;
+use crate::access::canonical::PATH;
 use crate::dialect::target::Query;
 
 /// The most entries of one page, and what a request without `max-keys` gets.
@@ -17,15 +18,6 @@ pub const MAX_KEYS: usize = 1000;
 
 /// Who owns every object and bucket, where S3 names an owner.
 const OWNER: &str = "forebay";
-
-/// What `encoding-type=url` leaves as it is. S3 also leaves `*` and writes a space as `+`; escapes are read
-/// the same way by clients that take `+` for a space and by those that don't.
-const URL_SAFE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'/')
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// A listing as a client asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +166,9 @@ impl ListAsked {
 
     fn encoded(&self, text: &str) -> String {
         if self.url_encoded {
-            return utf8_percent_encode(text, URL_SAFE).to_string();
+            // S3 also leaves `*` and writes a space as `+`; escapes are read the same way by clients that
+            // take `+` for a space and by those that don't.
+            return utf8_percent_encode(text, PATH).to_string();
         }
         text.to_owned()
     }

@@ -60,6 +60,8 @@ async fn a_small_window_update_for_each_request_is_no_flood_and_alone_it_is() {
     let asked = [frame(HEADERS, END_HEADERS, b"head"), update.clone()].concat();
     assert_eq!(taken(&mut begun(), &asked, 10_000), 10_000);
     assert_eq!(taken(&mut begun(), &update, 10_000), 4000);
+    let reserved_too = frame(WINDOW_UPDATE, 0, &[0x80, 0, 0, 1]);
+    assert_eq!(taken(&mut begun(), &reserved_too, 10_000), 4000);
 }
 
 #[tokio::test(start_paused = true)]

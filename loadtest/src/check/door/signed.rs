@@ -19,7 +19,7 @@ use super::super::{BLOCK, Options, Rig};
 use crate::client::{Ask, Client, Want};
 use crate::origin::Settings;
 use crate::pattern;
-use crate::report::{Report, Unit};
+use crate::report::{Report, Unit, median};
 
 const OBJECT: u64 = 16 * BLOCK;
 const READ: u64 = 4 << 10;
@@ -242,9 +242,4 @@ impl Wire {
             }
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
