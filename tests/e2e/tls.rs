@@ -205,6 +205,18 @@ fn the_command_line_speaks_to_a_gateway_by_the_authority_it_is_told() {
     assert!(text.contains("holds no certificate"), "{text}");
 }
 
+#[test]
+fn a_plan_names_urls_that_the_listener_can_answer() {
+    let stage = stage("");
+    let ca = stage.files.path("ca.crt");
+    let told = stage
+        .gateway
+        .client(&["plan", "models/a.bin", "--json", "--ca", &ca]);
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.success(), "{told:?}");
+    assert!(text.contains("\"url\":\"https://"), "{text}");
+}
+
 /// The certificate that a new connection is shown.
 fn shown(stage: &Stage) -> Vec<u8> {
     let tls = stage.authority.client(None).expect("a client");
