@@ -8,6 +8,7 @@
 //! - [`check`] has one check for each thing that Forebay promises, and [`report`] what a check found;
 //! - [`scenario`] has the fleet's claims over shaped links, in network namespaces ([`namespace`]) of its own;
 //! - [`mod@bench`] measures it beside other servers, with [`bare`] as the ceiling, and [`plot`] draws what came of it;
+//! - [`port`] finds ports for servers that must be told theirs;
 //! - [`replay`] plays made loads to eviction policies;
 //! - [`quantity`] reads sizes, rates and times from the command line.
 //!
@@ -30,6 +31,7 @@ pub mod namespace;
 pub mod origin;
 pub mod pattern;
 pub mod plot;
+pub mod port;
 pub mod quantity;
 pub mod replay;
 pub mod report;

@@ -16,12 +16,11 @@ pub mod nginx;
 pub mod s3s;
 pub mod scripted;
 
-use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
+use forebay_loadtest::port;
 use serde_json::json;
 
 use crate::scratch::Scratch;
@@ -42,24 +41,13 @@ pub const CONTENT_TYPE: &str = "application/x-weights";
 /// The user metadata that [`put`] gives each object: the name without a store's prefix, and the value.
 pub const METADATA: (&str, &str) = ("license", "apache-2.0");
 
-/// A port on loopback that nobody listens on, never given twice in one test run: the server that gets it binds it itself.
+/// A port on loopback that nobody listens on, as [`port::free_address`] gives it.
+///
+/// # Panics
+/// If none is free.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
-        if GIVEN
-            .lock()
-            .expect("no holder panics")
-            .insert(address.port())
-        {
-            return address;
-        }
-    }
+    port::free_address().expect("loopback has a free port")
 }
 
 /// Puts objects with the store's own Python client; makes the bucket. `kind` is `s3`, `azure` or `gcs`.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use super::load::{Objects, SMALL, Target};
-use super::process::{Process, free_address};
+use super::process::Process;
 use super::rows::Stage;
 use super::tls::Certificate;
 use crate::gateway;
 use crate::pattern;
+use crate::port;
 
 /// Bytes that a proxy's memory is given: the objects, and room for what they cost beside their bytes.
 const MEMORY: u64 = 3 << 30;
@@ -200,7 +201,7 @@ impl Place {
     /// A target on a free port.
     fn target(&self) -> anyhow::Result<Target> {
         Ok(Target {
-            address: free_address()?,
+            address: port::free_address().context("find a free port")?,
             prefix: "/bucket".to_owned(),
             ranges_only: false,
             lines: String::new(),
