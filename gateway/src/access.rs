@@ -8,6 +8,8 @@
 //! S3 server of their own, which costs twice the CPU time for a small read.
 
 pub mod canonical;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 pub mod keys;
 mod plain;
 pub mod refusal;
@@ -27,6 +29,8 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 
 use self::canonical::{ALGORITHM, UNSIGNED_PAYLOAD, sha256_hex};
+#[cfg(any(test, fuzzing))]
+pub use self::fuzz::signature;
 use self::keys::Key;
 pub use self::refusal::Refusal;
 use self::sigv4::Claim;

@@ -17,17 +17,19 @@ use crate::dialect::s3::query::{self, ResponseOverrides};
 use crate::dialect::target::{MAX_KEY_BYTES, Place, Target};
 use crate::dialect::{head, multipart};
 
+pub use crate::access::signature;
 pub use crate::settings::settings;
 
 /// A function that a fuzzer calls with bytes of its own; it panics where something does not hold.
 pub type Judge = fn(&[u8]);
 
 /// The targets by name, which is also the name of the corpus.
-pub const TARGETS: [(&str, Judge); 4] = [
+pub const TARGETS: [(&str, Judge); 5] = [
     ("range", range),
     ("target", target),
     ("conditions", conditions),
     ("settings", settings),
+    ("signature", signature),
 ];
 
 /// Judges a `Range` against the size in the first eight bytes.

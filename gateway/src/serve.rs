@@ -13,9 +13,11 @@ pub mod wire;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_storage::store::Store;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -165,7 +167,9 @@ impl Connection {
             _ = stop.wait_for(|stop| *stop) => None,
         };
         if let Some(wire) = opened {
-            self.converse(wire, exchanges.clone(), watcher).await;
+            let store = Arc::clone(&self.gateway.reads.store);
+            let conversation = pin!(self.converse(wire, exchanges.clone(), watcher));
+            in_its_place(&store, conversation).await;
         }
         if exchanges.flooded() {
             metrics.shed.with_label_values(&["flood"]).inc();
@@ -243,6 +247,17 @@ async fn answered(
         }
     };
     Ok(response.map(|body| Answer::new(body, exchange)))
+}
+
+/// Carries a conversation on, and has the memory that it takes counted with the blocks' as soon as
+/// there is room for it.
+async fn in_its_place(store: &Store, mut conversation: Pin<&mut impl Future<Output = ()>>) {
+    let _place = tokio::select! {
+        biased;
+        place = store.place() => place,
+        () = &mut conversation => return,
+    };
+    conversation.await;
 }
 
 fn builder(streams: Streams) -> Builder<Streams> {

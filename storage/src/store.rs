@@ -10,7 +10,10 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
+
 pub use self::asker::{Asker, Level, ORIGIN, Spot};
+pub use self::room::Place;
 pub use self::tiers::Copies;
 
 use self::flights::Flights;
@@ -110,6 +113,8 @@ pub struct Store {
     nvme: Option<Arc<Nvme>>,
     flights: Mutex<Flights>,
     budget: Budget,
+    /// Connections that still find room in their part of it.
+    places: Arc<Semaphore>,
     frames: Frames,
     block_size: BlockSize,
 }
@@ -162,6 +167,7 @@ impl Store {
             nvme,
             flights: Mutex::default(),
             frames: Frames::new(budget.limit()),
+            places: Arc::new(Semaphore::new(room::places(budget.limit()))),
             budget,
             block_size,
         })

@@ -1,6 +1,9 @@
 //! Making room: what the caches give up for a reservation that does not fit.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Store;
 use crate::budget::{For, Lease};
@@ -9,7 +12,38 @@ use crate::budget::{For, Lease};
 /// when it was given up may be free by now.
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(20);
 
+/// What a connection takes beside block bytes: its task, its buffers, a body's state.
+const CONNECTION_BYTES: u32 = 36 << 10;
+
+/// Connections get this part of the bound at most; blocks keep the rest, however many wait for them.
+const CONNECTIONS_PART: u64 = 4;
+
+/// A connection's memory, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _of_the_part: OwnedSemaphorePermit,
+    _lease: Lease,
+}
+
+/// How many connections find room in that part of a bound of `limit` bytes.
+pub(super) fn places(limit: u64) -> usize {
+    let places = limit / CONNECTIONS_PART / u64::from(CONNECTION_BYTES);
+    usize::try_from(places).unwrap_or(usize::MAX)
+}
+
 impl Store {
+    /// Memory for one more connection, out of the bound on the blocks: so many connections make the
+    /// caches smaller and not the process larger. `None` once connections have a quarter of it.
+    ///
+    /// It waits as long as sockets hold all there is, and a connection is served meanwhile.
+    pub async fn place(&self) -> Option<Place> {
+        let of_the_part = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Place {
+            _of_the_part: of_the_part,
+            _lease: self.reserve(CONNECTION_BYTES, For::Clients).await,
+        })
+    }
+
     /// Memory for a fill, once the caches have given up what they can and sockets the rest.
     pub(crate) async fn reserve(&self, bytes: u32, whose: For) -> Lease {
         if let Some(lease) = self.budget.try_reserve(bytes, whose) {

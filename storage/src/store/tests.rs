@@ -156,6 +156,26 @@ async fn a_fill_takes_memory_from_the_oldest_blocks() {
 }
 
 #[tokio::test]
+async fn connections_count_with_the_blocks_up_to_a_quarter_of_the_bound() {
+    let store = store(4 * MIB);
+    let version = version(8 * MIB);
+    let mut places = Vec::new();
+    while let Some(place) = store.place().await {
+        places.push(place);
+    }
+    assert_eq!(places.len(), 28);
+    assert_eq!(store.budget().used(), 28 * (36 << 10));
+    // However many there are, blocks go through.
+    for index in 0..8 {
+        let mut opened = store.open(&object(), &version, index..=index, Some(index));
+        fill_all(opened.runs.pop().unwrap()).await;
+        assert!(store.budget().used() <= store.budget().limit());
+    }
+    places.pop();
+    assert!(store.place().await.is_some());
+}
+
+#[tokio::test]
 async fn a_reservation_waits_only_for_what_readers_hold() {
     let store = store(2 * (MIB + u64::from(OVERHEAD)));
     let version = version(4 * MIB);
