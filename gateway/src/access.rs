@@ -17,6 +17,7 @@ pub mod sign;
 pub mod sigv4;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -59,7 +60,15 @@ struct Rules {
     keys: HashMap<Arc<str>, Arc<Key>>,
     decoy: Key,
     domain: Option<String>,
-    hosts: Vec<String>,
+    hosts: Vec<Alias>,
+}
+
+/// A name that clients may sign in place of the one that comes.
+#[derive(Debug)]
+struct Alias {
+    name: String,
+    /// The dataset that it names as a virtual host.
+    dataset: Option<String>,
 }
 
 /// Who asks.
@@ -113,16 +122,12 @@ impl Access {
     /// The dataset that the host names, where `domain` is set (virtual-hosted style of the S3 user
     /// guide); the path is then a key.
     pub fn dataset_in_host(&self, parts: &Parts) -> Option<String> {
-        let rules = self.rules.load();
-        let domain = rules.domain.as_deref()?;
-        let host = host(parts)?.to_ascii_lowercase();
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-            _ => &host,
-        };
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let dataset = name.strip_suffix(domain)?.strip_suffix('.')?;
-        (!dataset.is_empty()).then(|| dataset.to_owned())
+        dataset_in(self.rules.load().domain.as_deref(), host(parts)?)
+    }
+
+    /// Whether requests need credentials.
+    pub fn asks_for_keys(&self) -> bool {
+        !self.rules.load().keys.is_empty()
     }
 
     /// Reads the body of a request whose signature covers it without a word on it, as curl 7.88's
@@ -162,7 +167,7 @@ impl Access {
         let remote = parts.extensions.get::<Remote>();
         if rules.keys.is_empty() {
             // Credentials that nobody can judge are no reason to refuse: S3 clients send some.
-            let local = remote.is_some_and(is_local);
+            let local = remote.is_some_and(is_local) && rules.is_ours(parts);
             return Ok(Caller::Anyone { local });
         }
         let presigned = query.has("X-Amz-Algorithm") || query.has(canonical::SIGNATURE_PARAMETER);
@@ -215,12 +220,38 @@ impl Rules {
             let key = Arc::new(Key::new(settings));
             (Arc::clone(&key.id), key)
         });
+        let domain = domain.map(str::to_ascii_lowercase);
+        let hosts = hosts.iter().map(|name| Alias {
+            name: name.clone(),
+            dataset: dataset_in(domain.as_deref(), name),
+        });
         Self {
             keys: keys.collect(),
             decoy: Key::decoy(),
-            domain: domain.map(str::to_ascii_lowercase),
-            hosts: hosts.to_vec(),
+            hosts: hosts.collect(),
+            domain,
         }
+    }
+
+    /// Whether the host that a request names is one of ours: an address, this machine's own name, or
+    /// one that the settings know. A page that a browser was led to us from by a name of the page's
+    /// own (DNS rebinding) names that.
+    fn is_ours(&self, parts: &Parts) -> bool {
+        let Some(host) = host(parts) else {
+            return true;
+        };
+        let name = without_port(host).trim_matches(['[', ']']);
+        let name = name.to_ascii_lowercase();
+        let below = |domain: &str| {
+            let rest = name.strip_suffix(domain);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        name.parse::<IpAddr>().is_ok()
+            || below("localhost")
+            || self.domain.as_deref().is_some_and(below)
+            || self.hosts.iter().any(|alias| {
+                alias.name.eq_ignore_ascii_case(host) || alias.name.eq_ignore_ascii_case(&name)
+            })
     }
 
     fn verified(
@@ -230,8 +261,18 @@ impl Rules {
         now: SystemTime,
     ) -> Result<Caller, Refusal> {
         let key = self.keys.get(&*claim.id);
-        claim.verify(parts, key.map(|key| &**key), &self.decoy, &self.hosts, now)?;
-        let key = Arc::clone(key.ok_or_else(Refusal::unknown_key)?);
+        // A name that stands for the host must name what that names: the same path below another
+        // host may be another object, or a route of ours.
+        let aliases: Vec<&str> = match self.hosts.is_empty() {
+            true => Vec::new(),
+            false => {
+                let named = host(parts).and_then(|host| dataset_in(self.domain.as_deref(), host));
+                let same = self.hosts.iter().filter(|alias| alias.dataset == named);
+                same.map(|alias| &*alias.name).collect()
+            }
+        };
+        claim.verify(parts, key.map(|key| &**key), &self.decoy, &aliases, now)?;
+        let key = Arc::clone(key.ok_or_else(|| Refusal::unknown_key(&claim.id))?);
         let payload = match &*claim.payload {
             _ if claim.payload_assumed => Payload::None,
             UNSIGNED_PAYLOAD => Payload::Unsigned,
@@ -363,14 +404,31 @@ pub fn code_without_credentials(headers: &HeaderMap) -> Code {
     }
 }
 
-/// The host that a request names; `None` if it names none, or two.
+/// The host that a request names; `None` if it names none, or two. A target that names one itself
+/// counts, whatever the Host field says (RFC 9112 §3.2.2; HTTP/2's authority, RFC 9113 §8.3.1).
 fn host(parts: &Parts) -> Option<&str> {
-    let mut values = parts.headers.get_all(header::HOST).iter();
-    match (values.next(), values.next()) {
-        (Some(host), None) => host.to_str().ok(),
-        (None, _) => parts.uri.authority().map(http::uri::Authority::as_str),
-        (Some(_), Some(_)) => None,
+    if let Some(authority) = parts.uri.authority() {
+        return Some(authority.as_str());
     }
+    let mut values = parts.headers.get_all(header::HOST).iter();
+    let host = values.next().filter(|_| values.next().is_none())?;
+    host.to_str().ok()
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// The dataset that a host names below `domain`.
+fn dataset_in(domain: Option<&str>, host: &str) -> Option<String> {
+    let domain = domain?;
+    let name = without_port(host).to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let dataset = name.strip_suffix(domain)?.strip_suffix('.')?;
+    (!dataset.is_empty()).then(|| dataset.to_owned())
 }
 
 fn is_local(remote: &Remote) -> bool {

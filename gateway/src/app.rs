@@ -84,6 +84,7 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
             flags,
             content,
             settings: settings.clone(),
+            listens: client,
         });
         serve_until_told(&settings, gateway, listener, prepared, reload).await?;
         Ok::<_, anyhow::Error>(ExitCode::SUCCESS)

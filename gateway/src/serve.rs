@@ -15,10 +15,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_storage::store::Store;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -34,6 +35,7 @@ use self::socket::{Patience, Socket, Timed};
 use self::streams::Streams;
 use self::tls::Tls;
 use self::wire::{Told, Wire};
+use crate::body::Body;
 use crate::gateway::{Gateway, Remote};
 use crate::settings::Limits;
 
@@ -208,6 +210,7 @@ impl Connection {
             exchanges,
             remote,
             seat: self.seat,
+            known: AtomicBool::new(false),
         });
         let service = service_fn(move |request| answered(Arc::clone(&answers), request));
         let connection = builder.serve_connection(Socket::new(socket), service);
@@ -227,6 +230,33 @@ struct Answers {
     exchanges: Exchanges,
     remote: Remote,
     seat: Seat,
+    /// Whether a request of theirs was let in.
+    known: AtomicBool,
+}
+
+impl Answers {
+    /// Ends a connection on which nobody has shown that they may be here, once it was answered: a
+    /// seat is not to be kept by asking, now and then, for what is refused or is anybody's.
+    fn end_unless_known(&self, anybody_s: bool, response: &mut Response<Body>, version: Version) {
+        let status = response.status();
+        // Who may not ask does not hear whether a thing is there, so all but these were let in.
+        let let_in =
+            status.is_success() || matches!(status.as_u16(), 304 | 404 | 405 | 412 | 416 | 500..);
+        let spare = self.seat.refused.is_some();
+        if let_in && !anybody_s && !spare {
+            self.known.store(true, Ordering::Relaxed);
+        }
+        let keys = self.gateway.access.asks_for_keys();
+        if !spare && (!keys || self.known.load(Ordering::Relaxed)) {
+            return;
+        }
+        self.exchanges.end();
+        // HTTP/2 knows no such field (RFC 9113 §8.2.2): there the socket is closed once it is idle.
+        if version <= Version::HTTP_11 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+    }
 }
 
 async fn answered(
@@ -235,17 +265,18 @@ async fn answered(
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = answers.exchanges.begin(request.version());
     let refused = answers.seat.refused;
-    let refused = refused.filter(|_| !refusal::always_answered(request.uri().path()));
-    let response = match refused {
-        Some(reason) => {
-            answers.exchanges.end();
-            refusal::refuse(&answers.gateway, answers.remote.address, reason, &request)
-        }
+    let looks_after = refusal::always_answered(request.uri().path());
+    let refused = refused.filter(|_| !looks_after);
+    let anybody_s = looks_after || *request.method() == Method::OPTIONS;
+    let version = request.version();
+    let mut response = match refused {
+        Some(reason) => refusal::refuse(&answers.gateway, answers.remote.address, reason, &request),
         None => {
             request.extensions_mut().insert(answers.remote);
             answers.gateway.handle_with_body(request).await
         }
     };
+    answers.end_unless_known(anybody_s, &mut response, version);
     Ok(response.map(|body| Answer::new(body, exchange)))
 }
 

@@ -244,6 +244,11 @@ fn a_virtual_host_has_keys_where_our_own_routes_would_be() {
     }
     let (status, _) = curl(&["--resolve", &resolve, &url("/-/healthz")]);
     assert_eq!(status, "401");
+    // A target that names a host counts, whatever Host says (RFC 9112 §3.2.2).
+    let mut connection = Connection::open(gateway.address());
+    let target = format!("http://models.s3.forebay.test:{port}/-/healthz");
+    let answer = connection.request("GET", &target, &[AS_LOADER]).expect(200);
+    assert_bytes("the key", &answer.body, b"a key");
     // The domain itself is spoken to in path style.
     let resolve = format!("s3.forebay.test:{port}:127.0.0.1");
     let healthy = format!("http://s3.forebay.test:{port}/-/healthz");
@@ -308,6 +313,60 @@ fn keys_come_go_and_change_while_the_gateway_runs() {
         log.contains("the datasets and access keys were reloaded"),
         "{log}"
     );
+}
+
+#[test]
+fn a_reload_opens_no_address_that_others_reach_and_an_empty_file_is_none() {
+    let (_files, path) = directory();
+    let models = || Dataset::new("models", &path);
+    let scratch = Scratch::new("reachable");
+    let text = Setup::of([models()]).section(LOADER).text(scratch.path());
+    let text = text.replace("127.0.0.1:0", "0.0.0.0:0");
+    let config = scratch.write("forebay.toml", &text);
+    let mut serve = command();
+    serve.args(["serve", "--config"]).arg(&config);
+    let allowed = vec!["are not taken over".to_owned()];
+    let gateway = Gateway::start(&mut serve, scratch, allowed);
+    let port = gateway.address().port();
+    let url = format!("http://127.0.0.1:{port}/models/a.bin");
+    for (setup, why) in [
+        (Some(Setup::of([models()])), "have no [[access]]"),
+        (None, "have no datasets"),
+    ] {
+        match setup {
+            // It asks for a loopback address, which the gateway would have at its next start.
+            Some(setup) => rewrite(&gateway, &setup),
+            None => std::fs::write(gateway.config(), "open = true\n").expect("it can be written"),
+        }
+        gateway
+            .process()
+            .stderr_line(why, |line| line.contains(why).then_some(()));
+        assert_eq!(curl(&[&url]).0, "401");
+    }
+    let user = "LOADER:loader-secret/+= hidden";
+    assert_eq!(curl(&["--user", user, &url]).0, "200");
+}
+
+#[test]
+fn who_shows_no_key_keeps_no_connection() {
+    let (_files, path) = directory();
+    let gateway = guarded(&path);
+    for target in ["/models/a.bin", "/-/healthz", "/-/datasets"] {
+        let mut connection = Connection::open(gateway.address());
+        let answer = connection.request("GET", target, &[]);
+        assert_eq!(answer.need("connection"), "close", "{target}");
+        assert!(connection.answer(false).is_none(), "it is closed");
+    }
+    let mut connection = Connection::open(gateway.address());
+    for (headers, target, status) in [
+        (&[AS_LOADER][..], "/models/a.bin", 200),
+        (&[AS_LOADER], "/private/a.bin", 403),
+        (&[], "/-/healthz", 200),
+        (&[], "/models/a.bin", 401),
+        (&[AS_LOADER], "/models/a.bin", 200),
+    ] {
+        let _ = connection.request("GET", target, headers).expect(status);
+    }
 }
 
 #[test]

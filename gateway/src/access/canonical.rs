@@ -144,7 +144,12 @@ pub struct Canonical<'a> {
 impl Canonical<'_> {
     /// The canonical request's SHA-256, in hexadecimal digits. `append` is called for each signed
     /// header in turn, to append its values to the text.
-    pub fn hash(&self, mut append: impl FnMut(&str, &mut Vec<u8>)) -> String {
+    pub fn hash(&self, append: impl FnMut(&str, &mut Vec<u8>)) -> String {
+        sha256_hex(&self.text(append))
+    }
+
+    /// The canonical request.
+    pub fn text(&self, mut append: impl FnMut(&str, &mut Vec<u8>)) -> Vec<u8> {
         let mut text = Vec::with_capacity(1024);
         for part in [self.method, "\n", self.path, "\n", self.query, "\n"] {
             text.extend_from_slice(part.as_bytes());
@@ -158,7 +163,7 @@ impl Canonical<'_> {
         for part in ["\n", self.signed_headers, "\n", self.payload] {
             text.extend_from_slice(part.as_bytes());
         }
-        sha256_hex(&text)
+        text
     }
 }
 
@@ -205,6 +210,11 @@ impl Scope<'_> {
 
     /// The signature of a canonical request of this hash at this time.
     pub fn sign(&self, key: &hmac::Key, amz_date: &str, request_hash: &str) -> hmac::Tag {
+        hmac::sign(key, self.to_sign(amz_date, request_hash).as_bytes())
+    }
+
+    /// What is signed of a canonical request of this hash at this time.
+    pub fn to_sign(&self, amz_date: &str, request_hash: &str) -> String {
         // Written out, since a request that is verified pays for each formatting.
         let mut text = String::with_capacity(256);
         for part in [
@@ -222,7 +232,7 @@ impl Scope<'_> {
         for part in [SERVICE, "/", TERMINATOR, "\n", request_hash] {
             text.push_str(part);
         }
-        hmac::sign(key, text.as_bytes())
+        text
     }
 }
 

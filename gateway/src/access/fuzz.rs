@@ -48,7 +48,9 @@ pub fn signature(bytes: &[u8]) {
     assert!(allowed(&access, &of_signed, now), "refused {of_signed:?}");
     if !asks_by_query(&other) {
         let of_other = with_signature(&other, &signed, &signer, now);
-        let any_host = host(&signed) == BALANCER;
+        // A name of the settings' own stands for any that names no dataset.
+        let path_style = access.dataset_in_host(&other).is_none();
+        let any_host = host(&signed) == BALANCER && path_style;
         let same =
             covered(&other) == covered(&signed) && (any_host || host(&other) == host(&signed));
         assert_eq!(allowed(&access, &of_other, now), same, "{of_other:?}");

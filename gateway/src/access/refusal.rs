@@ -21,8 +21,8 @@ pub const REASONS: [&str; 13] = [
     "not_admin",
 ];
 
-/// A refusal: counted by its reason, answered with its error. It names no secret, no signature and
-/// no signed query.
+/// A refusal: counted by its reason, answered with its error. It names no secret; a signature and
+/// what it was made of only to the client that sent them, never in the log.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Refusal {
@@ -102,16 +102,20 @@ impl Refusal {
     }
 
     /// A signature in the name of nobody.
-    pub(super) fn unknown_key() -> Self {
+    pub(super) fn unknown_key(id: &str) -> Self {
         let message = "The AWS Access Key Id you provided does not exist in our records.";
-        Self::new("unknown_key", Code::InvalidAccessKeyId, message)
+        Self::new("unknown_key", Code::InvalidAccessKeyId, message).with("AWSAccessKeyId", id)
     }
 
     /// The signature is another one than the key's.
-    pub(super) fn bad_signature() -> Self {
+    pub(super) fn bad_signature(id: &str, to_sign: &str, signature: &str, canonical: &str) -> Self {
         let message = "The request signature we calculated does not match the signature you \
                        provided. Check your key and signing method.";
         Self::new("bad_signature", Code::SignatureDoesNotMatch, message)
+            .with("AWSAccessKeyId", id)
+            .with("StringToSign", to_sign)
+            .with("SignatureProvided", signature)
+            .with("CanonicalRequest", canonical)
     }
 
     /// A header that has to be signed is not.
@@ -205,8 +209,9 @@ impl Refusal {
 
     /// No `[[access]]`, and not from this machine.
     pub(super) fn not_local() -> Self {
-        let message = "only this machine itself may ask that: use a loopback address, or an access \
-                       key that is an administrator's once [[access]] is set";
+        let message = "only this machine itself may ask that: use a loopback address or localhost, \
+                       or a name in hosts or domain, or an access key that is an administrator's \
+                       once [[access]] is set";
         Self::new("not_admin", Code::AccessDenied, message)
     }
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::canonical::{
     ALGORITHM, Canonical, EMPTY_PAYLOAD, SERVICE, Scope, TERMINATOR, UNSIGNED_PAYLOAD, amz_date,
-    append_value, hex, parse_amz_date, query,
+    append_value, hex, parse_amz_date, query, sha256_hex,
 };
 use super::keys::Key;
 use super::refusal::Refusal;
@@ -183,7 +183,7 @@ impl<'a> Claim<'a> {
         parts: &Parts,
         key: Option<&Key>,
         decoy: &Key,
-        hosts: &[String],
+        hosts: &[&str],
         now: SystemTime,
     ) -> Result<(), Refusal> {
         self.judge_coverage(&parts.headers)?;
@@ -192,9 +192,9 @@ impl<'a> Claim<'a> {
         }
         let good = self.matches(parts, key.unwrap_or(decoy), hosts);
         if key.is_none() {
-            return Err(Refusal::unknown_key());
+            return Err(Refusal::unknown_key(&self.id));
         }
-        good.then_some(()).ok_or_else(Refusal::bad_signature)
+        good.then_some(()).ok_or_else(|| self.refusal(parts))
     }
 
     /// Every header that could change the answer's meaning has to be covered.
@@ -235,7 +235,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Whether the signature is one that `key` makes of this request, in one of its spellings.
-    fn matches(&self, parts: &Parts, key: &Key, hosts: &[String]) -> bool {
+    fn matches(&self, parts: &Parts, key: &Key, hosts: &[&str]) -> bool {
         // What is not 64 digits has no chance, and the work is the same.
         let claimed = self.signature.as_bytes();
         let scope = Scope {
@@ -248,7 +248,7 @@ impl<'a> Claim<'a> {
         // curl before 8.3 signs the query as it stands in its URL. It covers as much.
         let as_it_came = (!self.presigned && raw_query != canonical_query).then_some(raw_query);
         let queries = [Some(canonical_query.as_str()), as_it_came];
-        let names = std::iter::once(None).chain(hosts.iter().map(|name| Some(name.as_str())));
+        let names = std::iter::once(None).chain(hosts.iter().copied().map(Some));
         for name in names {
             for query in queries.into_iter().flatten() {
                 let canonical = Canonical {
@@ -269,13 +269,35 @@ impl<'a> Claim<'a> {
     }
 }
 
+impl Claim<'_> {
+    /// What was signed as we see it, so that a client can compare that with what it signed. It is the
+    /// client's own request: nobody else's is in it, and nothing that only we know.
+    fn refusal(&self, parts: &Parts) -> Refusal {
+        let scope = Scope {
+            day: &self.day,
+            region: &self.region,
+        };
+        let canonical = Canonical {
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: &query(parts.uri.query().unwrap_or_default()),
+            signed_headers: &self.signed_headers,
+            payload: &self.payload,
+        };
+        let canonical = canonical.text(|header, text| append(header, None, parts, text));
+        let to_sign = scope.to_sign(&self.date, &sha256_hex(&canonical));
+        let canonical = String::from_utf8_lossy(&canonical);
+        Refusal::bad_signature(&self.id, &to_sign, &self.signature, &canonical)
+    }
+}
+
 /// The values of a header, joined by commas; of `host`, `name` if there is one.
 fn append(header: &str, name: Option<&str>, parts: &Parts, text: &mut Vec<u8>) {
     let mut values = parts.headers.get_all(header).iter();
     if header == "host" {
-        // HTTP/2 has an authority in its place (RFC 9113 §8.3.1).
+        // The same as routes by it: HTTP/2 has an authority in its place (RFC 9113 §8.3.1).
         let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-        let stands_in = name.or(authority.filter(|_| !parts.headers.contains_key(header::HOST)));
+        let stands_in = name.or(authority);
         if let Some(host) = stands_in {
             append_value(host.as_bytes(), text);
             return;

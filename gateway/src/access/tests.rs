@@ -70,6 +70,63 @@ fn without_keys_anyone_may_read_and_this_machine_may_all() {
 }
 
 #[test]
+fn a_name_that_a_page_made_up_for_this_machine_is_not_this_machine() {
+    let open = Access::new(&[], Some("s3.example.com"), &["gw.example.com".to_owned()]);
+    for (host, ours) in [
+        ("127.0.0.1:7070", true),
+        ("[::1]:7070", true),
+        ("localhost:7070", true),
+        ("LOCALHOST", true),
+        ("a.localhost", true),
+        ("gw.example.com:7070", true),
+        ("s3.example.com", true),
+        ("evil.example", false),
+        ("127.0.0.1.evil.example", false),
+        ("notlocalhost", false),
+        ("nots3.example.com", false),
+    ] {
+        let mut parts = parts(None, "127.0.0.1:1", false);
+        parts.headers.insert("host", host.parse().unwrap());
+        let caller = judge(&open, &parts).unwrap();
+        assert!(caller.may_read("models"));
+        let judged = caller.judge_admin(&HeaderMap::new(), true);
+        assert_eq!(judged.is_ok(), ours, "{host}");
+    }
+}
+
+#[test]
+fn a_name_that_stands_for_the_host_names_what_the_host_names() {
+    let then = canonical::parse_amz_date("20130524T000000Z").unwrap();
+    for (alias, host, good) in [
+        ("gw.example.com", "10.0.0.7:7070", true),
+        ("gw.example.com", "models.s3.example.com", false),
+        ("models.s3.example.com", "10.0.0.7:7070", false),
+        ("models.s3.example.com", "other.s3.example.com", false),
+        ("models.s3.example.com:8080", "models.s3.example.com", true),
+    ] {
+        let access = Access::new(
+            &[key("ALL", None, false)],
+            Some("S3.example.com"),
+            &[alias.to_owned()],
+        );
+        let unsigned = sign::Unsigned {
+            method: "GET",
+            host: alias,
+            path: "/models/a",
+            query: "",
+        };
+        let signer = sign::Signer::new("ALL", "ALL-secret");
+        let mut parts = parts(None, "10.0.0.9:1", false);
+        parts.headers.insert("host", host.parse().unwrap());
+        for (name, value) in signer.headers(&unsigned, UNSIGNED_PAYLOAD, then) {
+            parts.headers.insert(name, value.parse().unwrap());
+        }
+        let judged = access.caller(&parts, &Query::default(), None, then);
+        assert_eq!(judged.is_ok(), good, "{alias} for {host}");
+    }
+}
+
+#[test]
 fn with_keys_nobody_may_anything_without_one_on_loopback_too() {
     for address in ["127.0.0.1:1", "10.0.0.7:1"] {
         let refusal = judge(&access(), &parts(None, address, true)).unwrap_err();

@@ -27,6 +27,9 @@ pub enum HeadError {
     /// RFC 9110 §7.2: it is a name or an address, and a port if need be.
     #[error("the Host field is not HOST or HOST:PORT")]
     BadHost,
+    /// RFC 9113 §8.3.1: whoever looks at one of them only would send it elsewhere.
+    #[error("the Host field is not what :authority says; send one of them")]
+    TwoHosts,
     /// RFC 9112 §6.1: nothing defines what it would mean, and some proxies don't look for it.
     #[error("the request is a {0} with a Transfer-Encoding; send it without a body")]
     CodedBody(Reading),
@@ -60,9 +63,11 @@ impl HeadError {
     /// The status to answer with.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NoHost | Self::SeveralHosts | Self::BadHost | Self::CodedBody(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoHost
+            | Self::SeveralHosts
+            | Self::BadHost
+            | Self::TwoHosts
+            | Self::CodedBody(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::FieldsTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
@@ -90,6 +95,18 @@ pub fn judge(parts: &Parts) -> Result<(), HeadError> {
         (None, _) => {}
         (Some(_), Some(_)) => return Err(HeadError::SeveralHosts),
         (Some(host), None) if !is_host(host.as_bytes()) => return Err(HeadError::BadHost),
+        (Some(host), None) if parts.version == Version::HTTP_2 => {
+            let authority = parts.uri.authority();
+            let same = |authority: &http::uri::Authority| {
+                authority
+                    .as_str()
+                    .as_bytes()
+                    .eq_ignore_ascii_case(host.as_bytes())
+            };
+            if !authority.is_none_or(same) {
+                return Err(HeadError::TwoHosts);
+            }
+        }
         (Some(_), None) => {}
     }
     let reading = match parts.method {
@@ -217,6 +234,15 @@ mod tests {
             assert_eq!(judge(&head(version, &two)), Err(HeadError::SeveralHosts));
             let bad = head(version, &[("host", "a b")]);
             assert_eq!(judge(&bad), Err(HeadError::BadHost));
+        }
+        for (version, host, judged) in [
+            (Version::HTTP_2, "b", Err(HeadError::TwoHosts)),
+            (Version::HTTP_2, "A", Ok(())),
+            (Version::HTTP_11, "b", Ok(())),
+        ] {
+            let mut parts = head(version, &[("host", host)]);
+            parts.uri = "http://a/models".parse().unwrap();
+            assert_eq!(judge(&parts), judged);
         }
         let none = head(Version::HTTP_11, &[]);
         assert_eq!(judge(&none), Err(HeadError::NoHost));

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::account::Account;
 use crate::body::{Body, Content};
@@ -71,10 +71,6 @@ pub fn refuse<B>(
     }
     if let Ok(id) = HeaderValue::try_from(&*id) {
         headers.insert("x-amz-request-id", id);
-    }
-    // HTTP/2 knows no such field (RFC 9113 §8.2.2): there the socket is closed once it is idle.
-    if request.version() <= Version::HTTP_11 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let mut response = Response::new(Body::new(reply.content, reply.left, account, None));
     *response.status_mut() = status;

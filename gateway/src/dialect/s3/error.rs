@@ -290,6 +290,7 @@ impl From<HeadError> for S3Error {
             HeadError::NoHost
             | HeadError::SeveralHosts
             | HeadError::BadHost
+            | HeadError::TwoHosts
             | HeadError::CodedBody(_) => Code::InvalidRequest,
             HeadError::TargetTooLong => Code::UriTooLong,
             HeadError::FieldsTooLong => Code::RequestHeaderSectionTooLarge,
