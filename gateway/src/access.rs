@@ -142,8 +142,8 @@ impl Access {
         Ok((Body::from(bytes), Some(hash)))
     }
 
-    /// Who sent a request, by its credentials at this time. `body` is its body's SHA-256 if that
-    /// was read.
+    /// Who sent a request, by its credentials at this time and by where it comes from, if that is
+    /// known. `body` is its body's SHA-256 if that was read.
     ///
     /// # Errors
     /// It has none, or they are not good.
@@ -151,11 +151,11 @@ impl Access {
         &self,
         parts: &Parts,
         query: &Query,
+        remote: Option<&Remote>,
         body: Option<&str>,
         now: SystemTime,
     ) -> Result<Caller, Refusal> {
         let rules = self.rules.load();
-        let remote = parts.extensions.get::<Remote>();
         if rules.keys.is_empty() {
             // Credentials that nobody can judge are no reason to refuse: S3 clients send some.
             let local = remote.is_some_and(is_local);

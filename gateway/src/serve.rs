@@ -227,7 +227,7 @@ struct Answers {
 
 async fn answered(
     answers: Arc<Answers>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = answers.exchanges.begin(request.version());
     let refused = answers.seat.refused;
@@ -238,8 +238,8 @@ async fn answered(
             refusal::refuse(&answers.gateway, answers.remote.address, reason, &request)
         }
         None => {
-            request.extensions_mut().insert(answers.remote);
-            answers.gateway.handle_with_body(request).await
+            let gateway = &answers.gateway;
+            gateway.handle_from(answers.remote, request).await
         }
     };
     Ok(response.map(|body| Answer::new(body, exchange)))

@@ -41,7 +41,8 @@ fn parts(authorization: Option<&str>, address: &str, tls: bool) -> Parts {
 }
 
 fn judge(access: &Access, parts: &Parts) -> Result<Caller, Refusal> {
-    access.caller(parts, &Query::default(), None, SystemTime::now())
+    let remote = parts.extensions.get::<Remote>();
+    access.caller(parts, &Query::default(), remote, None, SystemTime::now())
 }
 
 fn caller(pair: &str) -> Caller {

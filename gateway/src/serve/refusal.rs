@@ -11,7 +11,7 @@ use crate::body::{Body, Content};
 use crate::dialect::Reply;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
 use crate::error;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, REQUEST_ID};
 
 /// The status that hyper has answered by itself before the connection ended with this error, if it did.
 pub fn by_parser(error: &(dyn Error + Send + Sync + 'static)) -> Option<StatusCode> {
@@ -50,7 +50,7 @@ pub fn refuse<B>(
     let mut account = Box::new(Account::open(
         Arc::clone(&gateway.metrics),
         false,
-        Arc::clone(&id),
+        id,
         method,
     ));
     account.api = "s3";
@@ -58,8 +58,8 @@ pub fn refuse<B>(
     let status = error.code.status();
     account.status = status.as_u16();
     let path = request.uri().path();
-    tracing::debug!(%remote, id = &*id, path, reason, "turned away");
-    let xml = error.xml(path, &id, &gateway.state.name);
+    tracing::debug!(%remote, id = id.as_str(), path, reason, "turned away");
+    let xml = error.xml(path, id.as_str(), &gateway.state.name);
     let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
     if *request.method() == Method::HEAD {
         reply.content = Content::Empty;
@@ -69,9 +69,7 @@ pub fn refuse<B>(
     if let Some(seconds) = error::retry_after(status) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
-    if let Ok(id) = HeaderValue::try_from(&*id) {
-        headers.insert("x-amz-request-id", id);
-    }
+    headers.insert(REQUEST_ID, id.header());
     // HTTP/2 knows no such field (RFC 9113 §8.2.2): there the socket is closed once it is idle.
     if request.version() <= Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
