@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::stats::DatasetStats;
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
 use crate::gateway::Remote;
@@ -12,6 +12,8 @@ use crate::metrics::{Metrics, Source};
 
 /// nginx's number for it; no standard has one.
 const CLIENT_LEFT: u16 = 499;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
 /// The id of a request: 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,9 +36,11 @@ impl RequestId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The digits, for a header.
-    pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
+    /// Says the id in an answer.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        if let Ok(digits) = HeaderValue::from_bytes(&self.0) {
+            headers.insert(REQUEST_ID, digits);
+        }
     }
 }
 
@@ -217,7 +221,9 @@ mod tests {
         for number in [0, 0xAB, u64::MAX, 0x0123_4567_89AB_CDEF] {
             let id = RequestId::new(number);
             assert_eq!(id.as_str(), format!("{number:016X}"));
-            assert_eq!(id.header(), id.as_str());
+            let mut headers = HeaderMap::new();
+            id.tell(&mut headers);
+            assert_eq!(headers[REQUEST_ID], id.as_str());
         }
     }
 }

@@ -14,10 +14,7 @@ use forebay_ring::Fleet;
 use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
-    request,
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
@@ -43,9 +40,6 @@ use crate::read::Reads;
 
 /// How long a request beyond `max_requests` waits for its turn.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
-
-/// The header that an answer's id is in.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
 /// What a gateway is made of.
 #[derive(Debug)]
@@ -371,7 +365,7 @@ impl Gateway {
         request.extensions_mut().insert(account.request_id);
         request.extensions_mut().insert(verdict);
         let Ok(mut response) = self.control.clone().oneshot(request).await;
-        identify(&account, response.headers_mut());
+        account.request_id.tell(response.headers_mut());
         account.status = response.status().as_u16();
         response.map(|body| Body::new(Content::Control(body), None, account, None))
     }
@@ -434,7 +428,7 @@ impl Gateway {
             reply.content = Content::Empty;
             reply.left = Some(0);
         }
-        identify(&account, &mut reply.headers);
+        account.request_id.tell(&mut reply.headers);
         account.status = reply.status.as_u16();
         account.cache_status = reply.cache_status;
         account.stats = reply.stats;
@@ -482,10 +476,6 @@ impl Gateway {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         RequestId::new(xxh3_64_with_seed(&number.to_le_bytes(), self.seed))
     }
-}
-
-fn identify(account: &Account, headers: &mut HeaderMap) {
-    headers.insert(REQUEST_ID, account.request_id.header());
 }
 
 /// Whether this is a request of our own to an origin (RFC 8586).

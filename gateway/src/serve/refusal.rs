@@ -11,7 +11,7 @@ use crate::body::{Body, Content};
 use crate::dialect::Reply;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
 use crate::error;
-use crate::gateway::{Gateway, REQUEST_ID};
+use crate::gateway::Gateway;
 
 /// The status that hyper has answered by itself before the connection ended with this error, if it did.
 pub fn by_parser(error: &(dyn Error + Send + Sync + 'static)) -> Option<StatusCode> {
@@ -69,7 +69,7 @@ pub fn refuse<B>(
     if let Some(seconds) = error::retry_after(status) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
-    headers.insert(REQUEST_ID, id.header());
+    id.tell(headers);
     // HTTP/2 knows no such field (RFC 9113 §8.2.2): there the socket is closed once it is idle.
     if request.version() <= Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
