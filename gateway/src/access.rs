@@ -125,6 +125,16 @@ impl Access {
         dataset_in(self.rules.load().domain.as_deref(), host(parts)?)
     }
 
+    /// That a request which needs no key but to come from this machine names a host of ours.
+    ///
+    /// # Errors
+    /// It names another, as the page of another site does that had a browser led here.
+    pub fn judge_host(&self, parts: &Parts) -> Result<(), Refusal> {
+        let rules = self.rules.load();
+        let good = !rules.keys.is_empty() || rules.is_ours(parts);
+        good.then_some(()).ok_or_else(Refusal::not_local)
+    }
+
     /// Whether requests need credentials.
     pub fn asks_for_keys(&self) -> bool {
         !self.rules.load().keys.is_empty()
@@ -151,8 +161,8 @@ impl Access {
         Ok((Body::from(bytes), Some(hash)))
     }
 
-    /// Who sent a request, by its credentials at this time. `body` is its body's SHA-256 if that
-    /// was read.
+    /// Who sent a request, by its credentials at this time and by where it comes from, if that is
+    /// known. `body` is its body's SHA-256 if that was read.
     ///
     /// # Errors
     /// It has none, or they are not good.
@@ -160,14 +170,14 @@ impl Access {
         &self,
         parts: &Parts,
         query: &Query,
+        remote: Option<&Remote>,
         body: Option<&str>,
         now: SystemTime,
     ) -> Result<Caller, Refusal> {
         let rules = self.rules.load();
-        let remote = parts.extensions.get::<Remote>();
         if rules.keys.is_empty() {
             // Credentials that nobody can judge are no reason to refuse: S3 clients send some.
-            let local = remote.is_some_and(is_local) && rules.is_ours(parts);
+            let local = remote.is_some_and(is_local);
             return Ok(Caller::Anyone { local });
         }
         let presigned = query.has("X-Amz-Algorithm") || query.has(canonical::SIGNATURE_PARAMETER);

@@ -1,17 +1,54 @@
 //! What one request came to: counted as its answer leaves, told once it has.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::stats::DatasetStats;
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
+use crate::gateway::Remote;
 use crate::metrics::{Metrics, Source};
 
 /// nginx's number for it; no standard has one.
 const CLIENT_LEFT: u16 = 499;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+
+/// The id of a request: 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RequestId([u8; 16]);
+
+impl RequestId {
+    /// The digits of `number`.
+    pub fn new(number: u64) -> Self {
+        let mut digits = [0; 16];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            let value = number >> (60 - 4 * place) & 0xf;
+            *digit = b"0123456789ABCDEF"[value as usize];
+        }
+        Self(digits)
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        // Invariant: they are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Says the id in an answer.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        if let Ok(digits) = HeaderValue::from_bytes(&self.0) {
+            headers.insert(REQUEST_ID, digits);
+        }
+    }
+}
+
+impl std::fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// The account of one request, from its headers to the end of its answer.
 ///
@@ -22,21 +59,21 @@ pub struct Account {
     log: bool,
     begun: Instant,
     /// The request's id, also in its answer's headers.
-    pub request_id: Arc<str>,
+    pub request_id: RequestId,
     /// Who asked.
-    pub remote: Option<SocketAddr>,
+    pub remote: Option<Remote>,
     /// The id of the access key that they used.
     pub key: Option<Arc<str>>,
     /// Its method.
     pub method: Method,
-    /// Its path, still encoded; never its query, which may be signed.
-    pub path: String,
+    /// What it asked for, if that could be read. Only its path is ever told: its query may be signed.
+    pub target: Option<Uri>,
     /// The dialect that answered.
     pub api: &'static str,
     /// The answer's status.
     pub status: u16,
     /// What the answer said of the cache.
-    pub cache_status: Option<Arc<str>>,
+    pub cache_status: Option<HeaderValue>,
     /// The dataset's own counters, if its bytes are in the answer.
     pub stats: Option<Arc<DatasetStats>>,
     first_byte: Option<Duration>,
@@ -51,7 +88,7 @@ pub struct Account {
 
 impl Account {
     /// Opens the account of a request that has just come.
-    pub fn open(metrics: Arc<Metrics>, log: bool, request_id: Arc<str>, method: Method) -> Self {
+    pub fn open(metrics: Arc<Metrics>, log: bool, request_id: RequestId, method: Method) -> Self {
         metrics.requests_in_flight.inc();
         Self {
             metrics,
@@ -61,7 +98,7 @@ impl Account {
             remote: None,
             key: None,
             method,
-            path: String::new(),
+            target: None,
             api: "none",
             // What is said of a client that left before its answer.
             status: CLIENT_LEFT,
@@ -76,6 +113,11 @@ impl Account {
             whole: false,
             error: None,
         }
+    }
+
+    /// Its path, still encoded.
+    pub fn path(&self) -> &str {
+        self.target.as_ref().map_or("", Uri::path)
     }
 
     /// Notes bytes that leave; `None`: not an object's.
@@ -139,11 +181,11 @@ impl Drop for Account {
         }
         tracing::info!(
             target: "access",
-            id = &*self.request_id,
-            remote = self.remote.map(tracing::field::display),
+            id = self.request_id.as_str(),
+            remote = self.remote.map(|remote| tracing::field::display(remote.address)),
             key = self.key.as_deref(),
             method = self.method.as_str(),
-            path = self.path,
+            path = self.path(),
             api = self.api,
             status = self.status,
             bytes = self.memory_bytes
@@ -155,7 +197,7 @@ impl Drop for Account {
             nvme_bytes = self.nvme_bytes,
             origin_bytes = self.origin_bytes,
             peer_bytes = self.peer_bytes,
-            cache = self.cache_status.as_deref(),
+            cache = self.cache_status.as_ref().and_then(|said| said.to_str().ok()),
             whole = self.whole,
             first_byte_ms = self.first_byte.map(milliseconds),
             took_ms = milliseconds(took),
@@ -168,4 +210,20 @@ impl Drop for Account {
 fn milliseconds(time: Duration) -> f64 {
     // Microseconds are enough to tell a hit from a miss.
     time.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_number_in_sixteen_digits() {
+        for number in [0, 0xAB, u64::MAX, 0x0123_4567_89AB_CDEF] {
+            let id = RequestId::new(number);
+            assert_eq!(id.as_str(), format!("{number:016X}"));
+            let mut headers = HeaderMap::new();
+            id.tell(&mut headers);
+            assert_eq!(headers[REQUEST_ID], id.as_str());
+        }
+    }
 }

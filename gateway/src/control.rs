@@ -32,6 +32,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use self::state::{Exchange, Leave, State};
 
+use crate::account::RequestId;
 use crate::dataset::Dataset;
 use crate::gateway::Remote;
 
@@ -43,10 +44,6 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is known by name and comes with a later version.
 const LATER: [&str; 6] = ["warm", "resident", "pin", "flow", "wait", "jobs"];
-
-/// The id that an answer carries, put into the request's extensions.
-#[derive(Clone, Debug)]
-pub struct RequestId(pub Arc<str>);
 
 /// A failure under `/-/` (RFC 9457).
 #[derive(Debug)]
@@ -143,7 +140,8 @@ async fn only_where_offered(request: Request, next: Next) -> Response {
 
 /// Gives every failure its document.
 async fn write_problem(request: Request, next: Next) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
+    // Put there by the gateway.
+    let id = request.extensions().get::<RequestId>().copied();
     let mut response = next.run(request).await;
     let status = response.status();
     let written = response
@@ -160,7 +158,7 @@ async fn write_problem(request: Request, next: Next) -> Response {
         "title": title,
         "status": status.as_u16(),
         "detail": detail.map_or_else(|| title.to_owned(), |detail| detail.0),
-        "request_id": id.map(|id| id.0.to_string()),
+        "request_id": id.as_ref().map(RequestId::as_str),
     });
     let mut written = (status, problem.to_string()).into_response();
     for name in [header::ALLOW, header::WWW_AUTHENTICATE] {

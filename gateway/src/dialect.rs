@@ -30,7 +30,7 @@ pub struct Reply {
     /// Bytes in the body.
     pub left: Option<u64>,
     /// What it says of the cache (RFC 9211), for the log.
-    pub cache_status: Option<Arc<str>>,
+    pub cache_status: Option<HeaderValue>,
     /// The counters of the dataset whose bytes the body holds.
     pub stats: Option<Arc<DatasetStats>>,
 }

@@ -101,7 +101,7 @@ pub fn target(bytes: &[u8]) {
     let pairs = query.iter();
     errors.extend(pairs.map(|(name, value)| S3Error::no_such_version("models", name, value)));
     for error in errors {
-        assert_xml(&error.xml(&target.raw_path, "id", "gateway"));
+        assert_xml(&error.xml(uri.path(), "id", "gateway"));
     }
 }
 

@@ -21,7 +21,7 @@ use tower::ServiceExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::access::{self, Access, Caller, Refusal};
-use crate::account::Account;
+use crate::account::{Account, RequestId};
 use crate::body::{Body, Content};
 use crate::control::guard::{Need, Verdict};
 use crate::control::{self, State};
@@ -96,7 +96,7 @@ pub struct Gateway {
     requests: AtomicU64,
 }
 
-/// Who is at the other end: put into a request's extensions by the listener.
+/// Who is at the other end, as the listener knows; in the extensions of a request under `/-/`.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote {
     /// Their address.
@@ -164,11 +164,16 @@ impl Gateway {
     /// them.
     pub async fn handle<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body> {
         let (parts, _) = request.into_parts();
-        self.respond(parts, axum::body::Body::empty()).await
+        self.respond(None, parts, axum::body::Body::empty()).await
     }
 
-    /// [`Self::handle`] for a request whose body may be worth reading: one under `/-/`.
-    pub async fn handle_with_body<B>(self: &Arc<Self>, request: Request<B>) -> Response<Body>
+    /// [`Self::handle`] for a request of `remote`, whose body may be worth reading if it is one under
+    /// `/-/`.
+    pub async fn handle_from<B>(
+        self: &Arc<Self>,
+        remote: Remote,
+        request: Request<B>,
+    ) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -179,16 +184,17 @@ impl Gateway {
         } else {
             axum::body::Body::empty()
         };
-        self.respond(parts, body).await
+        self.respond(Some(remote), parts, body).await
     }
 
     async fn respond(
         self: &Arc<Self>,
+        remote: Option<Remote>,
         parts: request::Parts,
         body: axum::body::Body,
     ) -> Response<Body> {
         let last = ends_connection(&parts);
-        let mut response = self.answer(parts, body).await;
+        let mut response = self.answer(remote, parts, body).await;
         if last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -230,6 +236,7 @@ impl Gateway {
 
     async fn answer(
         self: &Arc<Self>,
+        remote: Option<Remote>,
         parts: request::Parts,
         body: axum::body::Body,
     ) -> Response<Body> {
@@ -237,7 +244,8 @@ impl Gateway {
         let method = parts.method.clone();
         let metrics = Arc::clone(&self.metrics);
         let mut account = Box::new(Account::open(metrics, self.log_access, id, method));
-        account.remote = parts.extensions.get().map(|remote: &Remote| remote.address);
+        account.remote = remote;
+        account.target = Some(parts.uri.clone());
         let virtual_host = self.access.dataset_in_host(&parts);
         let target = match virtual_host.as_deref() {
             Some(dataset) => Target::parse_in(&parts.uri, dataset),
@@ -246,16 +254,15 @@ impl Gateway {
         let target = match target {
             Ok(target) => target,
             Err(_) if virtual_host.is_none() && parts.uri.path().starts_with("/-/") => {
-                return self.control(account, parts, &Query::default(), body).await;
+                let query = Query::default();
+                return Box::pin(self.control(account, parts, &query, body)).await;
             }
             Err(mistake) => {
-                account.path = parts.uri.path().to_owned();
                 return self.finish(account, None, &parts, Err(mistake.into()));
             }
         };
-        account.path.clone_from(&target.raw_path);
         if let Place::Ours { .. } = target.place {
-            return self.control(account, parts, &target.query, body).await;
+            return Box::pin(self.control(account, parts, &target.query, body)).await;
         }
         account.api = "s3";
         if let Err(mistake) = head::judge(&parts) {
@@ -310,7 +317,8 @@ impl Gateway {
         target: &Target,
     ) -> Result<Caller, Refusal> {
         let now = SystemTime::now();
-        let caller = self.access.caller(parts, &target.query, None, now);
+        let remote = account.remote.as_ref();
+        let caller = self.access.caller(parts, &target.query, remote, None, now);
         let judged = caller.and_then(|caller| {
             account.key = caller.key_id().cloned();
             if let Place::Dataset { name, .. } | Place::Object { dataset: name, .. } = &target.place
@@ -328,7 +336,7 @@ impl Gateway {
             return Some(permit);
         }
         let permit = Arc::clone(&self.permits).acquire_owned();
-        let permit = tokio::time::timeout(PERMIT_WAIT, permit).await;
+        let permit = Box::pin(tokio::time::timeout(PERMIT_WAIT, permit)).await;
         permit.ok()?.ok()
     }
 
@@ -345,17 +353,19 @@ impl Gateway {
             Err(refusal) => {
                 self.metrics.refuse(refusal.reason);
                 account.failed(refusal.to_string());
-                let challenge = access::challenge(parts.extensions.get());
+                let challenge = access::challenge(account.remote.as_ref());
                 let refused = Verdict::of(&refusal, challenge);
                 (axum::body::Body::empty(), refused)
             }
         };
         let mut request = Request::from_parts(parts, body);
-        let id = control::RequestId(Arc::clone(&account.request_id));
-        request.extensions_mut().insert(id);
+        if let Some(remote) = account.remote {
+            request.extensions_mut().insert(remote);
+        }
+        request.extensions_mut().insert(account.request_id);
         request.extensions_mut().insert(verdict);
         let Ok(mut response) = self.control.clone().oneshot(request).await;
-        self.identify(&account, response.headers_mut());
+        account.request_id.tell(response.headers_mut());
         account.status = response.status().as_u16();
         response.map(|body| Body::new(Content::Control(body), None, account, None))
     }
@@ -367,7 +377,11 @@ impl Gateway {
         let method = Method::from_bytes(b"-").unwrap_or_default();
         let metrics = Arc::clone(&self.metrics);
         let mut account = Account::open(metrics, self.log_access, self.request_id(), method);
-        account.remote = Some(remote);
+        account.remote = Some(Remote {
+            address: remote,
+            controls: false,
+            tls: false,
+        });
         account.status = status.as_u16();
         account.failed(why);
         account.finish();
@@ -387,11 +401,15 @@ impl Gateway {
         }
         let (body, hash) = self.access.read_unsaid(parts, body).await?;
         let now = SystemTime::now();
-        let caller = self.access.caller(parts, query, hash.as_deref(), now)?;
+        let (remote, hash) = (account.remote.as_ref(), hash.as_deref());
+        let caller = self.access.caller(parts, query, remote, hash, now)?;
         account.key = caller.key_id().cloned();
         match need {
             Need::Reader(dataset) => caller.judge_reader(&dataset)?,
-            _ => caller.judge_admin(&parts.headers, parts.method == Method::GET)?,
+            _ => {
+                self.access.judge_host(parts)?;
+                caller.judge_admin(&parts.headers, parts.method == Method::GET)?;
+            }
         }
         caller.signed_body(body).await
     }
@@ -406,14 +424,14 @@ impl Gateway {
     ) -> Response<Body> {
         let mut reply = reply.unwrap_or_else(|error| {
             account.failed(error.to_string());
-            self.error_reply(&account, parts, &error)
+            self.error_reply(&account, &error)
         });
         if parts.method == Method::HEAD {
             // A HEAD's answer has the headers of a GET's, its length among them, and no body.
             reply.content = Content::Empty;
             reply.left = Some(0);
         }
-        self.identify(&account, &mut reply.headers);
+        account.request_id.tell(&mut reply.headers);
         account.status = reply.status.as_u16();
         account.cache_status = reply.cache_status;
         account.stats = reply.stats;
@@ -424,8 +442,12 @@ impl Gateway {
         response
     }
 
-    fn error_reply(&self, account: &Account, parts: &request::Parts, error: &S3Error) -> Reply {
-        let xml = error.xml(&account.path, &account.request_id, &self.state.name);
+    fn error_reply(&self, account: &Account, error: &S3Error) -> Reply {
+        let xml = error.xml(
+            account.path(),
+            account.request_id.as_str(),
+            &self.state.name,
+        );
         let status = error.code.status();
         let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
         if let Some(seconds) = error::retry_after(status) {
@@ -434,7 +456,7 @@ impl Gateway {
                 .insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = access::challenge(parts.extensions.get());
+            let challenge = access::challenge(account.remote.as_ref());
             reply.headers.insert(
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static(challenge),
@@ -453,16 +475,9 @@ impl Gateway {
         reply
     }
 
-    fn identify(&self, account: &Account, headers: &mut http::HeaderMap) {
-        if let Ok(id) = HeaderValue::try_from(&*account.request_id) {
-            headers.insert("x-amz-request-id", id);
-        }
-    }
-
-    pub(crate) fn request_id(&self) -> Arc<str> {
+    pub(crate) fn request_id(&self) -> RequestId {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let id = xxh3_64_with_seed(&number.to_le_bytes(), self.seed);
-        format!("{id:016X}").into()
+        RequestId::new(xxh3_64_with_seed(&number.to_le_bytes(), self.seed))
     }
 }
 

@@ -8,13 +8,13 @@ mod elsewhere;
 mod fleet;
 mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forebay_storage::store::{Outcome, Store};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use self::elsewhere::{Elsewhere, descriptions};
@@ -77,6 +77,17 @@ pub struct Metrics {
     pub requests_in_flight: IntGauge,
     block_reads: [IntCounter; 4],
     response_bytes: [IntCounter; 4],
+    reads: ReadChildren,
+}
+
+/// The children that reads of objects count into, each looked up once: by its labels it costs a lock
+/// and a hash, three times a request.
+#[derive(Debug, Default)]
+struct ReadChildren {
+    whole: OnceLock<IntCounter>,
+    part: OnceLock<IntCounter>,
+    duration: OnceLock<Histogram>,
+    first_byte: OnceLock<Histogram>,
 }
 
 /// Seconds: from a memory hit on loopback to a large cold object.
@@ -157,6 +168,7 @@ impl Metrics {
                 .map(|outcome| block_reads.with_label_values(&[outcome])),
             response_bytes: [Source::Memory, Source::Nvme, Source::Origin, Source::Peer]
                 .map(|source| response_bytes.with_label_values(&[source.as_str()])),
+            reads: ReadChildren::default(),
             registry,
         })
     }
@@ -202,17 +214,33 @@ impl Metrics {
 
     /// Notes a finished request.
     pub fn request(&self, api: &str, status: u16, took: Duration, first_byte: Option<Duration>) {
-        let mut digits = [0; 3];
-        self.requests
-            .with_label_values(&[api, status_text(status, &mut digits)])
-            .inc();
-        self.request_duration
-            .with_label_values(&[api])
-            .observe(took.as_secs_f64());
-        if let Some(first_byte) = first_byte {
-            self.first_byte
-                .with_label_values(&[api])
-                .observe(first_byte.as_secs_f64());
+        let count = || {
+            let mut digits = [0; 3];
+            let labels = [api, status_text(status, &mut digits)];
+            self.requests.with_label_values(&labels)
+        };
+        let duration = || self.request_duration.with_label_values(&[api]);
+        let begun = || self.first_byte.with_label_values(&[api]);
+        let (took, first_byte) = (
+            took.as_secs_f64(),
+            first_byte.map(|time| time.as_secs_f64()),
+        );
+        let reads = &self.reads;
+        match (api, status) {
+            ("s3", 200) => reads.whole.get_or_init(count).inc(),
+            ("s3", 206) => reads.part.get_or_init(count).inc(),
+            _ => count().inc(),
+        }
+        if api == "s3" {
+            reads.duration.get_or_init(duration).observe(took);
+            if let Some(time) = first_byte {
+                reads.first_byte.get_or_init(begun).observe(time);
+            }
+        } else {
+            duration().observe(took);
+            if let Some(time) = first_byte {
+                begun().observe(time);
+            }
         }
     }
 

@@ -261,7 +261,7 @@ impl Answers {
 
 async fn answered(
     answers: Arc<Answers>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = answers.exchanges.begin(request.version());
     let refused = answers.seat.refused;
@@ -272,8 +272,8 @@ async fn answered(
     let mut response = match refused {
         Some(reason) => refusal::refuse(&answers.gateway, answers.remote.address, reason, &request),
         None => {
-            request.extensions_mut().insert(answers.remote);
-            answers.gateway.handle_with_body(request).await
+            let gateway = &answers.gateway;
+            gateway.handle_from(answers.remote, request).await
         }
     };
     answers.end_unless_known(anybody_s, &mut response, version);

@@ -22,6 +22,7 @@ pub struct Budget {
     /// What clients may have of it, if others may have more.
     clients: Option<Arc<Semaphore>>,
     waiting: Arc<AtomicUsize>,
+    in_sockets: Arc<AtomicUsize>,
 }
 
 /// Whom bytes are reserved for.
@@ -52,6 +53,7 @@ impl Budget {
             clients: None,
             limit,
             waiting: Arc::default(),
+            in_sockets: Arc::default(),
         }
     }
 
@@ -77,6 +79,11 @@ impl Budget {
     /// How many reservations wait for bytes to come back.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many segments sockets hold, cached or not: counted by those who hand them out.
+    pub fn in_sockets(&self) -> &Arc<AtomicUsize> {
+        &self.in_sockets
     }
 
     /// Whether clients have a share of their own.

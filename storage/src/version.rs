@@ -44,6 +44,8 @@ pub struct Version {
     pub identity: Arc<Identity>,
     /// Headers for clients: ETag, Last-Modified, Content-Type, user metadata and the like.
     pub headers: HeaderMap,
+    /// Read once: each request is judged by it.
+    last_modified: Option<SystemTime>,
 }
 
 /// What goes into a version's name beside the object's own: see [`Version::from_headers`].
@@ -91,6 +93,7 @@ impl Version {
             validator,
             size,
             identity: Arc::clone(identity),
+            last_modified: last_modified(&headers),
             headers,
         }
     }
@@ -104,14 +107,18 @@ impl Version {
 
     /// The time of modification, if the origin told one that parses.
     pub fn last_modified(&self) -> Option<SystemTime> {
-        let value = self.headers.get(header::LAST_MODIFIED)?.to_str().ok()?;
-        httpdate::parse_http_date(value).ok()
+        self.last_modified
     }
 
     /// Whether blocks of this version may outlive the response they were read for.
     pub fn cacheable(&self) -> bool {
         self.identity.immutable || self.validator != Validator::None
     }
+}
+
+fn last_modified(headers: &HeaderMap) -> Option<SystemTime> {
+    let value = headers.get(header::LAST_MODIFIED)?.to_str().ok()?;
+    httpdate::parse_http_date(value).ok()
 }
 
 fn passed_on(answer: &HeaderMap) -> HeaderMap {

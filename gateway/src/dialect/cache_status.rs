@@ -1,54 +1,65 @@
 //! What an answer says of the cache (RFC 9211), as known when its headers leave.
 
-use std::sync::Arc;
-
 use forebay_storage::flight::{Follower, From};
-use http::HeaderValue;
+use http::{HeaderValue, header};
 
 use super::Reply;
 use crate::read::version::{Current, How};
 use crate::read::window::FirstLook;
 
-/// Says `text` in the answer and in its account.
-pub(super) fn set_cache_status(reply: &mut Reply, text: Arc<str>) {
-    if let Ok(value) = HeaderValue::try_from(&*text) {
-        reply.headers.insert("cache-status", value);
-    }
-    reply.cache_status = Some(text);
+// Most answers say one of a few things, which cost nothing to say.
+const KNOWN: HeaderValue = HeaderValue::from_static("forebay; hit");
+const MEMORY: HeaderValue = HeaderValue::from_static("forebay; hit; detail=\"memory\"");
+const NVME: HeaderValue = HeaderValue::from_static("forebay; hit; detail=\"nvme\"");
+const PEER: HeaderValue = HeaderValue::from_static("forebay; hit; detail=\"peer\"");
+const PARTIAL: HeaderValue = HeaderValue::from_static("forebay; fwd=partial");
+const COLLAPSED: HeaderValue = HeaderValue::from_static("forebay; fwd=miss; collapsed");
+pub(super) const MISS: HeaderValue = HeaderValue::from_static("forebay; fwd=miss");
+
+/// Says this in the answer and in its account.
+pub(super) fn set_cache_status(reply: &mut Reply, said: HeaderValue) {
+    reply.headers.insert(header::CACHE_STATUS, said.clone());
+    reply.cache_status = Some(said);
+}
+
+/// `forebay; WHAT; ttl=-PAST`: of a version that is so many seconds past its time.
+fn stale(what: &str, past: u64) -> HeaderValue {
+    let text = format!("forebay; {what}; ttl=-{past}");
+    HeaderValue::try_from(text).unwrap_or(MISS)
 }
 
 /// RFC 9211 for an answer that needed no block.
-pub(super) fn about_version(how: How) -> Arc<str> {
+pub(super) fn about_version(how: How) -> HeaderValue {
     match how {
-        How::Known => "forebay; hit".into(),
-        How::Asked => "forebay; fwd=miss".into(),
-        How::Joined => "forebay; fwd=miss; collapsed".into(),
-        How::Stale(past) => format!("forebay; hit; ttl=-{past}").into(),
+        How::Known => KNOWN,
+        How::Asked => MISS,
+        How::Joined => COLLAPSED,
+        How::Stale(past) => stale("hit", past),
     }
 }
 
 /// RFC 9211 for an answer whose first window looked like this.
-pub(super) fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
+pub(super) fn about_blocks(current: &Current, look: FirstLook) -> HeaderValue {
     match (current.how, &current.fills) {
         (How::Stale(past), _) if look.led + look.joined == 0 => {
-            return format!("forebay; hit; ttl=-{past}").into();
+            return stale("hit", past);
         }
         // Blocks that were still to be had of a stale version: they come only if it is current.
         (How::Stale(past), _) => {
-            let some = if look.hits > 0 { "partial" } else { "miss" };
-            return format!("forebay; fwd={some}; ttl=-{past}").into();
+            let some = look.hits > 0;
+            return stale(if some { "fwd=partial" } else { "fwd=miss" }, past);
         }
         // The question for the version brought the first blocks along; by now they may all be here.
         (How::Asked | How::Joined, Some(fills)) if a_peer_had(fills) => {
-            return "forebay; hit; detail=\"peer\"".into();
+            return PEER;
         }
-        (How::Asked, Some(_)) => return "forebay; fwd=miss".into(),
-        (How::Joined, Some(_)) => return "forebay; fwd=miss; collapsed".into(),
+        (How::Asked, Some(_)) => return MISS,
+        (How::Joined, Some(_)) => return COLLAPSED,
         _ => {}
     }
     if look.from_peer {
         // The tier furthest away that took part, as far as the headers can know.
-        return "forebay; hit; detail=\"peer\"".into();
+        return PEER;
     }
     match look {
         FirstLook {
@@ -58,12 +69,11 @@ pub(super) fn about_blocks(current: &Current, look: FirstLook) -> Arc<str> {
             ..
         } => {
             // The slowest tier that took part.
-            let tier = if nvme > 0 { "nvme" } else { "memory" };
-            format!("forebay; hit; detail=\"{tier}\"").into()
+            if nvme > 0 { NVME } else { MEMORY }
         }
-        FirstLook { hits: 1.., .. } | FirstLook { nvme: 1.., .. } => "forebay; fwd=partial".into(),
-        FirstLook { led: 0, .. } => "forebay; fwd=miss; collapsed".into(),
-        FirstLook { .. } => "forebay; fwd=miss".into(),
+        FirstLook { hits: 1.., .. } | FirstLook { nvme: 1.., .. } => PARTIAL,
+        FirstLook { led: 0, .. } => COLLAPSED,
+        FirstLook { .. } => MISS,
     }
 }
 

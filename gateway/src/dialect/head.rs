@@ -163,8 +163,24 @@ fn is_name(mut host: &[u8]) -> bool {
 }
 
 /// RFC 3986's unreserved characters and sub-delims.
+const PLAIN: [bool; 256] = {
+    let marks = b"-._~!$&'()*+,;=";
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        plain[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        plain[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    plain
+};
+
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    PLAIN[usize::from(byte)]
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Reply;
-use super::cache_status::{about_blocks, about_version, set_cache_status};
+use super::cache_status::{MISS, about_blocks, about_version, set_cache_status};
 use super::conditions::{self, Current as Validators, Verdict};
 use super::multipart;
 use super::range::{self, ByteRange, Hint, Ranges};
@@ -30,6 +30,9 @@ use crate::read::window::{Piece, Reader};
 
 /// Bodies over HTTP/2 that are longer than this are watched.
 const WATCHED: u64 = 1 << 20;
+
+/// Headers of an answer that are not its version's, about.
+const HEADERS: usize = 8;
 
 /// S3 numbers parts from 1 to this.
 const MAX_PARTS: u32 = 10_000;
@@ -67,7 +70,7 @@ impl From<S3Error> for Failed {
 pub async fn answer(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
-    key: &str,
+    key: &Arc<str>,
     parts: &Parts,
     query: &Query,
 ) -> Result<Reply, S3Error> {
@@ -91,11 +94,11 @@ impl<'a> Asked<'a> {
     fn parse(
         reads: &'a Arc<Reads>,
         dataset: &'a Arc<Dataset>,
-        key: &str,
+        key: &Arc<str>,
         parts: &'a Parts,
         query: &Query,
     ) -> Result<Self, S3Error> {
-        let mut object = ObjectId::new(Arc::clone(&dataset.name), key);
+        let mut object = ObjectId::new(Arc::clone(&dataset.name), Arc::clone(key));
         if let Some(id) = query.get("versionId") {
             if id.is_empty() || id.len() > 1024 {
                 let message = "Version id cannot be the empty string";
@@ -150,7 +153,7 @@ impl<'a> Asked<'a> {
             }
         };
         if let Some(number) = self.part {
-            return self.reply_part(&current, number).await;
+            return Box::pin(self.reply_part(&current, number)).await;
         }
         let wanted = self.headers.get(header::RANGE).filter(|_| with_range);
         let mut ranges = range::judge(wanted, version.size);
@@ -160,7 +163,7 @@ impl<'a> Asked<'a> {
             if let Ranges::Several(_) = ranges {
                 ranges = Ranges::Whole;
             }
-            return self.reply_through(&current, &ranges).await;
+            return Box::pin(self.reply_through(&current, &ranges)).await;
         }
         match ranges {
             Ranges::Unsatisfiable => {
@@ -170,28 +173,30 @@ impl<'a> Asked<'a> {
             }
             Ranges::Whole => self.reply(&current, StatusCode::OK, 0..version.size).await,
             Ranges::One(range) => self.reply_range(&current, half_open(range)).await,
-            Ranges::Several(ranges) => self.reply_several(&current, &ranges).await,
+            Ranges::Several(ranges) => Box::pin(self.reply_several(&current, &ranges)).await,
         }
     }
 
     /// The version to answer with. A condition that names another one than we know makes us ask
     /// the origin once: the client may know more.
     async fn current(&self) -> Result<Current, Failed> {
-        let first = self.first_bytes();
-        let current = self
-            .reads
-            .current(self.dataset, &self.object, first.clone(), false)
-            .await
-            .map_err(|error| self.origin_failed(&error))?;
+        let current = match self.reads.fresh(self.dataset, &self.object) {
+            Some(current) => current,
+            None => {
+                let first = self.first_bytes();
+                let asked = self.reads.current(self.dataset, &self.object, first, false);
+                // What hits do not come to is boxed here and below, so that their future is small:
+                // it is moved once a request.
+                let asked = Box::pin(asked).await;
+                asked.map_err(|error| self.origin_failed(&error))?
+            }
+        };
         let other = conditions::names_another_version(self.headers, &validators(&current.version));
         if current.how != How::Known || !other {
             return Ok(current);
         }
-        let asked = self
-            .reads
-            .current(self.dataset, &self.object, None, true)
-            .await;
-        match asked {
+        let asked = self.reads.current(self.dataset, &self.object, None, true);
+        match Box::pin(asked).await {
             Ok(current) => Ok(current),
             Err(error) if error.may_be_bridged() => Ok(current),
             Err(error) => Err(self.origin_failed(&error)),
@@ -337,13 +342,14 @@ impl<'a> Asked<'a> {
             Arc::clone(&current.version),
             pieces,
         );
-        reader
-            .prime()
-            .await
-            .map_err(|error| self.origin_failed(&error))?;
+        reader.look();
+        if !reader.is_primed() {
+            let primed = Box::pin(reader.prime()).await;
+            primed.map_err(|error| self.origin_failed(&error))?;
+        }
         let look = reader.look();
         set_cache_status(reply, about_blocks(current, look));
-        reply.content = self.content(Feed::Blocks(reader), reply.left.unwrap_or(0));
+        reply.content = self.content(reader.into(), reply.left.unwrap_or(0));
         Ok(())
     }
 
@@ -379,14 +385,14 @@ impl<'a> Asked<'a> {
             reply.headers.insert(header::CONTENT_RANGE, value);
         }
         reply.set_length(range.end - range.start);
-        set_cache_status(&mut reply, "forebay; fwd=miss".into());
+        set_cache_status(&mut reply, MISS);
         reply.content = self.content(Feed::Through(body), range.end - range.start);
         Ok(reply)
     }
 
     fn content(&self, feed: Feed, length: u64) -> Content {
         let budget = self.reads.store.budget().clone();
-        let body = ReadBody::new(feed, self.reads.write_timeout, budget);
+        let body = ReadBody::new(feed, length, self.reads.write_timeout, budget);
         // What fits the client's first window is not worth a watcher.
         let watched = self.http2 && length > WATCHED;
         Content::Read(Box::new(if watched { body.watched() } else { body }))
@@ -394,7 +400,13 @@ impl<'a> Asked<'a> {
 
     fn object_reply(&self, status: StatusCode, version: &Version) -> Reply {
         let mut reply = Reply::empty(status);
-        reply.headers = version.headers.clone();
+        // With room for what is said below: a map that grows is hashed anew.
+        reply.headers = HeaderMap::with_capacity(version.headers.len() + HEADERS);
+        let headers = version.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone()));
+        headers.for_each(|(name, value)| {
+            reply.headers.append(name, value);
+        });
         let bytes = HeaderValue::from_static("bytes");
         reply.headers.insert(header::ACCEPT_RANGES, bytes);
         self.overrides.apply(&mut reply.headers);
@@ -425,9 +437,26 @@ fn half_open(range: ByteRange) -> Range<u64> {
 }
 
 fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
-    let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    // From its end, with room for three numbers of 20 digits: a tenth of what formatting costs.
+    let mut text = [0; 70];
+    let mut at = text.len();
+    let mut put = |separator: &[u8], mut number: u64| {
+        loop {
+            at -= 1;
+            text[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        at -= separator.len();
+        text[at..at + separator.len()].copy_from_slice(separator);
+    };
+    put(b"/", size);
+    put(b"-", range.end - 1);
+    put(b"bytes ", range.start);
     // Digits and punctuation only.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("bytes"))
+    HeaderValue::from_bytes(&text[at..]).unwrap_or_else(|_| HeaderValue::from_static("bytes"))
 }
 
 /// S3 writes a condition's name as the RFC does.

@@ -29,7 +29,7 @@ use crate::dataset::{Dataset, Datasets};
 use crate::peer::wire::{self, Claim, Head, Question, SUM};
 use crate::peer::{PeerBody, Peers};
 use crate::read::Reads;
-use crate::read::body::{Feed, ReadBody};
+use crate::read::body::ReadBody;
 use crate::read::route::{OWNER, ZONE_OWNER};
 use crate::read::version::How;
 use crate::read::window::{Piece, Reader};
@@ -234,8 +234,9 @@ impl Desk {
         head.hit = (look.led + look.joined == 0 || look.from_peer)
             && (question.version.is_some() || head.hit);
         let budget = self.reads.store.budget().clone();
+        let length = sending.range.end - sending.range.start;
         let body = Segments {
-            body: ReadBody::new(Feed::Blocks(reader), WRITE_TIMEOUT, budget),
+            body: ReadBody::new(reader, length, WRITE_TIMEOUT, budget),
             version: sending.version.key,
             offset: sending.range.start,
             left: wire::body_length(&sending.range),

@@ -75,7 +75,15 @@ enum Spec {
 /// satisfiable ones are dropped (RFC 9110 §14.1.2). Of an empty object every range is unsatisfiable.
 /// Takes O(n log n) time in the number of ranges.
 pub fn judge(header: Option<&HeaderValue>, size: u64) -> Ranges {
-    let Some(specs) = header.and_then(|value| parse(value.as_bytes())) else {
+    let set = header.and_then(|value| range_set(value.as_bytes()));
+    // Nearly everybody asks for one, which needs no list.
+    if let Some(set) = set.filter(|set| !set.contains(&b',')) {
+        let asked = parse_spec(trim_whitespace(set));
+        return asked.map_or(Ranges::Whole, |spec| {
+            resolve(spec, size).map_or(Ranges::Unsatisfiable, Ranges::One)
+        });
+    }
+    let Some(specs) = set.and_then(parse) else {
         return Ranges::Whole;
     };
     let satisfiable = specs
@@ -93,7 +101,8 @@ pub fn judge(header: Option<&HeaderValue>, size: u64) -> Ranges {
 
 /// Tells, before the size is known, where the first range of a `Range` header begins.
 pub fn first_hint(header: Option<&HeaderValue>) -> Hint {
-    let specs = header.and_then(|value| parse(value.as_bytes()));
+    let set = header.and_then(|value| range_set(value.as_bytes()));
+    let specs = set.and_then(parse);
     match specs.as_deref().and_then(<[Spec]>::first) {
         Some(Spec::Int { first, last }) => Hint::From {
             first: *first,
@@ -104,15 +113,17 @@ pub fn first_hint(header: Option<&HeaderValue>) -> Hint {
     }
 }
 
-/// The elements of a `bytes` range set, or `None` if the header is to be ignored.
-///
-/// Empty list elements are skipped (RFC 9110 §5.6.1.2); one malformed element spoils the whole set.
-fn parse(header: &[u8]) -> Option<Vec<Spec>> {
+/// What stands behind `bytes=`, or `None` if the header is of another unit.
+fn range_set(header: &[u8]) -> Option<&[u8]> {
     let equals = header.iter().position(|byte| *byte == b'=')?;
     let (unit, set) = (&header[..equals], &header[equals + 1..]);
-    if !unit.eq_ignore_ascii_case(b"bytes") {
-        return None;
-    }
+    unit.eq_ignore_ascii_case(b"bytes").then_some(set)
+}
+
+/// The elements of a range set, or `None` if the header is to be ignored.
+///
+/// Empty list elements are skipped (RFC 9110 §5.6.1.2); one malformed element spoils the whole set.
+fn parse(set: &[u8]) -> Option<Vec<Spec>> {
     let specs: Vec<Spec> = set
         .split(|byte| *byte == b',')
         .map(trim_whitespace)

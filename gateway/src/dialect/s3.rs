@@ -54,7 +54,8 @@ pub async fn answer(
                 let xml = list::location_xml(None);
                 return Ok(Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into()));
             }
-            list_objects(gateway, &dataset, target).await
+            // Boxed, so that the future of a read is not as large as this one.
+            Box::pin(list_objects(gateway, &dataset, target)).await
         }
         Place::Object { dataset, key } => {
             let dataset = find(gateway, dataset)?;

@@ -5,6 +5,7 @@
 //! are never folded.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -15,8 +16,6 @@ pub const MAX_KEY_BYTES: usize = 1024;
 /// A request target, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The path as it came, still percent-encoded: what a signature covers.
-    pub raw_path: String,
     /// The query, decoded.
     pub query: Query,
     /// What the path names.
@@ -40,7 +39,7 @@ pub enum Place {
         /// The dataset's name, as asked.
         dataset: String,
         /// The key: everything after the second slash, 1 to [`MAX_KEY_BYTES`] bytes.
-        key: String,
+        key: Arc<str>,
     },
     /// `/-` and below: no dataset can be named `-`.
     Ours {
@@ -121,7 +120,6 @@ impl Target {
             return Err(TargetError::Nul);
         }
         Ok(Self {
-            raw_path: raw_path.to_owned(),
             query: Query::parse(uri.query().unwrap_or_default())?,
             place: place(&path)?,
         })
@@ -159,7 +157,7 @@ impl Place {
         }
         Ok(Self::Object {
             dataset: dataset.to_owned(),
-            key: key.to_owned(),
+            key: key.into(),
         })
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_storage::SEGMENT;
 use forebay_storage::budget::Budget;
 use forebay_storage::error::OriginError;
 use futures::task::AtomicWaker;
@@ -21,7 +22,7 @@ use super::passthrough::Passthrough;
 use super::window::{Reader, Step};
 use crate::metrics::Source;
 
-/// Segments handed out at first, and again once the socket has stood still.
+/// Segments handed out once the socket has stood still, or while memory is short.
 const FEW: usize = 2;
 
 /// Segments handed out while the socket drains. hyper stops asking at about 400 KiB, that is in
@@ -31,6 +32,10 @@ const MANY: usize = 6;
 /// Before so much has left, a socket that drains may only be filling the kernel's buffers: a client
 /// that never reads takes about 2.5 MiB that way.
 const SWALLOWED: u64 = 4 << 20;
+
+/// While all sockets together hold less than this part of the bound, a body begins with [`MANY`] all
+/// the same: for want of it a read of 1 MiB stopped eight times on its way.
+const SPARE: u64 = 8;
 
 /// A socket that took nothing for so long is slow: its blocks are let go.
 const STALLED: Duration = Duration::from_millis(250);
@@ -65,19 +70,32 @@ pub type Leaving = Result<(Bytes, Option<Source>), CutError>;
 
 /// The body of an object's answer.
 pub struct ReadBody {
-    feed: Arc<Shared>,
-    handed_out: Arc<HandedOut>,
+    feed: Kept,
+    /// None: at most one piece was handed out, and none is to come.
+    handed_out: Option<Arc<HandedOut>>,
     most: usize,
     stalled: Option<Stalled>,
+    /// Rings when a socket has stood still for long. It is left running when it moves: setting a
+    /// timer costs more than being woken by one four times a second.
+    timer: Option<Pin<Box<Sleep>>>,
     /// Bytes handed out so far.
     sent: u64,
+    /// Bytes in all.
+    length: u64,
     write_timeout: Duration,
     budget: Budget,
 }
 
-/// What a body shares with the task that watches it, if one does.
+/// What feeds a body. None: all has left, or the rest can't be had.
+enum Kept {
+    /// It is the body's own.
+    Own(Option<Feed>),
+    /// It is shared with the task that watches it.
+    Watched(Arc<Shared>),
+}
+
+/// What a body shares with the task that watches it.
 struct Shared {
-    /// None: all has left, or the rest can't be had. Nobody but the watcher ever contends for it.
     feed: Mutex<Option<Feed>>,
     polls: AtomicU64,
 }
@@ -86,56 +104,74 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Feed>> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn release(&self) {
-        let mut feed = self.lock();
-        *feed = feed.take().map(Feed::release);
+impl Kept {
+    fn with<T>(&mut self, act: impl FnOnce(&mut Option<Feed>) -> T) -> T {
+        match self {
+            Self::Own(feed) => act(feed),
+            Self::Watched(shared) => {
+                shared.polls.fetch_add(1, Ordering::Relaxed);
+                act(&mut shared.lock())
+            }
+        }
     }
 }
 
 /// Where a body's bytes come from.
 pub enum Feed {
     /// The cache.
-    Blocks(Reader),
-    /// The cache, which is waiting for a fill.
-    Waiting(Reader, Pin<Box<dyn Future<Output = ()> + Send>>),
+    Blocks(Blocks),
     /// One answer of the origin, past the cache.
     Through(Passthrough),
 }
 
-impl Feed {
-    fn poll_step(self, cx: &mut Context<'_>) -> (Poll<Step>, Self) {
-        let mut reader = match self {
-            Self::Through(mut through) => {
-                let step = through.poll_step(cx);
-                return (step, Self::Through(through));
-            }
-            Self::Blocks(reader) => reader,
-            Self::Waiting(reader, mut waiting) => match waiting.as_mut().poll(cx) {
-                Poll::Ready(()) => reader,
-                Poll::Pending => return (Poll::Pending, Self::Waiting(reader, waiting)),
-            },
-        };
+/// Bytes from the cache.
+pub struct Blocks {
+    reader: Reader,
+    /// The fill that it waits for.
+    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl From<Reader> for Feed {
+    fn from(reader: Reader) -> Self {
+        Self::Blocks(Blocks {
+            reader,
+            waiting: None,
+        })
+    }
+}
+
+impl Blocks {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
-            let step = reader.step();
+            if let Some(waiting) = &mut self.waiting {
+                std::task::ready!(waiting.as_mut().poll(cx));
+                self.waiting = None;
+            }
+            let step = self.reader.step();
             if !matches!(step, Step::Wait) {
-                return (Poll::Ready(step), Self::Blocks(reader));
+                return Poll::Ready(step);
             }
-            let mut waiting = Box::pin(reader.waiting());
-            if waiting.as_mut().poll(cx).is_pending() {
-                return (Poll::Pending, Self::Waiting(reader, waiting));
-            }
+            self.waiting = Some(Box::pin(self.reader.waiting()));
+        }
+    }
+}
+
+impl Feed {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        match self {
+            Self::Blocks(blocks) => blocks.poll_step(cx),
+            Self::Through(through) => through.poll_step(cx),
         }
     }
 
     /// Lets go of what can be had again. Not while it waits for a fill: who waits is woken by it.
-    fn release(self) -> Self {
-        match self {
-            Self::Blocks(mut reader) => {
-                reader.release();
-                Self::Blocks(reader)
-            }
-            other => other,
+    fn release(&mut self) {
+        if let Self::Blocks(blocks) = self
+            && blocks.waiting.is_none()
+        {
+            blocks.reader.release();
         }
     }
 }
@@ -143,15 +179,16 @@ impl Feed {
 #[derive(Debug)]
 struct Stalled {
     since: Instant,
-    timer: Pin<Box<Sleep>>,
     released: bool,
 }
 
 /// Segments that were handed out and not yet dropped, and who waits for that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct HandedOut {
     segments: AtomicUsize,
     taken: AtomicWaker,
+    /// Of all bodies.
+    all: Arc<AtomicUsize>,
 }
 
 /// A segment on its way through the socket.
@@ -168,23 +205,28 @@ impl AsRef<[u8]> for Handed {
 
 impl Drop for Handed {
     fn drop(&mut self) {
+        self.handed_out.all.fetch_sub(1, Ordering::Relaxed);
         self.handed_out.segments.fetch_sub(1, Ordering::AcqRel);
         self.handed_out.taken.wake();
     }
 }
 
 impl ReadBody {
-    /// The body that `feed` feeds. `budget` tells whether somebody waits for memory.
-    pub fn new(feed: Feed, write_timeout: Duration, budget: Budget) -> Self {
+    /// The body of `length` bytes that `feed` feeds. `budget` tells whether somebody waits for memory.
+    pub fn new(
+        feed: impl Into<Feed>,
+        length: u64,
+        write_timeout: Duration,
+        budget: Budget,
+    ) -> Self {
         Self {
-            feed: Arc::new(Shared {
-                feed: Mutex::new(Some(feed)),
-                polls: AtomicU64::new(0),
-            }),
-            handed_out: Arc::default(),
+            feed: Kept::Own(Some(feed.into())),
+            handed_out: None,
             most: FEW,
             stalled: None,
+            timer: None,
             sent: 0,
+            length,
             write_timeout,
             budget,
         }
@@ -194,18 +236,23 @@ impl ReadBody {
     ///
     /// For HTTP/2: there hyper takes one piece and asks for the next when the stream's window has
     /// room, so a body whose client stands still is not polled at all.
-    pub fn watched(self) -> Self {
-        let shared = Arc::downgrade(&self.feed);
+    pub fn watched(mut self) -> Self {
+        let shared = Arc::new(Shared {
+            feed: Mutex::new(self.feed.with(Option::take)),
+            polls: AtomicU64::new(0),
+        });
+        let watched = Arc::downgrade(&shared);
+        self.feed = Kept::Watched(shared);
         tokio::spawn(async move {
             let mut seen = u64::MAX;
             loop {
                 tokio::time::sleep(STALLED).await;
-                let Some(shared) = shared.upgrade() else {
+                let Some(shared) = watched.upgrade() else {
                     return;
                 };
                 let polls = shared.polls.load(Ordering::Relaxed);
                 if polls == seen {
-                    shared.release();
+                    shared.lock().iter_mut().for_each(Feed::release);
                 }
                 seen = polls;
             }
@@ -215,28 +262,29 @@ impl ReadBody {
 
     /// The next bytes and where they were.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Leaving>> {
-        if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
-            self.handed_out.taken.register(cx.waker());
+        if self.held() >= self.most {
+            if let Some(handed_out) = &self.handed_out {
+                handed_out.taken.register(cx.waker());
+            }
             // It may have been taken between the look and the registration.
-            if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
+            if self.held() >= self.most {
                 return self.poll_stalled(cx).map(|error| Some(Err(error)));
             }
         }
         self.moving();
-        self.feed.polls.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::clone(&self.feed);
-        let mut slot = shared.lock();
-        let Some(feed) = slot.take() else {
-            return Poll::Ready(None);
-        };
-        let (step, feed) = feed.poll_step(cx);
-        match step {
-            Poll::Pending | Poll::Ready(Step::Wait) => {
-                *slot = Some(feed);
-                Poll::Pending
+        let step = self.feed.with(|slot| {
+            let Some(feed) = slot else {
+                return Poll::Ready(Step::End);
+            };
+            let step = feed.poll_step(cx);
+            if let Poll::Ready(Step::End | Step::Fail(_)) = step {
+                *slot = None;
             }
+            step
+        });
+        match step {
+            Poll::Pending | Poll::Ready(Step::Wait) => Poll::Pending,
             Poll::Ready(Step::Bytes(bytes, source)) => {
-                *slot = Some(feed);
                 Poll::Ready(Some(Ok((self.hand_out(bytes), source))))
             }
             Poll::Ready(Step::End) => Poll::Ready(None),
@@ -244,26 +292,50 @@ impl ReadBody {
         }
     }
 
+    /// Segments that were handed out and not yet taken.
+    fn held(&self) -> usize {
+        let handed_out = self.handed_out.as_ref();
+        handed_out.map_or(0, |handed_out| handed_out.segments.load(Ordering::Acquire))
+    }
+
     fn hand_out(&mut self, bytes: Bytes) -> Bytes {
-        self.handed_out.segments.fetch_add(1, Ordering::AcqRel);
         self.sent += bytes.len() as u64;
+        if self.sent >= self.length {
+            // Nothing comes behind it that could wait for it.
+            return bytes;
+        }
+        let handed_out = self.handed_out.get_or_insert_with(|| {
+            Arc::new(HandedOut {
+                segments: AtomicUsize::new(0),
+                taken: AtomicWaker::new(),
+                all: Arc::clone(self.budget.in_sockets()),
+            })
+        });
+        handed_out.segments.fetch_add(1, Ordering::AcqRel);
+        handed_out.all.fetch_add(1, Ordering::Relaxed);
         Bytes::from_owner(Handed {
             bytes,
-            handed_out: Arc::clone(&self.handed_out),
+            handed_out: Arc::clone(handed_out),
         })
     }
 
     /// The socket took what it was handed: it may have more at once next time.
     fn moving(&mut self) {
         let quick = match self.stalled.take() {
-            None => self.handed_out.segments.load(Ordering::Acquire) == 0,
+            None => self.held() == 0,
             Some(stalled) => !stalled.released,
         };
         if self.budget.waiting() > 0 {
             self.most = FEW;
-        } else if quick && self.sent >= SWALLOWED {
+        } else if quick && (self.sent >= SWALLOWED || self.is_spare()) {
             self.most = MANY;
         }
+    }
+
+    /// Whether all sockets together hold so little that it does not matter how fast this one is.
+    fn is_spare(&self) -> bool {
+        let held = self.budget.in_sockets().load(Ordering::Relaxed) * SEGMENT;
+        (held as u64) < self.budget.limit() / SPARE
     }
 
     /// The socket holds as much as it may: how long has nothing moved?
@@ -275,21 +347,34 @@ impl ReadBody {
         };
         let stalled = self.stalled.get_or_insert_with(|| Stalled {
             since: Instant::now(),
-            timer: Box::pin(tokio::time::sleep(soon)),
             released: false,
         });
-        while stalled.timer.as_mut().poll(cx).is_ready() {
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stalled.since + soon)));
+        loop {
+            let patience = if stalled.released {
+                self.write_timeout
+            } else {
+                soon
+            };
+            let due = stalled.since + patience;
+            if timer.deadline() > due {
+                timer.as_mut().reset(due);
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
+            if timer.deadline() < due {
+                // It was set when the socket stood still before.
+                timer.as_mut().reset(due);
+                continue;
+            }
             if stalled.released {
                 return Poll::Ready(CutError::WriteTimeout(self.write_timeout));
             }
             stalled.released = true;
-            stalled
-                .timer
-                .as_mut()
-                .reset(stalled.since + self.write_timeout);
             self.most = FEW;
-            self.feed.release();
+            self.feed
+                .with(|slot| slot.iter_mut().for_each(Feed::release));
         }
-        Poll::Pending
     }
 }

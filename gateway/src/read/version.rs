@@ -50,6 +50,31 @@ pub enum How {
 pub type FirstBytes = Range<u64>;
 
 impl Reads {
+    /// The version of `object` if one is known that is as fresh as the dataset wants it: then there
+    /// is nothing to ask, and nothing to wait for.
+    pub fn fresh(&self, dataset: &Dataset, object: &ObjectId) -> Option<Current> {
+        match self.known(dataset, object) {
+            Known::Fresh(version) => Some(Current {
+                version,
+                how: How::Known,
+                fills: None,
+            }),
+            _ => None,
+        }
+    }
+
+    fn known(&self, dataset: &Dataset, object: &ObjectId) -> Known {
+        match self.versions.known(object, &dataset.rules) {
+            // Left by a question that was under way when the dataset got another origin.
+            Known::Fresh(version) | Known::Due { version, .. }
+                if version.identity != *dataset.origin.identity() =>
+            {
+                Known::Unknown
+            }
+            known => known,
+        }
+    }
+
     /// The version of `object` to read, as fresh as the dataset wants it.
     ///
     /// `first`, where a block is going to be read: then the first block's own answer tells the
@@ -80,16 +105,7 @@ impl Reads {
         first: Option<FirstBytes>,
         doubting: bool,
     ) -> Result<Current, OriginError> {
-        let known = match self.versions.known(object, &dataset.rules) {
-            // Left by a question that was under way when the dataset got another origin.
-            Known::Fresh(version) | Known::Due { version, .. }
-                if version.identity != *dataset.origin.identity() =>
-            {
-                Known::Unknown
-            }
-            known => known,
-        };
-        let due = match known {
+        let due = match self.known(dataset, object) {
             Known::Fresh(version) if !doubting || dataset.rules.immutable => {
                 return Ok(Current {
                     version,

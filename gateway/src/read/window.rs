@@ -131,6 +131,12 @@ impl Reader {
         self.first_look.unwrap_or_default()
     }
 
+    /// Whether the first block of all is in memory, after [`Self::look`]: then there is nothing to
+    /// wait for.
+    pub fn is_primed(&self) -> bool {
+        matches!(self.window.front(), Some((_, Handle::Resident(_))))
+    }
+
     /// Waits until the first bytes of the object that the pieces hold are here: headers leave with
     /// bytes in hand, so that what fails before them is still answered with a status.
     ///

@@ -50,7 +50,7 @@ pub fn refuse<B>(
     let mut account = Box::new(Account::open(
         Arc::clone(&gateway.metrics),
         false,
-        Arc::clone(&id),
+        id,
         method,
     ));
     account.api = "s3";
@@ -58,8 +58,8 @@ pub fn refuse<B>(
     let status = error.code.status();
     account.status = status.as_u16();
     let path = request.uri().path();
-    tracing::debug!(%remote, id = &*id, path, reason, "turned away");
-    let xml = error.xml(path, &id, &gateway.state.name);
+    tracing::debug!(%remote, id = id.as_str(), path, reason, "turned away");
+    let xml = error.xml(path, id.as_str(), &gateway.state.name);
     let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
     if *request.method() == Method::HEAD {
         reply.content = Content::Empty;
@@ -69,9 +69,7 @@ pub fn refuse<B>(
     if let Some(seconds) = error::retry_after(status) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
-    if let Ok(id) = HeaderValue::try_from(&*id) {
-        headers.insert("x-amz-request-id", id);
-    }
+    id.tell(headers);
     let mut response = Response::new(Body::new(reply.content, reply.left, account, None));
     *response.status_mut() = status;
     *response.headers_mut() = reply.headers;
