@@ -169,7 +169,7 @@ fn build(
 fn store(settings: &Settings, block_size: BlockSize, nvme: Option<Arc<Nvme>>) -> Arc<Store> {
     let memory = settings.cache.memory;
     // For whoever measures the way between gateways: with copies it is gone only once.
-    let dropped = std::env::var_os("FOREBAY_COPIES").is_some_and(|word| word == "off");
+    let dropped = fleet::for_tests("FOREBAY_COPIES").is_some_and(|word| word == "off");
     match &settings.fleet {
         Some(_) if dropped => Store::in_fleet(memory, block_size, nvme, Copies::Dropped),
         Some(fleet) if !fleet.edge => Store::in_fleet(memory, block_size, nvme, Copies::Apart),

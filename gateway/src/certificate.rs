@@ -185,7 +185,7 @@ impl Contents {
 }
 
 /// rustls over aws-lc-rs, AES_128_GCM before the other suites.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
         let name = suite.suite().as_str().unwrap_or_default();

@@ -30,7 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use self::state::{Exchange, Leave, State};
+pub use self::state::{Exchange, Leave, Revise, State};
 
 use crate::account::RequestId;
 use crate::dataset::Dataset;

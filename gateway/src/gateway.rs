@@ -221,7 +221,11 @@ impl Gateway {
                 (*response.status_mut(), *response.headers_mut()) = (status, headers);
                 response
             }
-            _ if wire::is_ping(&parts) => Response::new(dialect::peer::nothing()),
+            _ if wire::is_ping(&parts) => {
+                let mut response = Response::new(dialect::peer::nothing());
+                *response.headers_mut() = wire::pong(self.reads.store.running_fills() > 0);
+                response
+            }
             (Some(desk), Some(question)) => desk.answer(&question).await,
             _ => control::fleet::answer(&self.state, from, &parts, body).await,
         };

@@ -31,7 +31,7 @@
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
 //! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options without `unsafe`; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
-//! say; `anyhow` carries errors to a person, `thiserror` to code.
+//! say; `twox-hash` is the same XXH3 with AVX2 where the processor has it, for what gateways send each other; `anyhow` carries errors to a person, `thiserror` to code.
 
 pub mod access;
 pub mod account;

@@ -5,6 +5,7 @@
 //! | [`wire`] | a question and its answer as HTTP, and the checksums between segments |
 //! | [`incoming`] | a body as it arrives, verified segment by segment |
 //! | [`handshake`] | both ends of a connection prove that they have the fleet's key |
+//! | [`tls`] | the same by TLS, where the settings ask for it |
 //! | [`client`], [`memory`] | asking over TCP, or in the same process |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
 //!
@@ -16,11 +17,13 @@ pub mod handshake;
 pub mod health;
 pub mod incoming;
 pub mod memory;
+pub mod tls;
 pub mod wire;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,11 +38,16 @@ use tokio::sync::watch;
 use self::health::{Health, Known};
 use crate::metrics::PeerMetrics;
 
-/// How long a member may say nothing before it is asked whether it is there.
-pub const SILENCE: Duration = Duration::from_millis(250);
+/// How long a member may say nothing before it is asked whether it is there. With the time that it has to answer that,
+/// and with having been heard just before it froze, no reader waits longer than 650 ms for one that is not.
+pub const SILENCE: Duration = Duration::from_millis(150);
 
 /// How long a member may be there and bring nothing: then the next one is asked.
 pub const NO_PROGRESS: Duration = Duration::from_secs(5);
+
+/// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
+/// one is asked, as far as [`Hedges`] allow.
+pub const HEDGE: Duration = Duration::from_secs(1);
 
 /// A body on its way from another gateway.
 pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -100,6 +108,17 @@ impl PeerError {
         }
     }
 
+    /// All labels of a metric.
+    pub const LABELS: [&'static str; 7] = [
+        "unreachable",
+        "silent",
+        "stalled",
+        "cut",
+        "corrupt",
+        "refused",
+        "origin",
+    ];
+
     /// The label of a metric.
     pub fn label(&self) -> &'static str {
         match self {
@@ -120,6 +139,7 @@ pub struct Peers {
     fleet: watch::Receiver<Arc<Fleet>>,
     transport: Arc<dyn Peer>,
     health: Health,
+    hedges: Hedges,
     /// What is counted of questions to others, and of answers to them.
     pub metrics: Arc<PeerMetrics>,
 }
@@ -135,6 +155,7 @@ impl Peers {
             fleet,
             transport,
             health: Health::default(),
+            hedges: Hedges::default(),
             metrics,
         })
     }
@@ -186,11 +207,14 @@ impl Peers {
         let fleet = self.fleet();
         let peer = fleet.peer(name).ok_or(PeerError::Unreachable)?;
         wire::address(&mut request, name);
-        let known = self.health.of(name);
+        let known = self.health.of(name, |name| fleet.peer(name).is_some());
         let permit = known.permit(level).await;
         let begun = tokio::time::Instant::now();
+        // Who is asked for a version may be asking the origin, and that is no fill.
+        let exact = wire::is_exact(request.headers());
+        self.hedges.asked();
         let answer = self.transport.send(peer, request);
-        let answer = self.patiently(&known, name, answer).await?;
+        let answer = self.patiently(&known, name, exact, answer).await?;
         let response = match answer {
             Ok(response) => response,
             Err(error) if no_connection(error.kind()) => {
@@ -222,15 +246,18 @@ impl Peers {
         })
     }
 
-    /// `what`, unless the member falls silent or brings nothing meanwhile.
+    /// `what`, unless the member falls silent or brings nothing meanwhile. With `hedged` a member that has no slow source
+    /// to wait for has less time.
     pub(crate) async fn patiently<T>(
         self: &Arc<Self>,
         known: &Arc<Known>,
         name: &str,
+        hedged: bool,
         what: impl Future<Output = T>,
     ) -> Result<T, PeerError> {
         let mut what = std::pin::pin!(what);
         let begun = tokio::time::Instant::now();
+        let mut look_at = HEDGE;
         loop {
             tokio::select! {
                 biased;
@@ -247,6 +274,17 @@ impl Peers {
             }
             if begun.elapsed() >= NO_PROGRESS {
                 return Err(PeerError::Stalled);
+            }
+            if hedged && begun.elapsed() >= look_at {
+                look_at += HEDGE;
+                let idle = self.is_idle(name);
+                tokio::select! {
+                    biased;
+                    done = &mut what => return Ok(done),
+                    idle = idle => if idle && self.hedges.take() {
+                        return Err(PeerError::Stalled);
+                    },
+                }
             }
         }
     }
@@ -269,15 +307,23 @@ impl Peers {
     }
 
     pub(crate) async fn ping(&self, name: &str) -> bool {
+        self.pong(name).await.is_some()
+    }
+
+    /// Whether a member says that it fills nothing: what it does not bring, it does not wait for either.
+    async fn is_idle(&self, name: &str) -> bool {
+        let pong = self.pong(name).await;
+        pong.is_some_and(|pong| wire::is_idle(pong.headers()))
+    }
+
+    async fn pong(&self, name: &str) -> Option<Response<PeerBody>> {
         let fleet = self.fleet();
-        let Some(peer) = fleet.peer(name) else {
-            return false;
-        };
         let mut request = wire::ping();
         wire::address(&mut request, name);
-        let answer = self.transport.send(peer, request);
+        let answer = self.transport.send(fleet.peer(name)?, request);
         let answer = tokio::time::timeout(health::PATIENCE, answer).await;
-        matches!(answer, Ok(Ok(answer)) if answer.status().is_success())
+        let answer = answer.ok()?.ok()?;
+        answer.status().is_success().then_some(answer)
     }
 
     fn fell_silent(self: &Arc<Self>, known: &Arc<Known>, name: &str) {
@@ -285,6 +331,37 @@ impl Peers {
             tracing::info!(member = name, "a member is silent and is passed over");
             health::watch_for_return(self, known, name);
         }
+    }
+}
+
+/// How many questions may yet be given up for the next candidate's sake: one for each ten that are asked, and ten at
+/// once at most. Where all members are slow, asking more of them would only make them slower.
+#[derive(Debug)]
+struct Hedges(AtomicU32);
+
+impl Hedges {
+    const EACH: u32 = 10;
+    const MOST: u32 = 10 * Self::EACH;
+
+    fn asked(&self) {
+        let more = |saved: u32| (saved < Self::MOST).then_some(saved + 1);
+        // Full is fine.
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    fn take(&self) -> bool {
+        let less = |saved: u32| saved.checked_sub(Self::EACH);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+}
+
+impl Default for Hedges {
+    fn default() -> Self {
+        Self(AtomicU32::new(Self::MOST))
     }
 }
 
@@ -319,3 +396,6 @@ impl fmt::Debug for Asked {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

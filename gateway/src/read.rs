@@ -20,11 +20,12 @@ pub mod route;
 pub mod version;
 pub mod window;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_ring::Extents;
+use forebay_storage::fill::Run;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Level, ORIGIN, Spot, Store};
 use forebay_storage::versions::Versions;
@@ -51,7 +52,7 @@ pub struct Reads {
 impl Reads {
     /// The way to block `index` of an object of `size` bytes, for whoever was asked at `level`.
     pub fn route(&self, object: &ObjectId, size: u64, index: u32, level: Level) -> Route {
-        let extents = Extents::new(size, self.store.block_size().bytes());
+        let extents = self.extents(size);
         let extent = extents.holding(u64::from(index));
         self.route_of(object, (extent, extents.count()), level)
     }
@@ -78,27 +79,49 @@ impl Reads {
     }
 
     /// Where missing blocks of an object of `size` bytes would come from, by index. What it found last
-    /// is remembered: blocks of one extent come from one place, and it is asked under a lock.
+    /// is remembered: blocks of one extent come from one place, and it is asked under a lock. Extents that
+    /// follow each other and are to be asked of the same are one group.
     pub(crate) fn spots(&self, object: &ObjectId, size: u64, level: Level) -> impl Fn(u32) -> Spot {
-        let extents = Extents::new(size, self.store.block_size().bytes());
-        let last = Cell::new(None);
+        let extents = self.extents(size);
+        let last: RefCell<Option<(u64, Option<Hop>, Spot)>> = RefCell::default();
         move |index| {
             if self.peers.is_none() {
                 return Spot::ALONE;
             }
-            let group = extents.holding(u64::from(index));
-            if let Some(spot) = last.get().filter(|spot: &Spot| spot.group == group) {
-                return spot;
+            let extent = extents.holding(u64::from(index));
+            let mut last = last.borrow_mut();
+            if let Some((known, _, spot)) = &*last
+                && *known == extent
+            {
+                return *spot;
             }
-            let route = self.route_of(object, (group, extents.count()), level);
+            let route = self.route_of(object, (extent, extents.count()), level);
+            let hop = route.hops.into_iter().next();
+            let group = match &*last {
+                Some((_, before, spot)) if *before == hop => spot.group,
+                _ => extent,
+            };
             let spot = Spot {
-                source: route.hops.first().map_or(ORIGIN, Hop::level),
+                source: hop.as_ref().map_or(ORIGIN, Hop::level),
                 group,
                 owned: route.owned,
             };
-            last.set(Some(spot));
+            *last = Some((extent, hop, spot));
             spot
         }
+    }
+
+    /// How an object of `size` bytes is cut into extents.
+    fn extents(&self, size: u64) -> Extents {
+        Extents::new(size, self.store.block_size().bytes())
+    }
+
+    /// The first block of a run that is not in the extent of its first one; `None`: all of it is.
+    pub(crate) fn next_extent(&self, run: &Run) -> Option<u32> {
+        let (first, last) = (run.index()?, run.last_index()?);
+        let extents = self.extents(run.version().size);
+        let next = (extents.holding(u64::from(first)) + 1) * extents.blocks();
+        u32::try_from(next).ok().filter(|next| *next <= last)
     }
 
     /// Whether there is anybody else in the fleet who owns blocks.

@@ -129,6 +129,8 @@ async fn apply(gateway: &Gateway, reload: &mut Reload, look: &Look) {
         Ok(changed) => {
             let (domain, hosts) = (settings.domain.as_deref(), &settings.hosts);
             gateway.access.replace(&settings.access, domain, hosts);
+            let in_force = reload.settings.cache.block_size;
+            gateway.state.revise(settings.digest(in_force));
             for name in &changed {
                 gateway.state.forget(name).await;
             }

@@ -179,6 +179,8 @@ pub struct FleetSettings {
     pub seeds: Vec<Seed>,
     /// The zone; may be empty.
     pub zone: String,
+    /// Whether gateways speak TLS to each other, with keys derived from `key`.
+    pub tls: bool,
 }
 
 /// One dataset.

@@ -6,10 +6,15 @@ mod damage;
 mod disk;
 mod door;
 mod door_tls;
+mod fleet;
+mod frozen;
 mod fuzz;
+mod hop;
+mod members;
 mod memory;
 mod once;
 mod origin_requests;
+mod owners;
 mod ready;
 mod restart;
 mod slow;
@@ -46,6 +51,10 @@ pub const NAMES: &[&str] = &[
     "tls",
     "slow",
     "door",
+    "hop",
+    "owners",
+    "frozen",
+    "members",
 ];
 
 /// What all checks are told.
@@ -76,6 +85,10 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "tls" => door_tls::run(options).await,
         "slow" => slow::run(options).await,
         "door" => door::run(options).await,
+        "hop" => hop::run(options).await,
+        "owners" => owners::run(options).await,
+        "frozen" => frozen::run(options).await,
+        "members" => members::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")

@@ -109,6 +109,28 @@ impl Run {
         self.flights.front().map(|flight| flight.key().index)
     }
 
+    /// The last block that is not done.
+    pub fn last_index(&self) -> Option<u32> {
+        self.flights.back().map(|flight| flight.key().index)
+    }
+
+    /// Takes the blocks from `index` on out of this run, into one of their own. There must be no memory for any of
+    /// them yet; `None`: this run has none of them.
+    pub fn split_off(&mut self, index: u32) -> Option<Self> {
+        debug_assert!(self.leases.is_empty());
+        let place = self.flights.iter();
+        let place = place
+            .take_while(|flight| flight.key().index < index)
+            .count();
+        // Nothing of the first block may be lost: it may be partly written.
+        if place == 0 || place == self.flights.len() {
+            return None;
+        }
+        let flights = self.flights.split_off(place);
+        let (store, version) = (Arc::clone(&self.store), Arc::clone(&self.version));
+        Some(Self::new(store, self.object.clone(), version, flights))
+    }
+
     /// The bytes that are still missing, with memory or without: for a source that is asked before
     /// there is memory. `None`: all is done, or nobody waits any more.
     pub fn missing(&mut self) -> Option<Range<u64>> {

@@ -26,6 +26,8 @@
 //! | `cors` | what pages in browsers are told |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
+//! | `fleet_keys` | what members prove to each other: keys that are replaced, TLS |
+//! | `fleet_ways` | how bytes go through a fleet: requests, zones, versions, settings that differ |
 //! | `lying_peer` | bytes that change between two gateways |
 //! | `deploy` | what runs it elsewhere: service manager, units, compose file |
 //! | `scenario` | the load generator's shaped networks: that they work, and that they go |
@@ -42,6 +44,8 @@ mod deploy;
 mod directories;
 mod door;
 mod fleet;
+mod fleet_keys;
+mod fleet_ways;
 mod floods;
 mod freshness;
 mod harness;

@@ -29,6 +29,10 @@ pub struct Plan {
     pub zone: String,
     /// The fleet's key as it has it.
     pub key: String,
+    /// A second key that it accepts.
+    pub key_next: Option<String>,
+    /// Whether it speaks TLS to the others.
+    pub tls: bool,
     /// Lines of `[cache]`.
     pub memory: String,
     /// Parts of WARN and ERROR lines that may be logged.
@@ -48,6 +52,8 @@ impl Plan {
             weight: 1,
             zone: "here".to_owned(),
             key: "the key of this fleet".to_owned(),
+            key_next: None,
+            tls: false,
             memory: "256MiB".to_owned(),
             allowed: Vec::new(),
             others: None,
@@ -71,6 +77,8 @@ pub struct Fleet {
     pub origin: Origin,
     /// What the origin and the clients run on.
     pub runtime: Runtime,
+    /// Lines of the dataset.
+    lines: Vec<String>,
 }
 
 impl Fleet {
@@ -90,27 +98,25 @@ impl Fleet {
             .expect("the origin listens");
         let gateways: Vec<Gateway> = plans
             .iter()
-            .map(|plan| start(plan, plans, &origin, lines))
+            .map(|plan| {
+                let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+                start(plan, plans, &origin, &lines)
+            })
             .collect();
-        if plans
-            .iter()
-            .all(|plan| plan.others.is_none() && plan.key == plans[0].key)
-        {
-            until(PATIENCE, "all members to know each other", || {
-                let known =
-                    |gateway: &Gateway| gateway.metric("forebay_members", &[("state", "alive")]);
-                let all = plans.len() as f64;
-                gateways
-                    .iter()
-                    .all(|gateway| known(gateway) >= all)
-                    .then_some(())
-            });
-        }
-        Fleet {
+        let fleet = Fleet {
             gateways,
             origin,
             runtime,
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let alike = |plan: &Plan| plan.key == plans[0].key && plan.tls == plans[0].tls;
+        if plans
+            .iter()
+            .all(|plan| plan.others.is_none() && alike(plan))
+        {
+            fleet.know_each_other();
         }
+        fleet
     }
 
     /// Reads `key` whole through each of `through` (indexes of gateways), `times` times each, all at once.
@@ -137,6 +143,33 @@ impl Fleet {
         })
     }
 
+    /// Stops the member at `index` and starts it again, as `plan` has it by now; `plans` tells where the others are.
+    ///
+    /// # Panics
+    /// If it does not end or start well.
+    pub fn restart(&mut self, index: usize, plan: &Plan, plans: &[Plan]) {
+        let _ = self.gateways.remove(index).stop();
+        let again = start(plan, plans, &self.origin, &self.lines);
+        self.gateways.insert(index, again);
+        self.know_each_other();
+    }
+
+    /// Waits until all members that run know each other.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub fn know_each_other(&self) {
+        until(PATIENCE, "all members to know each other", || {
+            let known =
+                |gateway: &Gateway| gateway.metric("forebay_members", &[("state", "alive")]);
+            let all = self.gateways.len() as f64;
+            self.gateways
+                .iter()
+                .all(|gateway| known(gateway) >= all)
+                .then_some(())
+        });
+    }
+
     /// The sum of a metric over all gateways.
     #[must_use]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
@@ -147,7 +180,7 @@ impl Fleet {
     }
 }
 
-fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[&str]) -> Gateway {
+fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[String]) -> Gateway {
     let scratch = Scratch::new("member");
     let mut dataset = Dataset::new("models", "s3://bucket")
         .option("aws_endpoint", origin.endpoint())
@@ -163,6 +196,9 @@ fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[&str]) -> Gatewa
         "[fleet]\nseeds = {seeds:?}\nname = \"test\"\nmember = {:?}\nrole = {role:?}\nzone = {:?}\nkey = {:?}\nlisten = \"{}\"\n",
         plan.name, plan.zone, plan.key, plan.fleet
     );
+    let next = plan.key_next.as_ref();
+    let next = next.map_or_else(String::new, |key| format!("key_next = {key:?}\n"));
+    let fleet = format!("{fleet}{next}tls = {}\n", plan.tls);
     let setup = Setup::of([dataset])
         .cache(&format!("memory = {:?}", plan.memory))
         .section("[log]\naccess = false")

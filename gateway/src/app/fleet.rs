@@ -14,12 +14,12 @@ use forebay_ring::{Fleet, Member, Peer, State, Table};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use xxhash_rust::xxh3::Xxh3;
 
-use crate::control::{Exchange, Leave};
+use crate::control::{Exchange, Leave, Revise};
 use crate::gateway::{FleetParts, Gateway};
 use crate::peer::client::{Syncs, Tcp};
 use crate::peer::handshake::{Identity, Keys};
+use crate::peer::tls::{self, FleetTls};
 use crate::peer::wire;
 use crate::serve;
 use crate::settings::{FleetSettings, Settings};
@@ -61,10 +61,16 @@ pub(super) async fn prepare(
     let port = listener.local_addr().context("ask for our address")?.port();
     listen.set_port(port);
     let keys = std::iter::once(&fleet.key).chain(&fleet.key_next);
+    let next = fleet.key_next.as_ref().map(|key| key.expose().as_bytes());
+    let fleet_keys = FleetKeys::new(&fleet.name, fleet.key.expose().as_bytes(), next)?;
+    let tls = fleet
+        .tls
+        .then(|| FleetTls::new(&fleet_keys.secrets(tls::PURPOSE)));
     let own = Identity {
         fleet: fleet.name.as_str().into(),
         member: name.into(),
         keys: Keys::new(keys.map(|key| key.expose().as_bytes())),
+        tls: tls.transpose().context("prepare TLS between gateways")?,
     };
     let transport = Arc::new(Tcp::new(own.clone()));
     let identity = identity(settings, fleet, name, (client, port))?;
@@ -73,10 +79,9 @@ pub(super) async fn prepare(
             Members::Fixed(watch::Sender::new(Arc::new(fixed(&own, &identity, others))))
         }
         None => {
-            let next = fleet.key_next.as_ref().map(|key| key.expose().as_bytes());
             let gossip = gossip::Settings {
                 fleet: fleet.name.clone(),
-                keys: FleetKeys::new(&fleet.name, fleet.key.expose().as_bytes(), next)?,
+                keys: fleet_keys,
                 identity,
                 listen,
                 seeds: fleet.seeds.clone(),
@@ -126,7 +131,7 @@ fn identity(
         client_url: fleet.client_url.clone().unwrap_or_else(derived),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocols: (wire::OLDEST, wire::PROTOCOL),
-        settings: digest(settings),
+        settings: settings.digest(settings.cache.block_size),
         incarnation: incarnation(&settings.data_dir)?,
         instance: super::seed(),
     })
@@ -166,12 +171,13 @@ impl Prepared {
         stopped: &watch::Receiver<bool>,
     ) -> Place {
         if let Members::Gossip(membership) = &self.members {
-            let (answering, leaving) = (Arc::clone(membership), Arc::clone(membership));
+            let [answering, leaving, revising] = [(); 3].map(|()| Arc::clone(membership));
             gateway.state.set_membership(
                 Exchange(Box::new(move |from, sealed| {
                     answering.answer_sync(from, sealed)
                 })),
                 Leave(Box::new(move || leaving.drain())),
+                Revise(Box::new(move |digest| revising.revise(digest))),
             );
             if let Some(peers) = &gateway.reads.peers {
                 let counting = Arc::clone(membership);
@@ -262,11 +268,20 @@ fn peer(member: Member, address: SocketAddr, client_url: String) -> Peer {
     }
 }
 
+/// What tests and measurements tell a gateway beside its settings. A build without assertions, which is what people
+/// run, hears nothing of it.
+pub(super) fn for_tests(variable: &str) -> Option<String> {
+    match cfg!(debug_assertions) {
+        true => std::env::var(variable).ok(),
+        false => None,
+    }
+}
+
 /// Members that do not change and are not asked about each other: for tests of tables that differ, and of
 /// whoever stands between two gateways. `NAME=ADDRESS=CLIENT=ZONE=WEIGHT`, separated by semicolons, weight 0 for
 /// an edge.
 fn fixed_members() -> Result<Option<Vec<Peer>>> {
-    let Ok(text) = std::env::var("FOREBAY_TEST_MEMBERS") else {
+    let Some(text) = for_tests("FOREBAY_TEST_MEMBERS") else {
         return Ok(None);
     };
     let mut members = Vec::new();
@@ -282,24 +297,6 @@ fn fixed_members() -> Result<Option<Vec<Peer>>> {
         members.push(peer(member?, address.parse()?, format!("http://{client}")));
     }
     Ok(Some(members))
-}
-
-/// What all members must have alike: block size, and the datasets by name and origin.
-fn digest(settings: &Settings) -> u64 {
-    let mut hash = Xxh3::new();
-    hash.update(&settings.cache.block_size.to_le_bytes());
-    let datasets: BTreeMap<&str, String> = settings
-        .datasets
-        .iter()
-        .map(|dataset| (dataset.name.as_str(), dataset.origin.to_string()))
-        .collect();
-    for (name, origin) in datasets {
-        for text in [name, &origin] {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        }
-    }
-    hash.digest()
 }
 
 /// Gives each dataset its share of what the fleet may have of its origin, as members come and go.

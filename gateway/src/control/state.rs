@@ -26,6 +26,15 @@ type Answer = dyn Fn(SocketAddr, &[u8]) -> Option<Bytes> + Send + Sync;
 /// Tells the other members that this one drains.
 pub struct Leave(pub Box<dyn Fn() + Send + Sync>);
 
+/// Tells the other members the digest of this one's settings, once it has others.
+pub struct Revise(pub Box<dyn Fn(u64) + Send + Sync>);
+
+impl fmt::Debug for Revise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revise")
+    }
+}
+
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Exchange")
@@ -56,6 +65,8 @@ pub struct State {
     pub(super) exchange: OnceLock<Exchange>,
     /// Who tells the others that this gateway drains.
     leave: OnceLock<Leave>,
+    /// Who tells the others that its settings changed.
+    revise: OnceLock<Revise>,
     /// Where known versions are kept over restarts; a gateway without a disk has none.
     known_file: OnceLock<Arc<KnownFile>>,
 }
@@ -79,6 +90,7 @@ impl State {
             client_url: OnceLock::new(),
             exchange: OnceLock::new(),
             leave: OnceLock::new(),
+            revise: OnceLock::new(),
             known_file: OnceLock::new(),
         }
     }
@@ -96,11 +108,19 @@ impl State {
         let _ = self.client_url.set(url);
     }
 
-    /// Names who answers other members about membership, and who tells them that this one drains. The
-    /// first ones named stay.
-    pub fn set_membership(&self, exchange: Exchange, leave: Leave) {
+    /// Names who answers other members about membership, who tells them that this one drains, and who tells
+    /// them that its settings changed. The first ones named stay.
+    pub fn set_membership(&self, exchange: Exchange, leave: Leave, revise: Revise) {
         let _ = self.exchange.set(exchange);
         let _ = self.leave.set(leave);
+        let _ = self.revise.set(revise);
+    }
+
+    /// Says the digest of the settings that all members must have alike, as it is by now.
+    pub fn revise(&self, digest: u64) {
+        if let Some(revise) = self.revise.get() {
+            (revise.0)(digest);
+        }
     }
 
     /// Whether the gateway wants traffic.

@@ -4,6 +4,8 @@
 //! further up or nowhere. What is said of versions is judged by our own settings: a name that we would not
 //! give ourselves is refused.
 
+mod sums;
+
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::sums::Sums;
 use crate::dataset::{Dataset, Datasets};
 use crate::peer::wire::{self, Claim, Head, Question, SUM};
 use crate::peer::{PeerBody, Peers};
@@ -61,6 +64,7 @@ pub struct Desk {
     /// Bodies that may be under way at once, by level: one level waits for the next, so they must not
     /// stand in one queue.
     admitted: [Arc<Semaphore>; 2],
+    sums: Arc<Sums>,
 }
 
 impl Desk {
@@ -70,7 +74,9 @@ impl Desk {
         let count = (reads.store.budget().limit() / SHARE / 2 / each).max(FEWEST);
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let count = count.min(Semaphore::MAX_PERMITS);
+        let segments = reads.store.budget().limit() / SEGMENT as u64;
         Self {
+            sums: Arc::new(Sums::new(segments)),
             reads,
             datasets,
             peers,
@@ -217,6 +223,7 @@ impl Desk {
             let busy = "it is sending as much as it has memory for";
             return Err(refused(StatusCode::SERVICE_UNAVAILABLE, busy));
         };
+        let purges = self.reads.store.purges();
         let pieces = [Piece::Range(sending.range.clone())];
         let mut reader = Reader::new(
             Arc::clone(&self.reads),
@@ -237,6 +244,8 @@ impl Desk {
         let length = sending.range.end - sending.range.start;
         let body = Segments {
             body: ReadBody::new(reader, length, WRITE_TIMEOUT, budget),
+            sums: Arc::clone(&self.sums),
+            purges,
             version: sending.version.key,
             offset: sending.range.start,
             left: wire::body_length(&sending.range),
@@ -294,6 +303,9 @@ fn judge(dataset: &Dataset, object: &ObjectId, claim: &Claim) -> Result<Arc<Vers
 /// Segments, each followed by its checksum.
 struct Segments {
     body: ReadBody,
+    sums: Arc<Sums>,
+    /// The purges that were counted before anything was looked up.
+    purges: u64,
     version: VersionKey,
     offset: u64,
     /// Bytes to come, checksums among them.
@@ -320,9 +332,8 @@ impl HttpBody for Segments {
                 // The connection is closed on it: what is cut looks cut.
                 Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
                 Some(Ok((bytes, _))) => {
-                    let mut hash = wire::checksum(this.version, this.offset);
-                    hash.update(&bytes);
-                    let sum: [u8; SUM] = hash.digest().to_be_bytes();
+                    let sum = this.sums.of(this.version, this.offset, &bytes, this.purges);
+                    let sum: [u8; SUM] = sum.to_be_bytes();
                     this.sum = Some(Bytes::copy_from_slice(&sum));
                     this.offset += bytes.len() as u64;
                     bytes

@@ -11,7 +11,11 @@ use prometheus::{
 };
 
 use super::BUCKETS;
+use crate::peer::handshake::Refused;
 use crate::peer::{PeerError, Peers};
+
+/// Why messages of membership are not taken in, in the order in which that is counted.
+const GOSSIP_REFUSALS: [&str; 4] = ["foreign", "key", "malformed", "stale"];
 
 /// Counters of the fleet's own traffic.
 #[derive(Debug)]
@@ -121,7 +125,26 @@ impl PeerMetrics {
             peers: OnceLock::new(),
         });
         registry.register(Box::new(Members(Arc::clone(&metrics))))?;
+        metrics.show_all();
         Ok(metrics)
+    }
+
+    /// What has not happened yet is seen as 0: who asks how often it did must not be answered with nothing.
+    fn show_all(&self) {
+        for label in PeerError::LABELS {
+            self.broken.with_label_values(&[label]);
+            self.requests.with_label_values(&[label]);
+        }
+        self.requests.with_label_values(&["ok"]);
+        for label in Refused::LABELS {
+            self.refusals.with_label_values(&[label]);
+        }
+        for label in GOSSIP_REFUSALS {
+            self.gossip_refusals.with_label_values(&[label]);
+        }
+        for label in ["sent", "received", "synced"] {
+            self.gossip.with_label_values(&[label]);
+        }
     }
 
     /// Tells whose members are counted. The first one told stays.
@@ -147,8 +170,7 @@ impl PeerMetrics {
         raise(&self.gossip, "sent", counts.bytes_sent);
         raise(&self.gossip, "received", counts.bytes_received);
         raise(&self.gossip, "synced", counts.sync_bytes_sent);
-        let reasons = ["foreign", "key", "malformed", "stale"];
-        for (reason, refused) in reasons.into_iter().zip(counts.refused) {
+        for (reason, refused) in GOSSIP_REFUSALS.into_iter().zip(counts.refused) {
             raise(&self.gossip_refusals, reason, refused);
         }
     }

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use super::handshake::{self, Identity};
+use super::tls::Wire;
 use super::{Peer, PeerBody, wire};
 
 /// How long a connection may take to come about. Who waits for it finds out earlier whether the
@@ -140,8 +141,12 @@ async fn connect(uri: &Uri, own: &Identity) -> io::Result<Stream> {
         .unwrap_or_default()
         .parse()
         .map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    let mut stream = match &own.tls {
+        Some(tls) => tls.connect(stream).await?,
+        None => Wire::Plain(stream),
+    };
     handshake::call(&mut stream, own)
         .await
         .map_err(|refused| match refused {
@@ -153,7 +158,7 @@ async fn connect(uri: &Uri, own: &Identity) -> io::Result<Stream> {
 
 /// A connection for hyper's client.
 #[derive(Debug)]
-struct Stream(TokioIo<TcpStream>);
+struct Stream(TokioIo<Wire>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
@@ -178,6 +183,18 @@ impl Write for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

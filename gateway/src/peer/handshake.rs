@@ -5,8 +5,8 @@
 //! who calls proves first: a stranger who knocks learns nothing that it could try keys on. While a key is
 //! replaced, two are valid: each end sends a proof for every key that it has.
 //!
-//! What follows on the connection is as safe as the network: who can change packets under way needs to
-//! be kept out by other means.
+//! What follows on the connection is as safe as the network, unless there is TLS under it
+//! ([`tls`](super::tls)): who can change packets under way needs to be kept out by other means.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::{constant_time, hmac};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::tls::FleetTls;
 use super::wire::{OLDEST, PROTOCOL};
 
 /// How long all of it may take.
@@ -79,6 +80,8 @@ pub struct Identity {
     pub member: Arc<str>,
     /// Its keys.
     pub keys: Keys,
+    /// What is under it all; `None`: the bare connection.
+    pub tls: Option<FleetTls>,
 }
 
 /// Why a connection is not one of the fleet's.
@@ -96,6 +99,12 @@ pub enum Refused {
     /// It speaks no protocol that we do.
     #[error("the caller speaks other protocols: upgrade the older of the two first")]
     Protocol,
+    /// It does not prove by TLS that it has the key, where we ask for that.
+    #[error(
+        "the caller does not prove by TLS that it has the fleet's key: give all members the same `key` and `tls` in \
+         [fleet]"
+    )]
+    Tls,
     /// It does not have the key.
     #[error("the caller {0:?} has another key: give all members of one fleet the same key")]
     Key(String),
@@ -105,6 +114,11 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// All labels of a metric.
+    pub const LABELS: [&'static str; 7] = [
+        "broken", "stranger", "fleet", "protocol", "tls", "key", "refused",
+    ];
+
     /// The label of a metric.
     pub fn label(&self) -> &'static str {
         match self {
@@ -112,6 +126,7 @@ impl Refused {
             Self::Stranger => "stranger",
             Self::Fleet(_) => "fleet",
             Self::Protocol => "protocol",
+            Self::Tls => "tls",
             Self::Key(_) => "key",
             Self::Other => "refused",
         }
@@ -273,6 +288,7 @@ mod tests {
             fleet: fleet.into(),
             member: member.into(),
             keys: Keys::new(keys.iter().map(|key| key.as_bytes())),
+            tls: None,
         }
     }
 

@@ -18,7 +18,7 @@ use super::Peers;
 use crate::read::route::ZONE_OWNER;
 
 /// How long a member may take to say that it is there.
-pub(super) const PATIENCE: Duration = Duration::from_millis(400);
+pub(super) const PATIENCE: Duration = Duration::from_millis(350);
 
 /// Requests of one level that one member is asked at once; more wait for their turn, holding nothing.
 const AT_ONCE: usize = 64;
@@ -48,12 +48,14 @@ pub(crate) struct Known {
 }
 
 impl Health {
-    /// What is known of the member of this name.
-    pub(super) fn of(&self, name: &str) -> Arc<Known> {
+    /// What is known of the member of this name. Whoever is met for the first time makes those forgotten that are
+    /// no members any more: under names that come and go, as orchestrators make them up, nothing piles up.
+    pub(super) fn of(&self, name: &str, is_member: impl Fn(&str) -> bool) -> Arc<Known> {
         let mut known = self.lock();
         if let Some(known) = known.get(name) {
             return Arc::clone(known);
         }
+        known.retain(|name, _| is_member(name));
         let new = Arc::new(Known {
             permits: [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
             heard: Mutex::new(Instant::now()),
@@ -128,4 +130,21 @@ pub(super) fn watch_for_return(peers: &Arc<Peers>, known: &Arc<Known>, name: &st
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_no_member_any_more_is_forgotten() {
+        let health = Health::default();
+        let everybody = |_: &str| true;
+        assert!(health.of("a", everybody).fell_silent());
+        let _ = health.of("b", everybody);
+        assert!(health.is_silent("a"));
+        let _ = health.of("c", |name| name != "a");
+        assert!(!health.is_silent("a"));
+        assert_eq!(health.lock().len(), 2);
+    }
 }

@@ -1,5 +1,6 @@
 //! A body from another gateway as it arrives: its segments go into a run, each once it is verified.
 
+use std::hash::Hasher as _;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
 use forebay_storage::version::VersionKey;
 use http_body_util::BodyExt;
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 use super::wire::{self, SUM};
 use super::{Asked, PeerError, Peers};
@@ -25,7 +26,7 @@ pub struct Incoming {
     end: u64,
     /// Bytes of the segment that came.
     come: usize,
-    hash: Xxh3,
+    hash: XxHash3_64,
     sum: [u8; SUM],
     sum_come: usize,
     /// The segment's last byte, kept back until the checksum is there: without it nobody sees the rest.
@@ -86,7 +87,10 @@ impl Incoming {
         while self.offset < self.end {
             let frame = self.asked.body.frame();
             let known = Arc::clone(&self.asked.known);
-            let frame = self.peers.patiently(&known, &self.name, frame).await?;
+            let frame = self
+                .peers
+                .patiently(&known, &self.name, true, frame)
+                .await?;
             known.heard();
             let chunk = match frame {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
@@ -113,7 +117,7 @@ impl Incoming {
             }
             if self.come < length {
                 let now = chunk.split_to(chunk.len().min(length - self.come));
-                self.hash.update(&now);
+                self.hash.write(&now);
                 self.come += now.len();
                 let mut shown = &now[..];
                 if self.come == length
@@ -155,7 +159,7 @@ impl Incoming {
     }
 
     fn verify(&self) -> Result<(), PeerError> {
-        if self.hash.digest().to_be_bytes() == self.sum {
+        if self.hash.finish().to_be_bytes() == self.sum {
             return Ok(());
         }
         self.peers.metrics.corrupt.inc();

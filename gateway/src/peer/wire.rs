@@ -20,7 +20,8 @@ use forebay_storage::version::{Version, VersionKey};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header, response};
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use twox_hash::XxHash3_64;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::PeerError;
 
@@ -46,6 +47,7 @@ const ABOUT: HeaderName = HeaderName::from_static("forebay-headers");
 const AGE: HeaderName = HeaderName::from_static("forebay-age");
 const STALE: HeaderName = HeaderName::from_static("forebay-stale");
 const CACHE: HeaderName = HeaderName::from_static("forebay-cache");
+const FILLING: HeaderName = HeaderName::from_static("forebay-filling");
 const ERROR: HeaderName = HeaderName::from_static("forebay-error");
 
 const BLOCKS: &str = "/blocks/";
@@ -238,6 +240,24 @@ pub fn ping() -> Request<Bytes> {
     request
 }
 
+/// The answer to [`ping`]: whether anything is being filled here, so that whoever waits knows that it may be the
+/// origin that is slow.
+pub fn pong(filling: bool) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(FILLING, HeaderValue::from(u16::from(filling)));
+    headers
+}
+
+/// Whether the answer to [`ping`] says that nothing is being filled there. What does not say so may be.
+pub fn is_idle(headers: &HeaderMap) -> bool {
+    headers.get(FILLING).is_some_and(|filling| filling == "0")
+}
+
+/// Whether a request asks for bytes of an exact version.
+pub fn is_exact(headers: &HeaderMap) -> bool {
+    headers.contains_key(VERSION)
+}
+
 /// Whether a request is [`ping`].
 pub fn is_ping(parts: &Parts) -> bool {
     parts.uri.path() == PING
@@ -262,11 +282,20 @@ pub fn body_length(range: &Range<u64>) -> u64 {
 
 /// The checksum of a segment, begun: it covers which version the segment is of, and where in it, so that
 /// the right bytes at the wrong place are wrong.
-pub fn checksum(version: VersionKey, offset: u64) -> Xxh3 {
+pub fn checksum(version: VersionKey, offset: u64) -> XxHash3_64 {
+    XxHash3_64::with_seed(seed(version, offset))
+}
+
+/// The checksum of a whole segment.
+pub fn sum(version: VersionKey, offset: u64, bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed(version, offset), bytes)
+}
+
+fn seed(version: VersionKey, offset: u64) -> u64 {
     let mut seed = [0; 24];
     seed[..16].copy_from_slice(&version.0.to_be_bytes());
     seed[16..].copy_from_slice(&offset.to_be_bytes());
-    Xxh3::with_seed(xxh3_64(&seed))
+    xxh3_64(&seed)
 }
 
 /// The status and headers that say that the origin failed.

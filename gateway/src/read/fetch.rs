@@ -39,13 +39,24 @@ pub enum Feed {
 /// Fills `run` in a task of its own: a client that leaves does not end it, but when nobody waits
 /// any more it ends with the block it is at. `feed` is an answer that is under way already.
 pub fn spawn(reads: Arc<Reads>, dataset: Arc<Dataset>, run: Run, feed: Option<Feed>) {
+    spawn_without(reads, dataset, run, feed, None);
+}
+
+/// The same without asking the member of this name, who did not bring what came before.
+fn spawn_without(
+    reads: Arc<Reads>,
+    dataset: Arc<Dataset>,
+    run: Run,
+    feed: Option<Feed>,
+    without: Option<String>,
+) {
     tokio::spawn(async move {
         let (feed, incoming) = match feed {
             Some(Feed::Origin(answer)) => (Some(answer), None),
             Some(Feed::Peer(incoming)) => (None, Some(incoming)),
             None => (None, None),
         };
-        fill(&reads, &dataset, run, feed, incoming).await;
+        fill(&reads, &dataset, run, (feed, incoming), without).await;
     });
 }
 
@@ -53,8 +64,8 @@ async fn fill(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
     mut run: Run,
-    feed: Option<Answer>,
-    incoming: Option<Box<Incoming>>,
+    (feed, incoming): (Option<Answer>, Option<Box<Incoming>>),
+    without: Option<String>,
 ) {
     // Memory comes before a connection to the origin: who holds one while waiting for the other may
     // wait for somebody that waits for them. So an answer that is here already feeds the run only if
@@ -73,7 +84,7 @@ async fn fill(
     }
     let filled = match feed {
         Some(feed) => from_origin(reads, dataset, &mut run, Some(feed)).await,
-        None => by_hops(reads, dataset, &mut run, incoming).await,
+        None => by_hops(reads, dataset, &mut run, incoming, without).await,
     };
     if let Err(error) = filled {
         tracing::debug!(object = %run.object(), %error, "a fill failed");
@@ -87,6 +98,7 @@ async fn by_hops(
     dataset: &Arc<Dataset>,
     run: &mut Run,
     incoming: Option<Box<Incoming>>,
+    without: Option<String>,
 ) -> Result<(), OriginError> {
     let mut last_resort = false;
     if let Some(peers) = &reads.peers {
@@ -97,6 +109,7 @@ async fn by_hops(
             return Ok(());
         };
         let route = reads.route(run.object(), run.version().size, index, run.level());
+        part_ways(reads, dataset, run, route.hops.first());
         for hop in route.hops {
             // Others may have joined that must not wait for anybody below.
             if hop.level() < run.source() {
@@ -104,6 +117,7 @@ async fn by_hops(
             }
             match hop {
                 Hop::Origin { last_resort: is } => last_resort = is,
+                Hop::Peer { name, .. } if without.as_ref() == Some(&name) => {}
                 Hop::Peer { name, level } => {
                     let begun = Instant::now();
                     if remote::fetch(reads, dataset, run, peers, (&name, level)).await? {
@@ -111,6 +125,11 @@ async fn by_hops(
                         let times = reads.metrics.fill_duration.with_label_values(&["peer"]);
                         times.observe(took);
                         return Ok(());
+                    }
+                    // From here on each extent has a way of its own.
+                    if let Some(rest) = reads.next_extent(run).and_then(|at| run.split_off(at)) {
+                        let (reads, dataset) = (Arc::clone(reads), Arc::clone(dataset));
+                        spawn_without(reads, dataset, rest, None, Some(name));
                     }
                 }
             }
@@ -121,6 +140,26 @@ async fn by_hops(
     }
     run.set_source(ORIGIN, From::Origin);
     from_origin(reads, dataset, run, None).await
+}
+
+/// Lets the extents of `run` go, as runs of their own, from the first that is not to be asked of `hop` by now: when the
+/// run was put together others may have answered.
+fn part_ways(reads: &Arc<Reads>, dataset: &Arc<Dataset>, run: &mut Run, hop: Option<&Hop>) {
+    let (Some(mut index), Some(last)) = (reads.next_extent(run), run.last_index()) else {
+        return;
+    };
+    let extents = reads.extents(run.version().size);
+    while index <= last {
+        let route = reads.route(run.object(), run.version().size, index, run.level());
+        if route.hops.first() != hop {
+            if let Some(rest) = run.split_off(index) {
+                spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
+            }
+            return;
+        }
+        let next = (extents.holding(u64::from(index)) + 1) * extents.blocks();
+        index = u32::try_from(next).unwrap_or(u32::MAX);
+    }
 }
 
 /// Brings the rest from the origin, as far as there is memory at a time.

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use super::{ACCEPT_PAUSE, tune};
 use crate::gateway::{Gateway, Remote};
 use crate::peer::handshake::{self, Identity, Refused};
+use crate::peer::tls::Wire;
 
 /// Connections at once: those of a fleet of a thousand, and strangers who are not known as such yet.
 const CONNECTIONS: usize = 16 * 1024;
@@ -91,16 +92,29 @@ async fn accept(
     Ok((socket, remote, permit))
 }
 
-async fn meet(mut socket: TcpStream, own: &Identity) -> Result<(TcpStream, String), Refused> {
+async fn meet(socket: TcpStream, own: &Identity) -> Result<(Wire, String), Refused> {
     tune(&socket)?;
-    let met = handshake::answer(&mut socket, own);
+    let met = async {
+        let mut socket = match &own.tls {
+            Some(tls) => tls.accept(socket).await.map_err(refused_by_tls)?,
+            None => Wire::Plain(socket),
+        };
+        let member = handshake::answer(&mut socket, own).await?;
+        Ok((socket, member))
+    };
     let met = tokio::time::timeout(handshake::PATIENCE, met).await;
-    let member = met.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
-    Ok((socket, member))
+    met.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+fn refused_by_tls(error: io::Error) -> Refused {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Refused::Tls,
+        _ => Refused::Io(error),
+    }
 }
 
 async fn speak(
-    socket: TcpStream,
+    socket: Wire,
     remote: SocketAddr,
     gateway: &Arc<Gateway>,
     member: String,

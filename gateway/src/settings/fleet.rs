@@ -1,16 +1,18 @@
 //! `[fleet]`: who this gateway is among others, and where the others are.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use forebay_ring::gossip::Seed;
 use forebay_ring::seal::MIN_KEY_BYTES;
 use forebay_ring::{MAX_NAME_BYTES, MAX_WEIGHT};
 use toml::de::DeValue;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::draft::Surroundings;
 use super::report::{Placed, Report};
 use super::section::{FLEET, Section};
-use super::{FleetSettings, Secret, dataset, machine, value};
+use super::{FleetSettings, Secret, Settings, dataset, machine, value};
 
 /// What `[fleet]` says, if all of it is right; `None` also where there is none.
 pub(super) fn read(
@@ -57,6 +59,7 @@ pub(super) fn read(
     let listen = section.read("listen", report, value::address);
     let advertise = section.read("advertise", report, |value| advertised(value, around));
     let client_url = section.read("client_url", report, url);
+    let tls = section.read("tls", report, value::boolean);
     let seeds = seeds(&section, report);
     let listen = listen?;
     let advertise = match advertise {
@@ -83,8 +86,29 @@ pub(super) fn read(
         advertise,
         client_url: client_url.map(|url| url.value),
         seeds,
+        tls: tls.is_some_and(|tls| tls.value),
         zone: zone.map_or_else(String::new, |zone| zone.value),
     })
+}
+
+impl Settings {
+    /// What all members must have alike, in a number: the block size, which a reload does not change and is told here,
+    /// and the datasets by name and origin.
+    pub fn digest(&self, block_size: u32) -> u64 {
+        let mut hash = Xxh3::new();
+        hash.update(&block_size.to_le_bytes());
+        let datasets = self.datasets.iter();
+        let datasets: BTreeMap<&str, String> = datasets
+            .map(|dataset| (dataset.name.as_str(), dataset.origin.to_string()))
+            .collect();
+        for (name, origin) in datasets {
+            for text in [name, &origin] {
+                hash.update(&(text.len() as u64).to_le_bytes());
+                hash.update(text.as_bytes());
+            }
+        }
+        hash.digest()
+    }
 }
 
 fn short(value: &DeValue<'_>) -> Result<String, String> {

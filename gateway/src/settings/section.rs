@@ -110,8 +110,9 @@ pub(super) const FLEET: Shape = Shape {
         "client_url",
         "seeds",
         "zone",
+        "tls",
     ],
-    later: &["tls"],
+    later: &[],
 };
 
 const SHAPES: [&Shape; 8] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS, &FLEET];

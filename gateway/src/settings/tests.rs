@@ -869,7 +869,7 @@ fn every_mistake_of_a_fleet_is_told() {
         ("seeds = ['a']", "a seed must be HOST:PORT"),
         ("seeds = ['dns:a']", "a seed must be HOST:PORT"),
         ("seeds = ['a:0']", "a seed must be HOST:PORT"),
-        ("tls = true", "`tls` is not in this version"),
+        ("tls = 'yes'", "`tls` must be true or false"),
         ("seed = []", "did you mean `seeds`?"),
     ] {
         let mistake = mistake(&fleet(line));

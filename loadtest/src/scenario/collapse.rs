@@ -11,9 +11,35 @@ use super::stage::{Brief, Fleet, Run, Stage};
 use super::{DATASET, Options, repeat};
 use crate::report::Unit;
 
-const ORIGIN: Rate = Rate::megabits(200);
-const GATEWAY: Rate = Rate::megabits(400);
 const CLIENT: Rate = Rate::megabits(100);
+
+/// The survivor serves 400 connections. Its queue holds the first flight of each, 10 frames of 1 514 bytes, and takes
+/// 0.35 s to drain, so that a first byte does not wait in it for long.
+const SURVIVORS: Links = Links {
+    origin: Rate::megabits(200),
+    gateway: Rate::megabits(200),
+    queue: 8 << 20,
+};
+
+/// Eleven gateways together send 1.1 Gbit/s, which two cores can push. The origin takes two seconds for its 24 MiB.
+const FROZEN_ONE: Links = Links {
+    origin: Rate::megabits(100),
+    gateway: Rate::megabits(100),
+    queue: 1 << 20,
+};
+
+/// Two blocks for each of twelve: what the frozen one had begun is read once more, a twelfth of all.
+const FROZEN_SIZE: u64 = 24 << 20;
+
+/// At 200 Mbit/s a hundred readers of this take 35 s.
+const SURVIVED_SIZE: u64 = 8 << 20;
+
+/// The links of one half.
+struct Links {
+    origin: Rate,
+    gateway: Rate,
+    queue: u64,
+}
 
 /// `origin_connections` of the dataset, over the whole fleet; each member's share of it is rounded up.
 const BUDGET: u64 = 64;
@@ -25,16 +51,19 @@ const FROZEN: Duration = Duration::from_secs(5);
 pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
     let count = options.count(12);
     let readers = options.readers(100);
-    let layout = Layout {
-        gateway: GATEWAY,
+    let layout = |links: &Links| Layout {
+        gateway: links.gateway,
         client: CLIENT,
-        origin: ORIGIN,
+        origin: links.origin,
+        queue: Some(links.queue),
         ..Layout::new(count, readers)
     };
-    let stage = Stage::new(layout, options).await?;
+    let stage = Stage::new(layout(&SURVIVORS), options).await?;
     let died = async || died(&stage, count, readers).await;
     let mut rows = vec![repeat::median(count, &[count], died).await?];
+    drop(stage);
     if count > 1 && options.stand_in.is_none() {
+        let stage = Stage::new(layout(&FROZEN_ONE), options).await?;
         let frozen = async || frozen(&stage, count, readers).await;
         rows.push(repeat::median(count, &[count], frozen).await?);
     }
@@ -42,7 +71,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
 }
 
 async fn died(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row> {
-    let (key, size) = (stage.key(), stage.options.size(16 << 20));
+    let (key, size) = (stage.key(), stage.options.size(SURVIVED_SIZE));
     let mut fleet = stage.fleet(&brief(count, &key, size)).await?;
     fleet.warm().await?;
     let mut dying = fleet.members.split_off(1);
@@ -70,7 +99,7 @@ async fn died(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row
 }
 
 async fn frozen(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row> {
-    let (key, size) = (stage.key(), stage.options.size(64 << 20));
+    let (key, size) = (stage.key(), stage.options.size(FROZEN_SIZE));
     let fleet = stage.fleet(&brief(count, &key, size)).await?;
     let victim = owner_in_the_middle(&fleet, &key).await?;
     // Its own clients wait with it; what is measured is that nobody else does.

@@ -8,6 +8,9 @@ use super::{Map, Options, ideal, repeat};
 
 const LINK: Rate = Rate::megabits(100);
 
+/// Where there is one gateway, 128 connections share its link: see `fleet_start`.
+const QUEUE: u64 = 1 << 20;
+
 /// What the readers do.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
@@ -76,6 +79,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
         gateway: LINK,
         client: LINK,
         towards_origin: Some(Rate::UNSHAPED),
+        queue: Some(QUEUE),
         ..Layout::new(most, readers)
     };
     let stage = Stage::new(layout, options).await?;

@@ -214,7 +214,13 @@ async fn raise_host(prefix: &str, host: &Host, plan: &Plan) -> anyhow::Result<()
     let mut shape = Vec::new();
     for link in plan.links.iter().filter(|link| link.host == host.name) {
         up.push(format!("addr add {}/16 dev {}", link.address, link.device));
+        up.push(format!(
+            "link set {} address {}",
+            link.device,
+            link.hardware()
+        ));
         up.push(format!("link set {} up", link.device));
+        up.extend(plan.neighbours(link));
         shape.extend(link.rate.bucket(&link.device, plan.queue));
     }
     tool::batch("ip", &["-n", &namespace], &up).await?;

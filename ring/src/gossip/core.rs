@@ -208,6 +208,21 @@ impl Core {
         }
     }
 
+    /// Tells the others the digest of the settings that this gateway has from now on.
+    pub fn revise(&mut self, now: Duration, settings: u64) {
+        self.outbox.now = now;
+        let own = self.own();
+        if !self.over()
+            && own
+                .details
+                .as_ref()
+                .is_some_and(|details| details.settings != settings)
+        {
+            let id = own.with_settings(settings);
+            self.become_id(now, id);
+        }
+    }
+
     /// Says goodbye: others stop asking at once, and keep the place for a while, for it may only be a restart.
     pub fn leave(&mut self, now: Duration) {
         self.outbox.now = now;

@@ -217,6 +217,12 @@ impl Membership {
         self.shared.nudge.notify_one();
     }
 
+    /// Tells the others the digest of the settings that all members must share, as they are by now.
+    pub fn revise(&self, settings: u64) {
+        self.shared.core().revise(self.shared.now(), settings);
+        self.shared.nudge.notify_one();
+    }
+
     /// Says goodbye: the others stop asking at once, and keep its place for 30 s in case it comes back. Returns
     /// when that is sent.
     pub async fn leave(&self) {

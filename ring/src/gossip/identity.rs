@@ -133,6 +133,15 @@ impl Id {
         id
     }
 
+    /// The next revision of this start, whose settings have this digest by now.
+    pub(super) fn with_settings(&self, settings: u64) -> Self {
+        let mut id = self.revised();
+        if let Some(details) = &mut id.details {
+            Arc::make_mut(details).settings = settings;
+        }
+        id
+    }
+
     /// The next revision of this start, which hands its blocks over.
     pub(super) fn draining(&self) -> Self {
         let mut id = self.revised();

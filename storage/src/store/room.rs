@@ -82,11 +82,15 @@ impl Store {
         let mut freed = 0;
         while freed < u64::from(bytes) {
             let block = match theirs {
-                true => {
-                    let oldest = self.residents.pop_oldest_of_clients();
-                    let Some(key) = oldest else { return };
-                    self.memory.remove(&key)
-                }
+                // Copies go first, in the order of their use: it was clients who had them fetched.
+                true => match self.memory.evict_copy() {
+                    Some(copy) => Some(copy),
+                    None => {
+                        let oldest = self.residents.pop_oldest_of_clients();
+                        let Some(key) = oldest else { return };
+                        self.memory.remove(&key)
+                    }
+                },
                 false => {
                     let block = self.memory.evict();
                     if block.is_none() {

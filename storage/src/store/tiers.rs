@@ -92,8 +92,12 @@ impl Tiers {
 
     /// Lets the block go whose turn it is. Copies go first: another gateway has what they hold.
     pub(super) fn evict(&self) -> Option<Block> {
-        let copy = self.apart.as_ref().and_then(|apart| apart.evict());
-        copy.or_else(|| self.owned.evict())
+        self.evict_copy().or_else(|| self.owned.evict())
+    }
+
+    /// Lets the copy go whose turn it is, where copies have a part of their own.
+    pub(super) fn evict_copy(&self) -> Option<Block> {
+        self.apart.as_ref().and_then(|apart| apart.evict())
     }
 
     /// Whether a block that this gateway owns, or does not own, is kept at all.

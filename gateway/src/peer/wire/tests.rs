@@ -123,3 +123,19 @@ fn a_body_is_as_long_as_its_segments_and_their_checksums() {
     assert_eq!(body_length(&(0..65536)), 65536 + 8);
     assert_eq!(body_length(&(65536..65536 * 3 + 1)), 65536 * 2 + 1 + 24);
 }
+
+#[test]
+fn a_checksum_is_xxh3_whole_or_in_pieces() {
+    let bytes: Vec<u8> = (0..SEGMENT).map(|index| (index * 7 / 3) as u8).collect();
+    for length in [0, 1, 17, 240, 241, 1024, 4097, SEGMENT] {
+        let (version, offset) = (VersionKey(77), 3 << 16);
+        let mut pieces = checksum(version, offset);
+        for piece in bytes[..length].chunks(1000) {
+            std::hash::Hasher::write(&mut pieces, piece);
+        }
+        let expected =
+            xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[..length], seed(version, offset));
+        assert_eq!(std::hash::Hasher::finish(&pieces), expected, "{length}");
+        assert_eq!(sum(version, offset, &bytes[..length]), expected, "{length}");
+    }
+}

@@ -156,11 +156,41 @@ pub(super) struct Link {
     pub(super) address: Ipv4Addr,
 }
 
+impl Link {
+    /// The hardware address of the host's end: locally administered, and made of its address.
+    pub(super) fn hardware(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
+    fn is_readers(&self) -> bool {
+        self.host.starts_with("rd")
+    }
+}
+
 impl Plan {
     /// The names of all namespaces.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let hosts = self.hosts.iter().map(|host| host.name.as_str());
         self.switches.iter().copied().chain(hosts)
+    }
+
+    /// The lines that tell the host of `link` where everybody is whom it talks to.
+    ///
+    /// The kernel's table of neighbours has 1 024 places for what it found out, and all namespaces share them: a
+    /// hundred readers of eight gateways need 1 600. What it is told for good does not count.
+    pub(super) fn neighbours(&self, link: &Link) -> impl Iterator<Item = String> {
+        let network = |link: &Link| link.address.octets()[1];
+        let others = self.links.iter().filter(move |other| {
+            other.host != link.host
+                && network(other) == network(link)
+                && !(other.is_readers() && link.is_readers())
+        });
+        others.map(|other| {
+            let (address, hardware) = (other.address, other.hardware());
+            let device = &link.device;
+            format!("neigh replace {address} lladdr {hardware} dev {device} nud permanent")
+        })
     }
 
     fn host(&mut self, name: &str) {
@@ -242,6 +272,22 @@ mod tests {
         assert_eq!(plan.links.len(), 1 + 2 * 300 + 1100);
         // IFNAMSIZ is 16 with its final zero.
         assert!(format!("p{}", plan.links.len()).len() < 16);
+    }
+
+    #[test]
+    fn readers_and_gateways_know_each_other_and_readers_no_readers() {
+        let plan = Layout::new(8, 100).plan();
+        let link = |host: &str| {
+            plan.links
+                .iter()
+                .find(|link| link.host == host)
+                .expect("a host")
+        };
+        assert_eq!(plan.neighbours(link("rd7")).count(), 9);
+        assert_eq!(plan.neighbours(link("gw0")).count(), 108);
+        let told: Vec<_> = plan.neighbours(link("rd7")).collect();
+        let gateway = "neigh replace 10.77.2.1 lladdr 02:00:0a:4d:02:01 dev eth0 nud permanent";
+        assert!(told.iter().any(|line| line == gateway), "{told:?}");
     }
 
     #[test]

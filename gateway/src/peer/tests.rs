@@ -1,0 +1,113 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use forebay_ring::{Member, Table};
+use tokio::time::Instant;
+
+use super::*;
+use crate::peer::wire::{Claim, Question};
+
+/// A member that answers whether it is there, and nothing else.
+#[derive(Debug)]
+struct Mute {
+    filling: bool,
+}
+
+impl Peer for Mute {
+    fn send<'a>(
+        &'a self,
+        _: &'a forebay_ring::Peer,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
+        let (parts, _) = request.into_parts();
+        Box::pin(async move {
+            if !wire::is_ping(&parts) {
+                std::future::pending::<()>().await;
+            }
+            let mut response = Response::new(crate::dialect::peer::nothing());
+            *response.headers_mut() = wire::pong(self.filling);
+            Ok(response)
+        })
+    }
+}
+
+fn peers(filling: bool) -> Arc<Peers> {
+    let member = Member::new("mute", "", NonZeroU16::MIN).unwrap();
+    let peer = forebay_ring::Peer {
+        member: member.clone(),
+        address: ([127, 0, 0, 1], 1).into(),
+        client_url: String::new(),
+        incarnation: 0,
+        state: State::Alive,
+        version: String::new(),
+        protocol: 1,
+        settings: 0,
+    };
+    let fleet = Fleet {
+        name: "test".into(),
+        own: "own".into(),
+        table: Arc::new(Table::build([member])),
+        peers: Arc::new(BTreeMap::from([("mute".to_owned(), peer)])),
+    };
+    let metrics = PeerMetrics::new(&prometheus::Registry::new()).unwrap();
+    let fleet = watch::Sender::new(Arc::new(fleet)).subscribe();
+    Peers::new(fleet, Arc::new(Mute { filling }), metrics)
+}
+
+fn question(exact: bool) -> Request<Bytes> {
+    let claim = Claim {
+        key: forebay_storage::version::VersionKey(1),
+        size: 1,
+        headers: http::HeaderMap::new(),
+    };
+    let question = Question {
+        object: forebay_storage::object::ObjectId::new("models", "a"),
+        version: exact.then_some(claim),
+        range: Some(0..1),
+        level: 2,
+        deadline: NO_PROGRESS,
+        doubting: false,
+        only_if_cached: false,
+    };
+    question.request()
+}
+
+/// How long a question to a mute member lasts, and how it ends.
+async fn asked(peers: &Arc<Peers>, exact: bool) -> (Duration, PeerError) {
+    let begun = Instant::now();
+    let error = peers.ask("mute", 2, question(exact)).await.unwrap_err();
+    (begun.elapsed(), error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_without_an_excuse_is_left_for_the_next_after_a_second() {
+    let (took, error) = asked(&peers(false), true).await;
+    assert_eq!(error, PeerError::Stalled);
+    assert!(took >= HEDGE && took < 2 * HEDGE, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fills_may_wait_for_its_origin() {
+    let (took, error) = asked(&peers(true), true).await;
+    assert_eq!(error, PeerError::Stalled);
+    assert!(took >= NO_PROGRESS, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_asked_for_a_version_may_ask_its_origin() {
+    let (took, _) = asked(&peers(false), false).await;
+    assert!(took >= NO_PROGRESS, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_a_tenth_of_the_questions_is_given_up_early() {
+    let peers = peers(false);
+    let mut early = 0;
+    for _ in 0..60 {
+        early += usize::from(asked(&peers, true).await.0 < NO_PROGRESS);
+    }
+    // Ten that were saved, and one for each ten questions.
+    assert!((10..=16).contains(&early), "{early} of 60");
+}
