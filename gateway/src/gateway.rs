@@ -14,7 +14,7 @@ use forebay_ring::Fleet;
 use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
@@ -193,7 +193,7 @@ impl Gateway {
         parts: request::Parts,
         body: axum::body::Body,
     ) -> Response<Body> {
-        let last = ends_connection(&parts);
+        let last = head::ends_connection(&parts);
         let mut response = self.answer(remote, parts, body).await;
         if last {
             let close = HeaderValue::from_static("close");
@@ -489,13 +489,4 @@ impl Gateway {
 fn came_back(parts: &request::Parts) -> bool {
     let mut values = parts.headers.get_all(LOOP_HEADER).iter();
     values.any(|value| value == loop_value())
-}
-
-/// A body that is not read stands in the way of the next request on an HTTP/1 connection, so the
-/// client is told that there is none (RFC 9112 §9.6).
-fn ends_connection(parts: &request::Parts) -> bool {
-    let length = parts.headers.get(header::CONTENT_LENGTH);
-    let body = length.is_some_and(|length| length != "0")
-        || parts.headers.contains_key(header::TRANSFER_ENCODING);
-    body && parts.version <= Version::HTTP_11
 }

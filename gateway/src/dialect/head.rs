@@ -122,6 +122,15 @@ pub fn judge(parts: &Parts) -> Result<(), HeadError> {
     }
 }
 
+/// Whether the connection ends with this request: a body that is not read stands in the way of the next one
+/// on an HTTP/1 connection, so the client is told that there is none (RFC 9112 §9.6).
+pub fn ends_connection(parts: &Parts) -> bool {
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let body = length.is_some_and(|length| length != "0")
+        || parts.headers.contains_key(header::TRANSFER_ENCODING);
+    body && parts.version <= Version::HTTP_11
+}
+
 /// Whether this may stand in a Host field: `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2). An empty
 /// one may, where the target has no authority.
 pub fn is_host(value: &[u8]) -> bool {

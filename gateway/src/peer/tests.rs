@@ -1,3 +1,5 @@
+//! Which members answer, and which are left alone for a while.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
