@@ -8,6 +8,7 @@ mod door;
 mod door_tls;
 mod fuzz;
 mod memory;
+mod memory_h2;
 mod once;
 mod origin_requests;
 mod ready;
@@ -41,6 +42,7 @@ pub const NAMES: &[&str] = &[
     "ready",
     "damage",
     "memory",
+    "memory-h2",
     "disk",
     "fuzz",
     "tls",
@@ -71,6 +73,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "ready" => ready::run(options).await,
         "damage" => damage::run(options).await,
         "memory" => memory::run(options).await,
+        "memory-h2" => memory_h2::run(options).await,
         "disk" => disk::run(options).await,
         "fuzz" => fuzz::run(options).await,
         "tls" => door_tls::run(options).await,

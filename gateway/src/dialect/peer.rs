@@ -235,7 +235,7 @@ impl Desk {
             && (question.version.is_some() || head.hit);
         let budget = self.reads.store.budget().clone();
         let body = Segments {
-            body: ReadBody::new(Feed::Blocks(reader), WRITE_TIMEOUT, budget),
+            body: ReadBody::new(Feed::Blocks(reader), WRITE_TIMEOUT, budget).unrationed(),
             version: sending.version.key,
             offset: sending.range.start,
             left: wire::body_length(&sending.range),

@@ -12,9 +12,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_storage::budget::Budget;
+use forebay_storage::budget::{Budget, Ration, SIP};
 use forebay_storage::error::OriginError;
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::passthrough::Passthrough;
@@ -73,6 +74,10 @@ pub struct ReadBody {
     sent: u64,
     write_timeout: Duration,
     budget: Budget,
+    /// Told when bytes are handed out while a fill waits for memory, if a task watches.
+    pressed: Option<Arc<Notify>>,
+    /// For another gateway: its bytes have a part of the memory for themselves.
+    unrationed: bool,
 }
 
 /// What a body shares with the task that watches it, if one does.
@@ -104,7 +109,7 @@ pub enum Feed {
 }
 
 impl Feed {
-    fn poll_step(self, cx: &mut Context<'_>) -> (Poll<Step>, Self) {
+    fn poll_step(self, cx: &mut Context<'_>, most: usize) -> (Poll<Step>, Self) {
         let mut reader = match self {
             Self::Through(mut through) => {
                 let step = through.poll_step(cx);
@@ -117,7 +122,7 @@ impl Feed {
             },
         };
         loop {
-            let step = reader.step();
+            let step = reader.step(most);
             if !matches!(step, Step::Wait) {
                 return (Poll::Ready(step), Self::Blocks(reader));
             }
@@ -148,15 +153,18 @@ struct Stalled {
 }
 
 /// Segments that were handed out and not yet dropped, and who waits for that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct HandedOut {
     segments: AtomicUsize,
     taken: AtomicWaker,
+    budget: Budget,
 }
 
 /// A segment on its way through the socket.
 struct Handed {
     bytes: Bytes,
+    /// It is a segment's, and counted with those of all bodies.
+    counted: bool,
     handed_out: Arc<HandedOut>,
 }
 
@@ -168,6 +176,9 @@ impl AsRef<[u8]> for Handed {
 
 impl Drop for Handed {
     fn drop(&mut self) {
+        if self.counted {
+            self.handed_out.budget.take_back();
+        }
         self.handed_out.segments.fetch_sub(1, Ordering::AcqRel);
         self.handed_out.taken.wake();
     }
@@ -181,25 +192,47 @@ impl ReadBody {
                 feed: Mutex::new(Some(feed)),
                 polls: AtomicU64::new(0),
             }),
-            handed_out: Arc::default(),
+            handed_out: Arc::new(HandedOut {
+                segments: AtomicUsize::new(0),
+                taken: AtomicWaker::new(),
+                budget: budget.clone(),
+            }),
             most: FEW,
             stalled: None,
             sent: 0,
             write_timeout,
             budget,
+            pressed: None,
+            unrationed: false,
         }
+    }
+
+    /// The same for another gateway, whose bytes are no client's.
+    pub fn unrationed(mut self) -> Self {
+        self.unrationed = true;
+        self
     }
 
     /// Has a task of its own let the blocks go when nobody asks for bytes any more.
     ///
     /// For HTTP/2: there hyper takes one piece and asks for the next when the stream's window has
     /// room, so a body whose client stands still is not polled at all.
-    pub fn watched(self) -> Self {
+    pub fn watched(mut self) -> Self {
         let shared = Arc::downgrade(&self.feed);
+        let pressed = Arc::new(Notify::new());
+        self.pressed = Some(Arc::clone(&pressed));
         tokio::spawn(async move {
             let mut seen = u64::MAX;
             loop {
-                tokio::time::sleep(STALLED).await;
+                tokio::select! {
+                    () = tokio::time::sleep(STALLED) => {}
+                    () = pressed.notified() => {
+                        seen = shared.upgrade().map_or(seen, |shared| {
+                            shared.polls.load(Ordering::Relaxed)
+                        });
+                        tokio::time::sleep(STALLED_UNDER_PRESSURE).await;
+                    }
+                }
                 let Some(shared) = shared.upgrade() else {
                     return;
                 };
@@ -215,10 +248,19 @@ impl ReadBody {
 
     /// The next bytes and where they were.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Leaving>> {
-        if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
+        let ration = match self.unrationed {
+            true => Ration::Segments,
+            false => self.budget.ration(self.most == MANY),
+        };
+        let (most, bytes) = match ration {
+            Ration::Segments => (self.most, usize::MAX),
+            Ration::Segment => (1, usize::MAX),
+            Ration::Sip => (1, SIP),
+        };
+        if self.handed_out.segments.load(Ordering::Acquire) >= most {
             self.handed_out.taken.register(cx.waker());
             // It may have been taken between the look and the registration.
-            if self.handed_out.segments.load(Ordering::Acquire) >= self.most {
+            if self.handed_out.segments.load(Ordering::Acquire) >= most {
                 return self.poll_stalled(cx).map(|error| Some(Err(error)));
             }
         }
@@ -229,7 +271,7 @@ impl ReadBody {
         let Some(feed) = slot.take() else {
             return Poll::Ready(None);
         };
-        let (step, feed) = feed.poll_step(cx);
+        let (step, feed) = feed.poll_step(cx, bytes);
         match step {
             Poll::Pending | Poll::Ready(Step::Wait) => {
                 *slot = Some(feed);
@@ -237,18 +279,31 @@ impl ReadBody {
             }
             Poll::Ready(Step::Bytes(bytes, source)) => {
                 *slot = Some(feed);
-                Poll::Ready(Some(Ok((self.hand_out(bytes), source))))
+                drop(slot);
+                Poll::Ready(Some(Ok((self.hand_out(bytes, ration), source))))
             }
             Poll::Ready(Step::End) => Poll::Ready(None),
             Poll::Ready(Step::Fail(error)) => Poll::Ready(Some(Err(error.into()))),
         }
     }
 
-    fn hand_out(&mut self, bytes: Bytes) -> Bytes {
+    fn hand_out(&mut self, bytes: Bytes, ration: Ration) -> Bytes {
         self.handed_out.segments.fetch_add(1, Ordering::AcqRel);
         self.sent += bytes.len() as u64;
+        let copied = ration == Ration::Sip && bytes.len() <= SIP;
+        let counted = !copied && !self.unrationed;
+        if counted {
+            self.budget.hand_out();
+        }
+        if let Some(pressed) = self.pressed.as_ref().filter(|_| self.budget.waiting() > 0) {
+            pressed.notify_one();
+        }
         Bytes::from_owner(Handed {
-            bytes,
+            bytes: match copied {
+                true => Bytes::copy_from_slice(&bytes),
+                false => bytes,
+            },
+            counted,
             handed_out: Arc::clone(&self.handed_out),
         })
     }
