@@ -354,10 +354,13 @@ impl Draft {
             .iter()
             .map(|dataset| dataset.origin_connections as u64)
             .sum::<u64>();
-        // However many origins there are, half of the files that are left stay with clients.
-        let fixed = blocks.min(limit);
-        let fixed = fixed + OTHER_FILES.min((limit - fixed) / 2);
-        let others = fixed + origins.min((limit - fixed) / 2);
+        let rest = limit.saturating_sub(blocks);
+        // However many origins there are, half of what is left then stays with clients.
+        let others = match rest < 2 * OTHER_FILES {
+            true => rest / 2,
+            false => OTHER_FILES + origins.min((rest - OTHER_FILES) / 2),
+        };
+        let others = blocks.min(limit) + others;
         let left = usize::try_from(limit - others).unwrap_or(usize::MAX).max(1);
         if left < asked {
             warnings.push(format!(
