@@ -38,6 +38,8 @@ pub const USAGE: u8 = 2;
 /// `forebay serve`, to its end.
 pub async fn run(args: &ServeArgs) -> ExitCode {
     machine::raise_open_files();
+    // Blocks, journal and known versions are for nobody else to read, whoever makes the files.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let flags = args.flags();
     let content = args
         .config

@@ -7,18 +7,15 @@ use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
 use forebay_storage::nvme::geometry::Geometry;
 use forebay_storage::object::ObjectId;
-use forebay_storage::origin;
+use forebay_storage::{origin, store};
 
 use crate::app::{USAGE, served_by_us};
 use crate::certificate::Contents;
 use crate::cli::CheckArgs;
 use crate::dataset::{Dataset, Datasets};
+use crate::say::say;
 use crate::settings::size::shown;
-use crate::settings::{Flags, Settings};
-
-/// What a client's connection costs beside the segments that it holds: hyper's two buffers, which
-/// begin at 8 KiB and double, and the state of a request (measured with 1000 of them).
-const CONNECTION: u64 = 36 << 10;
+use crate::settings::{Flags, Settings, machine};
 
 /// What a connection to an origin costs: a segment in its buffer, and its state.
 const ORIGIN_CONNECTION: u64 = 80 << 10;
@@ -31,6 +28,8 @@ const PROGRAM: u64 = 28 << 20;
 
 /// Runs the check; opens no port.
 pub async fn run(args: &CheckArgs) -> ExitCode {
+    // As `serve` does: what it has is what is judged.
+    machine::raise_open_files();
     let settings = match Settings::load(args.config.as_deref(), &Flags::default()) {
         Ok(settings) => settings,
         Err(mistakes) => {
@@ -39,10 +38,10 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         }
     };
     for warning in &settings.warnings {
-        println!("warning: {warning}");
+        say!("warning: {warning}");
     }
     if args.config.is_none() {
-        println!("no settings file is named (--config FILE): only the defaults are judged");
+        say!("no settings file is named (--config FILE): only the defaults are judged");
     }
     print_memory(&settings);
     print_certificate(&settings);
@@ -76,9 +75,9 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
             Ok(said) => ("ok", said),
             Err(error) => ("FAILED", error.to_string()),
         };
-        println!("dataset {}: {word}: {said}", dataset.name);
-        println!("  origin {}", dataset.origin_url());
-        println!("  credentials from {}", dataset.origin.credentials());
+        say!("dataset {}: {word}: {said}", dataset.name);
+        say!("  origin {}", dataset.origin_url());
+        say!("  credentials from {}", dataset.origin.credentials());
     }
     if good {
         ExitCode::SUCCESS
@@ -91,8 +90,8 @@ fn print_memory(settings: &Settings) {
     let memory = settings.cache.memory;
     let block = u64::from(settings.cache.block_size);
     let cache = memory / 100 * 70;
-    let row = |bytes: u64, what: &str| println!("  {:>9}  {what}", shown(bytes));
-    println!("memory {}, of which", shown(memory));
+    let row = |bytes: u64, what: &str| say!("  {:>9}  {what}", shown(bytes));
+    say!("memory {}, of which", shown(memory));
     row(
         cache,
         "at most are whole blocks, the least recently used go first",
@@ -106,32 +105,52 @@ fn print_memory(settings: &Settings) {
             (memory - cache) / SLOW_READER
         ),
     );
-    println!("beside it");
+    let room = store::places_in(memory, nvme_memory(settings), settings.fleet.is_some());
+    let limits = &settings.limits;
+    let connections = u64::from(store::CONNECTION_BYTES) * limits.max_connections as u64;
+    let streams = u64::from(store::STREAM_BYTES) * limits.max_requests as u64;
     row(
-        CONNECTION * settings.limits.max_connections as u64,
+        room,
         &format!(
-            "for {} connections, if they all come ({} each)",
-            settings.limits.max_connections,
-            shown(CONNECTION)
+            "at most are for connections ({} each) and HTTP/2 streams ({} each)",
+            shown(store::CONNECTION_BYTES.into()),
+            shown(store::STREAM_BYTES.into())
         ),
     );
+    say!("beside it");
+    let beyond = (connections + streams).saturating_sub(room);
     row(
-        ORIGIN_CONNECTION * origin_connections(settings),
-        "for connections to origins",
+        beyond,
+        &format!(
+            "for what finds no room there, if {} connections and {} HTTP/2 streams come at once \
+             (`max_connections`, `max_requests`)",
+            limits.max_connections, limits.max_requests
+        ),
     );
+    let origins = ORIGIN_CONNECTION * origin_connections(settings);
+    row(origins, "for connections to origins");
     row(PROGRAM, "for the program, its threads and its tables");
-    println!(
+    let least = memory + (64 << 20);
+    let most = memory + (PROGRAM + origins).max(64 << 20) + beyond;
+    say!(
         "give the process {}: memory and 64MiB, and a tenth on top for what the allocator keeps",
-        shown((memory + (64 << 20)) / 10 * 11)
+        shown(least / 10 * 11)
     );
+    if most > least {
+        say!(
+            "if all of those connections, streams and origins come at once, it is {}: give it that, or \
+             write a lower `max_connections` and `max_requests`",
+            shown(most / 10 * 11)
+        );
+    }
     if let Some(nvme) = &settings.cache.nvme
         && let Some(geometry) = Geometry::new(nvme.bytes, BlockSize::new(settings.cache.block_size))
     {
-        println!(
+        say!(
             "  of memory, {} are buffers and tables of the NVMe tier",
             shown(geometry.memory())
         );
-        println!(
+        say!(
             "nvme {} in {}: {} files of {}, at least {} blocks",
             shown(nvme.bytes),
             nvme.dir.display(),
@@ -140,6 +159,14 @@ fn print_memory(settings: &Settings) {
             geometry.blocks()
         );
     }
+}
+
+/// What the NVMe tier takes of the memory.
+fn nvme_memory(settings: &Settings) -> u64 {
+    let block_size = BlockSize::new(settings.cache.block_size);
+    let nvme = settings.cache.nvme.as_ref();
+    let geometry = nvme.and_then(|nvme| Geometry::new(nvme.bytes, block_size));
+    geometry.map_or(0, |geometry| geometry.memory())
 }
 
 fn origin_connections(settings: &Settings) -> u64 {
@@ -155,13 +182,13 @@ fn print_certificate(settings: &Settings) {
     if let Ok(identity) = Contents::read(files).and_then(|contents| contents.identity())
         && let Some(expires) = identity.expires
     {
-        println!("certificate {}: ends {expires}", files.cert.display());
+        say!("certificate {}: ends {expires}", files.cert.display());
     }
 }
 
 fn print_access(settings: &Settings) {
     if settings.access.is_empty() {
-        println!("access: whoever reaches {} may read", settings.listen);
+        say!("access: whoever reaches {} may read", settings.listen);
     }
     for key in &settings.access {
         let reads = match &key.datasets {
@@ -174,7 +201,7 @@ fn print_access(settings: &Settings) {
         } else {
             ""
         };
-        println!("access key {}: reads {reads}{admin}", key.access_key_id);
+        say!("access key {}: reads {reads}{admin}", key.access_key_id);
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::access::canonical::{EMPTY_PAYLOAD, PATH};
 use crate::access::sign::{Signer, Unsigned};
 use crate::cli::{ClientArgs, PlanArgs, PurgeArgs};
+use crate::say::say;
 use crate::settings::size::shown;
 
 /// `forebay datasets`: one line a dataset.
@@ -29,7 +30,7 @@ pub async fn status(args: &ClientArgs) -> ExitCode {
         let ready = ask(args, Method::GET, "/-/readyz").await.is_ok();
         if !args.json {
             let word = if ready { "ready" } else { "not ready" };
-            println!("{} is {word}", args.gateway);
+            say!("{} is {word}", args.gateway);
         }
         print_datasets(args).await?;
         if !args.json {
@@ -63,9 +64,9 @@ pub async fn plan(args: &PlanArgs) -> ExitCode {
             return print(&body);
         }
         let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
-        println!("{:>14} {:>14}  {:<20} URL", "FIRST", "LAST", "MEMBER");
+        say!("{:>14} {:>14}  {:<20} URL", "FIRST", "LAST", "MEMBER");
         for extent in answer["extents"].as_array().into_iter().flatten() {
-            println!(
+            say!(
                 "{:>14} {:>14}  {:<20} {}",
                 extent["first"].as_u64().unwrap_or(0),
                 extent["last"].as_u64().unwrap_or(0),
@@ -85,7 +86,7 @@ pub async fn drain(args: &ClientArgs) -> ExitCode {
         if args.json {
             return print(&body);
         }
-        println!("{} is draining", args.gateway);
+        say!("{} is draining", args.gateway);
         Ok(())
     };
     finish(drain.await)
@@ -99,19 +100,25 @@ async fn print_ring(args: &ClientArgs, only_a_fleet: bool) -> Result<()> {
     let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
     let Some(fleet) = answer["fleet"].as_str() else {
         if !only_a_fleet {
-            println!("a fleet of one: there is no [fleet] in its settings");
+            say!("a fleet of one: there is no [fleet] in its settings");
         }
         return Ok(());
     };
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let epoch = text(&answer["epoch"]);
-    println!("fleet {fleet}, epoch {epoch}");
-    println!(
+    say!("fleet {fleet}, epoch {epoch}");
+    say!(
         "{:<20} {:<9} {:<7} {:>6} {:>7} {:<16} {:<22} CLIENTS",
-        "MEMBER", "STATE", "ROLE", "WEIGHT", "SHARE", "ZONE", "ADDRESS"
+        "MEMBER",
+        "STATE",
+        "ROLE",
+        "WEIGHT",
+        "SHARE",
+        "ZONE",
+        "ADDRESS"
     );
     for member in answer["members"].as_array().into_iter().flatten() {
-        println!(
+        say!(
             "{:<20} {:<9} {:<7} {:>6} {:>6.1}% {:<16} {:<22} {}",
             text(&member["name"]),
             text(&member["state"]),
@@ -138,7 +145,7 @@ pub async fn purge(args: &PurgeArgs) -> ExitCode {
         }
         let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
         let number = |name: &str| answer[name].as_u64().unwrap_or(0);
-        println!(
+        say!(
             "purged {} blocks, {}",
             number("blocks"),
             shown(number("bytes"))
@@ -175,13 +182,18 @@ async fn print_datasets(args: &ClientArgs) -> Result<()> {
     }
     let answer: Value = serde_json::from_slice(&body).context("read the gateway's answer")?;
     let datasets = answer["datasets"].as_array().cloned().unwrap_or_default();
-    println!(
+    say!(
         "{:<20} {:<8} {:>10} {:>12} {:>10} {:>7}  ORIGIN",
-        "DATASET", "ORIGIN", "CACHED", "READ", "REQUESTS", "HITS"
+        "DATASET",
+        "ORIGIN",
+        "CACHED",
+        "READ",
+        "REQUESTS",
+        "HITS"
     );
     for dataset in datasets {
         let hits = dataset["hit_ratio"].as_f64();
-        println!(
+        say!(
             "{:<20} {:<8} {:>10} {:>12} {:>10} {:>7}  {}",
             dataset["name"].as_str().unwrap_or_default(),
             dataset["origin_state"].as_str().unwrap_or_default(),
@@ -196,7 +208,7 @@ async fn print_datasets(args: &ClientArgs) -> Result<()> {
 }
 
 fn print(body: &Bytes) -> Result<()> {
-    println!("{}", String::from_utf8_lossy(body));
+    say!("{}", String::from_utf8_lossy(body));
     Ok(())
 }
 

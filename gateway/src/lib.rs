@@ -4,7 +4,7 @@
 //!
 //! | module | its part |
 //! |---|---|
-//! | [`cli`], [`app`], [`reload`], [`known`], [`check`], [`client`], [`demo`], [`notify`] | arguments, what is built of them, what survives a restart, and in which order it all starts and stops |
+//! | [`cli`], [`app`], [`reload`], [`known`], [`check`], [`client`], [`demo`], [`notify`], `say` | arguments, what is built of them, what survives a restart, and in which order it all starts and stops |
 //! | [`serve`] | sockets: the only module that knows hyper's server |
 //! | [`gateway`] | a request in, an answer out, without sockets |
 //! | [`access`] | who may do what; asked before anything else is |
@@ -56,6 +56,7 @@ pub mod notify;
 pub mod peer;
 pub mod read;
 pub mod reload;
+mod say;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;

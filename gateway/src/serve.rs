@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay_storage::store::Store;
+use forebay_storage::store::{CONNECTION_BYTES, STREAM_BYTES, Store};
 use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -28,6 +28,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::exchanges::{Answer, Exchanges};
 use self::seats::{Seat, Seats};
@@ -74,6 +75,9 @@ const H2_PING: Duration = Duration::from_secs(30);
 /// After an accept that failed for want of descriptors, the next try waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Once none has failed for so long, the next that does is said again.
+const ACCEPT_QUIET: Duration = Duration::from_secs(10);
+
 /// Listens.
 ///
 /// # Errors
@@ -106,6 +110,7 @@ pub async fn serve(
     let seats = Seats::new(side.limits.max_connections, side.limits.per_address);
     let side = Arc::new(side);
     let mut tasks = JoinSet::new();
+    let mut failing = Failing::default();
     loop {
         // Accepting stops where no seat is left: the rest waits in the kernel's queue.
         let room = tokio::select! {
@@ -120,10 +125,13 @@ pub async fn serve(
         };
         // Finished connections are taken off as new ones come.
         while tasks.try_join_next().is_some() {}
-        let Ok((socket, remote)) = accepted else {
-            tracing::warn!("a connection can't be accepted; trying again");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let (socket, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                failing.failed(&error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         let Some(seat) = seats.seat(room, remote.ip()) else {
             let shed = &gateway.metrics.shed;
@@ -144,6 +152,25 @@ pub async fn serve(
         tracing::warn!(?stop_after, "answers were still running and are cut");
     }
     tasks.shutdown().await;
+}
+
+/// Accepts that fail, one after the other: said once for all of them.
+#[derive(Debug, Default)]
+struct Failing {
+    last: Option<Instant>,
+}
+
+impl Failing {
+    fn failed(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        let last = self.last.replace(now);
+        if last.is_none_or(|last| now - last > ACCEPT_QUIET) {
+            tracing::warn!(
+                %error,
+                "connections can't be accepted; trying again, and saying so no more until it works"
+            );
+        }
+    }
 }
 
 /// One connection, from its acceptance on.
@@ -212,7 +239,8 @@ impl Connection {
             seat: self.seat,
             known: AtomicBool::new(false),
         });
-        let service = service_fn(move |request| answered(Arc::clone(&answers), request));
+        // Boxed, so that what making the answer took is gone while the answer leaves.
+        let service = service_fn(move |request| Box::pin(answered(Arc::clone(&answers), request)));
         let connection = builder.serve_connection(Socket::new(socket), service);
         if let Err(error) = watcher.watch(connection.into_owned()).await {
             tracing::debug!(remote = %remote.address, error, "a connection ended badly");
@@ -264,6 +292,7 @@ async fn answered(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = answers.exchanges.begin(request.version());
+    let mut place = None;
     let refused = answers.seat.refused;
     let looks_after = refusal::always_answered(request.uri().path());
     let refused = refused.filter(|_| !looks_after);
@@ -272,12 +301,16 @@ async fn answered(
     let mut response = match refused {
         Some(reason) => refusal::refuse(&answers.gateway, answers.remote.address, reason, &request),
         None => {
+            if version == Version::HTTP_2 && !looks_after {
+                // Before anything else is held, so that nobody waits for what this stream has.
+                place = answers.gateway.reads.store.place(STREAM_BYTES).await;
+            }
             let gateway = &answers.gateway;
             gateway.handle_from(answers.remote, request).await
         }
     };
     answers.end_unless_known(anybody_s, &mut response, version);
-    Ok(response.map(|body| Answer::new(body, exchange)))
+    Ok(response.map(|body| Answer::new(body, exchange).in_place(place)))
 }
 
 /// Carries a conversation on, and has the memory that it takes counted with the blocks' as soon as
@@ -285,7 +318,7 @@ async fn answered(
 async fn in_its_place(store: &Store, mut conversation: Pin<&mut impl Future<Output = ()>>) {
     let _place = tokio::select! {
         biased;
-        place = store.place() => place,
+        place = store.place(CONNECTION_BYTES) => place,
         () = &mut conversation => return,
     };
     conversation.await;

@@ -12,6 +12,7 @@ mod fuzz;
 mod hop;
 mod members;
 mod memory;
+mod memory_h2;
 mod once;
 mod origin_requests;
 mod owners;
@@ -46,6 +47,7 @@ pub const NAMES: &[&str] = &[
     "ready",
     "damage",
     "memory",
+    "memory-h2",
     "disk",
     "fuzz",
     "tls",
@@ -80,6 +82,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "ready" => ready::run(options).await,
         "damage" => damage::run(options).await,
         "memory" => memory::run(options).await,
+        "memory-h2" => memory_h2::run(options).await,
         "disk" => disk::run(options).await,
         "fuzz" => fuzz::run(options).await,
         "tls" => door_tls::run(options).await,

@@ -22,8 +22,29 @@ pub struct Budget {
     /// What clients may have of it, if others may have more.
     clients: Option<Arc<Semaphore>>,
     waiting: Arc<AtomicUsize>,
-    in_sockets: Arc<AtomicUsize>,
+    /// What is left of it for connections, bodies and fills of clients.
+    room: u64,
+    /// Pieces of a segment each that clients' sockets were handed and have not taken.
+    handed_out: Arc<AtomicUsize>,
 }
+
+/// How much of an answer a client's socket may hold at once.
+///
+/// A segment is its holder's until the socket has taken it, and a client that takes a KiB a second
+/// keeps one for a minute. All together such clients get a quarter of the room, so that there are
+/// always blocks for whoever can use them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ration {
+    /// Several segments.
+    Segments,
+    /// One segment.
+    Segment,
+    /// A copy of [`SIP`] bytes, which is counted with its connection.
+    Sip,
+}
+
+/// Bytes of the copy that a socket is handed where it may hold no segment.
+pub const SIP: usize = 8 << 10;
 
 /// Whom bytes are reserved for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +74,8 @@ impl Budget {
             clients: None,
             limit,
             waiting: Arc::default(),
-            in_sockets: Arc::default(),
+            room: limit,
+            handed_out: Arc::default(),
         }
     }
 
@@ -61,8 +83,43 @@ impl Budget {
     pub fn in_fleet(limit: u64) -> Self {
         Self {
             clients: Some(semaphore(limit / CLIENTS_SHARE.1 * CLIENTS_SHARE.0)),
+            room: limit / CLIENTS_SHARE.1 * CLIENTS_SHARE.0,
             ..Self::new(limit)
         }
+    }
+
+    /// The same bound, of which `bytes` are leased for good.
+    pub(crate) fn with_apart(mut self, bytes: u64) -> Self {
+        self.room = self.room.saturating_sub(bytes);
+        self
+    }
+
+    /// What connections, bodies and fills of clients have of it, in bytes.
+    pub(crate) fn room(&self) -> u64 {
+        self.room
+    }
+
+    /// What a client's socket may hold now, which has taken `quickly` whatever it was handed.
+    pub fn ration(&self, quickly: bool) -> Ration {
+        let handed_out = self.handed_out.load(Ordering::Relaxed) as u64;
+        let part = handed_out * crate::SEGMENT as u64;
+        let sixteenth = self.room / 16;
+        match (part < sixteenth, quickly) {
+            (true, _) => Ration::Segments,
+            (false, true) if part < 4 * sixteenth => Ration::Segments,
+            (false, false) if part < 3 * sixteenth => Ration::Segment,
+            (false, _) => Ration::Sip,
+        }
+    }
+
+    /// Counts a segment that a client's socket is handed.
+    pub fn hand_out(&self) {
+        self.handed_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that it has taken.
+    pub fn take_back(&self) {
+        self.handed_out.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The bound, in bytes.
@@ -79,11 +136,6 @@ impl Budget {
     /// How many reservations wait for bytes to come back.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// How many segments sockets hold, cached or not: counted by those who hand them out.
-    pub fn in_sockets(&self) -> &Arc<AtomicUsize> {
-        &self.in_sockets
     }
 
     /// Whether clients have a share of their own.
@@ -183,6 +235,27 @@ mod tests {
         assert_eq!(waiter.await.unwrap(), 60);
         drop(lease);
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
+    }
+
+    #[test]
+    fn sockets_hold_a_quarter_of_the_room_at_most_and_slow_ones_less() {
+        let segments = |count: u64| count * crate::SEGMENT as u64;
+        let budget = Budget::new(segments(40)).with_apart(segments(8));
+        let quick = [(2, Ration::Segments), (6, Ration::Segments)];
+        let slow = [(2, Ration::Segments), (4, Ration::Segment)];
+        let mut handed_out = Vec::new();
+        for (quickly, steps) in [(false, slow), (true, quick)] {
+            for (count, ration) in steps {
+                for _ in 0..count {
+                    assert_eq!(budget.ration(quickly), ration);
+                    budget.hand_out();
+                    handed_out.push(());
+                }
+            }
+            assert_eq!(budget.ration(quickly), Ration::Sip);
+            handed_out.drain(..).for_each(|()| budget.take_back());
+        }
+        assert_eq!(budget.ration(false), Ration::Segments);
     }
 
     #[tokio::test]

@@ -30,8 +30,9 @@ mod writer;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -125,6 +126,19 @@ enum Phase {
     Off(Arc<str>),
 }
 
+/// What there was of a journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Past {
+    /// It tells of blocks.
+    Tells,
+    /// It tells of none.
+    Empty,
+    /// It can't be believed, which was said.
+    Damaged,
+    /// There is none.
+    Lost,
+}
+
 /// Something to be written, once its turn comes.
 #[derive(Debug)]
 struct Offer {
@@ -148,6 +162,8 @@ pub struct Nvme {
     /// Blocks that left and that the journal does not know of yet. Held while one leaves the table,
     /// so that it can't enter again in between.
     left: Mutex<Vec<BlockKey>>,
+    /// What the journal was like at the start.
+    journal: Past,
     /// The number of the next write. No two writes share one, not over restarts either.
     next_write: AtomicU64,
     offers: mpsc::Sender<Offer>,
@@ -157,6 +173,8 @@ pub struct Nvme {
     failed_reads: AtomicU32,
     stats: Stats,
     lock: Mutex<Option<File>>,
+    /// The files were open once.
+    opened: AtomicBool,
     #[cfg(test)]
     faults: Arc<Faults>,
 }
@@ -181,16 +199,22 @@ impl Nvme {
             lock => lock.ok(),
         };
         let path = config.data_dir.join(JOURNAL);
-        let told = Journal::read(&path).unwrap_or_else(|error| {
-            let path = path.display();
-            tracing::warn!(%path, %error, "the journal of the NVMe tier can't be read: it begins empty");
-            None
-        });
-        let told = told.unwrap_or_else(|| Told {
+        let read = Journal::read(&path);
+        let believed = match &read {
+            Ok(told) => told.is_some(),
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "the journal of the NVMe tier can't be read: it begins empty");
+                false
+            }
+        };
+        let doubted = !believed && path.exists();
+        let told = read.ok().flatten().unwrap_or_else(|| Told {
             id: new_id(),
             ..Told::default()
         });
         let (residents, last_write) = residents_of(&told);
+        let told_blocks = !told.blocks.is_empty();
         let ledger = Ledger {
             journal: Journal::new(&path, told.id, told.versions.clone()),
             writing: HashMap::new(),
@@ -206,6 +230,12 @@ impl Nvme {
             ledger: Mutex::new(ledger),
             left: Mutex::default(),
             // A write that the journal lost is somewhere behind the last that it tells of.
+            journal: match (believed, doubted) {
+                (true, _) if !told_blocks => Past::Empty,
+                (true, _) => Past::Tells,
+                (false, true) => Past::Damaged,
+                (false, false) => Past::Lost,
+            },
             next_write: AtomicU64::new(last_write.wrapping_add(1 + (new_id() >> 24))),
             offers,
             offered: Mutex::new(Some(offered)),
@@ -214,6 +244,7 @@ impl Nvme {
             failed_reads: AtomicU32::new(0),
             stats: Stats::default(),
             lock: Mutex::new(lock),
+            opened: AtomicBool::new(false),
             config,
             #[cfg(test)]
             faults: Arc::default(),
@@ -455,13 +486,31 @@ fn residents_of(told: &Told) -> (Residents, u64) {
     (residents, blocks.last().map_or(0, |(_, (_, write))| *write))
 }
 
+/// What a directory of ours lets others do: nothing.
+const PRIVATE_DIR: u32 = 0o700;
+
+/// What a file of ours lets others do: nothing.
+const PRIVATE_FILE: u32 = 0o600;
+
+/// Makes a directory for nobody else to look into, and those above it. One that is there stays as
+/// it is.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_DIR)
+        .create(dir)
+}
+
 /// Keeps other processes out of the directory for as long as the file is open.
 fn take_lock(dir: &Path) -> io::Result<File> {
-    std::fs::create_dir_all(dir)?;
+    make_dir(dir)?;
+    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(PRIVATE_FILE)
+        .custom_flags(flags)
         .open(dir.join("nvme.lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -489,9 +538,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 #[derive(Debug, Default)]
 struct Faults {
-    reads: std::sync::atomic::AtomicBool,
-    writes: std::sync::atomic::AtomicBool,
-    probes: std::sync::atomic::AtomicBool,
+    reads: AtomicBool,
+    writes: AtomicBool,
+    probes: AtomicBool,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
 pub use self::asker::{Asker, Level, ORIGIN, Spot};
-pub use self::room::Place;
+pub use self::room::{CONNECTION_BYTES, Place, STREAM_BYTES, places_in};
 pub use self::tiers::Copies;
 
 use self::flights::Flights;
@@ -113,7 +113,7 @@ pub struct Store {
     nvme: Option<Arc<Nvme>>,
     flights: Mutex<Flights>,
     budget: Budget,
-    /// Connections that still find room in their part of it.
+    /// Bytes for connections and streams that are left of their part of it.
     places: Arc<Semaphore>,
     frames: Frames,
     block_size: BlockSize,
@@ -161,13 +161,15 @@ impl Store {
         residents: Arc<Residents>,
         nvme: Option<Arc<Nvme>>,
     ) -> Arc<Self> {
+        let tables = nvme.as_ref().map_or(0, |nvme| nvme.geometry().memory());
+        let budget = budget.with_apart(tables);
         Arc::new(Self {
             memory,
             residents,
             nvme,
             flights: Mutex::default(),
             frames: Frames::new(budget.limit()),
-            places: Arc::new(Semaphore::new(room::places(budget.limit()))),
+            places: Arc::new(Semaphore::new(room::places(budget.room()))),
             budget,
             block_size,
         })

@@ -169,6 +169,68 @@ fn check_says_what_holds_and_what_does_not() {
     assert!(!text.contains(SECRET), "{text}");
 }
 
+/// What `check` says of these settings, standard error behind standard output.
+fn checked(setup: Setup) -> (bool, String) {
+    let scratch = Scratch::new("checked");
+    let config = scratch.write("forebay.toml", setup.text(scratch.path()));
+    let output = command()
+        .arg("check")
+        .arg("--config")
+        .arg(config)
+        .output()
+        .expect("forebay runs");
+    (output.status.success(), said(&output))
+}
+
+#[test]
+fn check_judges_where_the_block_files_go() {
+    let (files, path) = directory();
+    let setup = || Setup::of([Dataset::new("models", path.clone())]);
+    let dir = format!("nvme_dir = {:?}", files.path().join("a.bin"));
+    let (holds, text) = checked(setup().cache("nvme = \"128MiB\"").cache(&dir));
+    assert!(
+        !holds && text.contains("a.bin is not a directory"),
+        "{text}"
+    );
+    let (holds, text) = checked(setup().cache(&dir));
+    assert!(holds && text.contains("nothing is written there"), "{text}");
+}
+
+#[test]
+fn check_counts_what_connections_and_streams_may_take() {
+    let (_files, path) = directory();
+    let setup = |limits: &str| {
+        let models = Dataset::new("models", path.clone());
+        Setup::of([models])
+            .cache("memory = \"64MiB\"")
+            .section(&format!("[limits]\n{limits}"))
+    };
+    let (holds, few) = checked(setup("max_connections = 100\nmax_requests = 100"));
+    assert!(holds && few.contains("give the process 140.7 MiB"), "{few}");
+    assert!(!few.contains("come at once, it is"), "{few}");
+    let (holds, many) = checked(setup("max_connections = 3000"));
+    assert!(holds && many.contains("come at once, it is"), "{many}");
+}
+
+#[test]
+fn check_ends_quietly_where_nobody_reads() {
+    let (_files, path) = directory();
+    let scratch = Scratch::new("checked");
+    let setup = Setup::of([Dataset::new("models", path)]);
+    let config = scratch.write("forebay.toml", setup.text(scratch.path()));
+    let (read, write) = std::io::pipe().expect("a pipe");
+    drop(read);
+    let output = command()
+        .arg("check")
+        .arg("--config")
+        .arg(config)
+        .stdout(write)
+        .output()
+        .expect("forebay runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
 #[test]
 fn arguments_alone_make_a_gateway() {
     let (_files, path) = directory();

@@ -12,10 +12,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_storage::SEGMENT;
-use forebay_storage::budget::Budget;
+use forebay_storage::budget::{Budget, Ration, SIP};
 use forebay_storage::error::OriginError;
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::passthrough::Passthrough;
@@ -32,10 +32,6 @@ const MANY: usize = 6;
 /// Before so much has left, a socket that drains may only be filling the kernel's buffers: a client
 /// that never reads takes about 2.5 MiB that way.
 const SWALLOWED: u64 = 4 << 20;
-
-/// While all sockets together hold less than this part of the bound, a body begins with [`MANY`] all
-/// the same: for want of it a read of 1 MiB stopped eight times on its way.
-const SPARE: u64 = 8;
 
 /// A socket that took nothing for so long is slow: its blocks are let go.
 const STALLED: Duration = Duration::from_millis(250);
@@ -84,6 +80,10 @@ pub struct ReadBody {
     length: u64,
     write_timeout: Duration,
     budget: Budget,
+    /// Told when bytes are handed out while a fill waits for memory, if a task watches.
+    pressed: Option<Arc<Notify>>,
+    /// For another gateway: its bytes have a part of the memory for themselves.
+    unrationed: bool,
 }
 
 /// What feeds a body. None: all has left, or the rest can't be had.
@@ -143,13 +143,13 @@ impl From<Reader> for Feed {
 }
 
 impl Blocks {
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    fn poll_step(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Step> {
         loop {
             if let Some(waiting) = &mut self.waiting {
                 std::task::ready!(waiting.as_mut().poll(cx));
                 self.waiting = None;
             }
-            let step = self.reader.step();
+            let step = self.reader.step(most);
             if !matches!(step, Step::Wait) {
                 return Poll::Ready(step);
             }
@@ -159,9 +159,9 @@ impl Blocks {
 }
 
 impl Feed {
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    fn poll_step(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Step> {
         match self {
-            Self::Blocks(blocks) => blocks.poll_step(cx),
+            Self::Blocks(blocks) => blocks.poll_step(cx, most),
             Self::Through(through) => through.poll_step(cx),
         }
     }
@@ -187,13 +187,14 @@ struct Stalled {
 struct HandedOut {
     segments: AtomicUsize,
     taken: AtomicWaker,
-    /// Of all bodies.
-    all: Arc<AtomicUsize>,
+    budget: Budget,
 }
 
 /// A segment on its way through the socket.
 struct Handed {
     bytes: Bytes,
+    /// It is a segment's, and counted with those of all bodies.
+    counted: bool,
     handed_out: Arc<HandedOut>,
 }
 
@@ -205,7 +206,9 @@ impl AsRef<[u8]> for Handed {
 
 impl Drop for Handed {
     fn drop(&mut self) {
-        self.handed_out.all.fetch_sub(1, Ordering::Relaxed);
+        if self.counted {
+            self.handed_out.budget.take_back();
+        }
         self.handed_out.segments.fetch_sub(1, Ordering::AcqRel);
         self.handed_out.taken.wake();
     }
@@ -229,7 +232,15 @@ impl ReadBody {
             length,
             write_timeout,
             budget,
+            pressed: None,
+            unrationed: false,
         }
+    }
+
+    /// The same for another gateway, whose bytes are no client's.
+    pub fn unrationed(mut self) -> Self {
+        self.unrationed = true;
+        self
     }
 
     /// Has a task of its own let the blocks go when nobody asks for bytes any more.
@@ -243,10 +254,20 @@ impl ReadBody {
         });
         let watched = Arc::downgrade(&shared);
         self.feed = Kept::Watched(shared);
+        let pressed = Arc::new(Notify::new());
+        self.pressed = Some(Arc::clone(&pressed));
         tokio::spawn(async move {
             let mut seen = u64::MAX;
             loop {
-                tokio::time::sleep(STALLED).await;
+                tokio::select! {
+                    () = tokio::time::sleep(STALLED) => {}
+                    () = pressed.notified() => {
+                        seen = watched.upgrade().map_or(seen, |shared| {
+                            shared.polls.load(Ordering::Relaxed)
+                        });
+                        tokio::time::sleep(STALLED_UNDER_PRESSURE).await;
+                    }
+                }
                 let Some(shared) = watched.upgrade() else {
                     return;
                 };
@@ -262,12 +283,21 @@ impl ReadBody {
 
     /// The next bytes and where they were.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Leaving>> {
-        if self.held() >= self.most {
+        let ration = match self.unrationed {
+            true => Ration::Segments,
+            false => self.budget.ration(self.most == MANY),
+        };
+        let (most, bytes) = match ration {
+            Ration::Segments => (self.most, usize::MAX),
+            Ration::Segment => (1, usize::MAX),
+            Ration::Sip => (1, SIP),
+        };
+        if self.held() >= most {
             if let Some(handed_out) = &self.handed_out {
                 handed_out.taken.register(cx.waker());
             }
             // It may have been taken between the look and the registration.
-            if self.held() >= self.most {
+            if self.held() >= most {
                 return self.poll_stalled(cx).map(|error| Some(Err(error)));
             }
         }
@@ -276,7 +306,7 @@ impl ReadBody {
             let Some(feed) = slot else {
                 return Poll::Ready(Step::End);
             };
-            let step = feed.poll_step(cx);
+            let step = feed.poll_step(cx, bytes);
             if let Poll::Ready(Step::End | Step::Fail(_)) = step {
                 *slot = None;
             }
@@ -285,7 +315,7 @@ impl ReadBody {
         match step {
             Poll::Pending | Poll::Ready(Step::Wait) => Poll::Pending,
             Poll::Ready(Step::Bytes(bytes, source)) => {
-                Poll::Ready(Some(Ok((self.hand_out(bytes), source))))
+                Poll::Ready(Some(Ok((self.hand_out(bytes, ration), source))))
             }
             Poll::Ready(Step::End) => Poll::Ready(None),
             Poll::Ready(Step::Fail(error)) => Poll::Ready(Some(Err(error.into()))),
@@ -298,8 +328,16 @@ impl ReadBody {
         handed_out.map_or(0, |handed_out| handed_out.segments.load(Ordering::Acquire))
     }
 
-    fn hand_out(&mut self, bytes: Bytes) -> Bytes {
+    fn hand_out(&mut self, bytes: Bytes, ration: Ration) -> Bytes {
         self.sent += bytes.len() as u64;
+        let copied = ration == Ration::Sip && bytes.len() <= SIP;
+        let bytes = match copied {
+            true => Bytes::copy_from_slice(&bytes),
+            false => bytes,
+        };
+        if let Some(pressed) = self.pressed.as_ref().filter(|_| self.budget.waiting() > 0) {
+            pressed.notify_one();
+        }
         if self.sent >= self.length {
             // Nothing comes behind it that could wait for it.
             return bytes;
@@ -308,13 +346,17 @@ impl ReadBody {
             Arc::new(HandedOut {
                 segments: AtomicUsize::new(0),
                 taken: AtomicWaker::new(),
-                all: Arc::clone(self.budget.in_sockets()),
+                budget: self.budget.clone(),
             })
         });
         handed_out.segments.fetch_add(1, Ordering::AcqRel);
-        handed_out.all.fetch_add(1, Ordering::Relaxed);
+        let counted = !copied && !self.unrationed;
+        if counted {
+            self.budget.hand_out();
+        }
         Bytes::from_owner(Handed {
             bytes,
+            counted,
             handed_out: Arc::clone(handed_out),
         })
     }
@@ -332,10 +374,10 @@ impl ReadBody {
         }
     }
 
-    /// Whether all sockets together hold so little that it does not matter how fast this one is.
+    /// Whether all sockets together hold so little that it does not matter how fast this one is: for want
+    /// of it a read of 1 MiB stopped eight times on its way.
     fn is_spare(&self) -> bool {
-        let held = self.budget.in_sockets().load(Ordering::Relaxed) * SEGMENT;
-        (held as u64) < self.budget.limit() / SPARE
+        self.budget.ration(false) == Ration::Segments
     }
 
     /// The socket holds as much as it may: how long has nothing moved?

@@ -202,8 +202,8 @@ impl Reader {
         usize::try_from(within).unwrap_or(usize::MAX) / SEGMENT
     }
 
-    /// The next bytes, as far as they are here.
-    pub fn step(&mut self) -> Step {
+    /// The next bytes, as far as they are here: a segment of the object, or `most` bytes of one.
+    pub fn step(&mut self, most: usize) -> Step {
         loop {
             let range = match self.pieces.front_mut() {
                 None => return Step::End,
@@ -218,11 +218,11 @@ impl Reader {
                 }
                 Some(Piece::Range(range)) => range.clone(),
             };
-            return self.step_in(&range);
+            return self.step_in(&range, most);
         }
     }
 
-    fn step_in(&mut self, range: &Range<u64>) -> Step {
+    fn step_in(&mut self, range: &Range<u64>, most: usize) -> Step {
         let block_size = self.reads.store.block_size();
         let index = block_size.index(range.start);
         self.advance_to(index, range);
@@ -243,6 +243,7 @@ impl Reader {
         // Segments divide blocks, so an offset within one is an offset within a segment's worth.
         let skip = usize::try_from(range.start % SEGMENT as u64).unwrap_or(0);
         let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let left = left.min(most);
         let bytes = segment.slice(skip..segment.len().min(skip.saturating_add(left)));
         if let Some(Piece::Range(range)) = self.pieces.front_mut() {
             range.start += bytes.len() as u64;

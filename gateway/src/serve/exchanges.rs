@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use forebay_storage::store::Place;
 use futures::task::AtomicWaker;
 use http::Version;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -167,6 +168,7 @@ pub struct Answer {
     /// What ended it, behind bytes that leave first.
     failed: Option<std::io::Error>,
     _exchange: Exchange,
+    _place: Option<Place>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,7 +192,14 @@ impl Answer {
             way: Way::Begun,
             failed: None,
             _exchange: exchange,
+            _place: None,
         }
+    }
+
+    /// The same, which keeps its place in the memory for as long as it is under way.
+    pub fn in_place(mut self, place: Option<Place>) -> Self {
+        self._place = place;
+        self
     }
 
     /// Ready with the body's end once all of it was taken.

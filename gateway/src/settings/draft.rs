@@ -26,6 +26,9 @@ const FEWEST_BLOCKS: u64 = 32;
 /// the data directory.
 const OTHER_FILES: u64 = 128;
 
+/// Where the block files leave less than so many for clients and origins, there are too many.
+const FEWEST_CONNECTIONS: u64 = 128;
+
 /// What the settings depend on besides file and flags.
 pub(super) struct Surroundings<'a> {
     /// A variable of the environment.
@@ -38,6 +41,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) open_files: Option<u64>,
     /// What a disk has room for.
     pub(super) room: &'a dyn Fn(&Path) -> Option<Room>,
+    /// Why no files can be written below a directory.
+    pub(super) unusable: &'a dyn Fn(&Path) -> Option<String>,
 }
 
 impl Surroundings<'_> {
@@ -49,6 +54,7 @@ impl Surroundings<'_> {
             memory: Memory::measure(),
             open_files: machine::open_files(),
             room: &Room::measure,
+            unusable: &nvme::unusable,
         }
     }
 }
@@ -170,9 +176,17 @@ impl Draft {
             report,
         );
         let (nvme, block_files) = nvme.unzip();
+        nvme::judge_dir(
+            self.nvme.as_ref(),
+            self.nvme_dir.as_ref(),
+            nvme.as_ref(),
+            around.unusable,
+            &mut warnings,
+            report,
+        );
         cache.nvme = nvme;
-        let files = OTHER_FILES + block_files.unwrap_or(0);
-        let max_connections = self.connections(around.open_files, files, &mut warnings);
+        let max_connections =
+            self.connections(around.open_files, block_files, &mut warnings, report);
         let names: Vec<_> = self.names.iter().map(|name| name.value.as_str()).collect();
         let keys = std::mem::take(&mut self.keys);
         let access = access::finish(keys, &names, &mut warnings, report);
@@ -308,11 +322,14 @@ impl Draft {
     }
 
     /// `max_connections`, lowered to what the limit on open files leaves for clients.
+    ///
+    /// The block files stay open, so a limit that does not hold them and a few clients is a mistake.
     fn connections(
         &self,
         open_files: Option<u64>,
-        other_files: u64,
+        block_files: Option<u64>,
         warnings: &mut Vec<String>,
+        report: &mut Report,
     ) -> usize {
         let asked = self
             .max_connections
@@ -321,13 +338,29 @@ impl Draft {
         let Some(limit) = open_files else {
             return asked;
         };
+        let blocks = block_files.unwrap_or(0);
+        let least = OTHER_FILES + blocks + FEWEST_CONNECTIONS;
+        if let Some(nvme) = self.nvme.as_ref().filter(|_| blocks > 0 && limit < least) {
+            let sentence = format!(
+                "`nvme` of {} keeps {blocks} block files open, and the limit on open files \
+                 (RLIMIT_NOFILE) is {limit}: raise its hard limit to {least} at least (ulimit -Hn, \
+                 LimitNOFILE= of systemd), or write less",
+                size::shown(nvme.value)
+            );
+            report.add(&nvme.place, sentence);
+        }
         let origins = self
             .datasets
             .iter()
             .map(|dataset| dataset.origin_connections as u64)
             .sum::<u64>();
-        // However many origins there are, half of the files stay with clients.
-        let others = (origins + other_files).min(limit / 2);
+        let rest = limit.saturating_sub(blocks);
+        // However many origins there are, half of what is left then stays with clients.
+        let others = match rest < 2 * OTHER_FILES {
+            true => rest / 2,
+            false => OTHER_FILES + origins.min((rest - OTHER_FILES) / 2),
+        };
+        let others = blocks.min(limit) + others;
         let left = usize::try_from(limit - others).unwrap_or(usize::MAX).max(1);
         if left < asked {
             warnings.push(format!(

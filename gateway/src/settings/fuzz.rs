@@ -30,6 +30,7 @@ pub fn settings(bytes: &[u8]) {
         memory,
         open_files: Some(1024),
         room: &|_| None,
+        unusable: &|_| None,
     };
     let config = Path::new("forebay.toml");
     let mut report = Report::new(Some(config));

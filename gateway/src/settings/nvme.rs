@@ -1,10 +1,14 @@
-//! The judgment of `nvme`: it needs files to be worth it, memory for its tables, and a disk that
-//! has room.
+//! The judgment of `nvme`: it needs files to be worth it, memory for its tables, a directory that
+//! takes them, and a disk that has room.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::geometry::Geometry;
+use rustix::fs::Access;
+use rustix::io::Errno;
 
 use super::report::{Placed, Report};
 use super::{NvmeSettings, size};
@@ -28,6 +32,78 @@ impl Room {
             ours: forebay_storage::nvme::bytes_below(dir).ok()?,
         })
     }
+}
+
+/// Why no files can be written to `dir`, which is made where it is not there; `None`: they can, as
+/// far as that can be told without writing.
+///
+/// A disk that does not answer is no reason: it is left alone and tried again later.
+pub(super) fn unusable(dir: &Path) -> Option<String> {
+    for path in dir.ancestors() {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if fs::symlink_metadata(path).is_ok() {
+                    return Some(format!("{} is a link to nothing", path.display()));
+                }
+                continue;
+            }
+            // What is above it tells why.
+            Err(_) => continue,
+        };
+        if !found.is_dir() {
+            return Some(format!("{} is not a directory", path.display()));
+        }
+        return match rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK) {
+            Err(error @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => Some(format!(
+                "this process may not write to {} ({})",
+                path.display(),
+                io::Error::from(error)
+            )),
+            _ => None,
+        };
+    }
+    None
+}
+
+/// Judges where the files of the `tier` go, and that `nvme_dir` has a tier to be for.
+pub(super) fn judge_dir(
+    asked: Option<&Placed<u64>>,
+    dir: Option<&Placed<PathBuf>>,
+    tier: Option<&NvmeSettings>,
+    unusable: &dyn Fn(&Path) -> Option<String>,
+    warnings: &mut Vec<String>,
+    report: &mut Report,
+) {
+    let Some(asked) = asked.filter(|asked| asked.value > 0) else {
+        if let Some(dir) = dir {
+            warnings.push(format!(
+                "`nvme_dir` is {}, but nothing is written there, because `nvme` is 0: say how much, \
+                 such as nvme = \"200GiB\", or leave `nvme_dir` out",
+                dir.value.display()
+            ));
+        }
+        return;
+    };
+    let Some(tier) = tier else { return };
+    let Some(why) = unusable(&tier.dir) else {
+        return;
+    };
+    // It was used before: a disk that broke is left alone, and reading goes on without it.
+    if tier.dir.join("layout").exists() {
+        warnings.push(format!("the NVMe tier is off as long as {why}"));
+        return;
+    }
+    let sentence = format!(
+        "`nvme` has no place for its files: {why}; name a directory that this process may make or \
+         write to in `nvme_dir`"
+    );
+    report.add(dir.map_or(&asked.place, |dir| &dir.place), sentence);
 }
 
 /// The tier that was asked for, if any, and its open files.
@@ -80,4 +156,27 @@ pub(super) fn judge(
         report.add(place, sentence);
     }
     Some((NvmeSettings { bytes, dir }, geometry.segments))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::settings::tests::Scratch;
+
+    #[test]
+    fn only_a_directory_or_where_one_can_be_made_is_usable() {
+        let scratch = Scratch::new();
+        let file = scratch.write("there/file", "x");
+        assert_eq!(unusable(&scratch.path("there")), None);
+        assert_eq!(unusable(&scratch.path("not/yet")), None);
+        assert_eq!(unusable(Path::new("relative")), None);
+        let is_a_file = format!("{} is not a directory", file.display());
+        assert_eq!(unusable(&file), Some(is_a_file.clone()));
+        assert_eq!(unusable(&file.join("below")), Some(is_a_file));
+        let link = scratch.path("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        let why = unusable(&link.join("below")).unwrap();
+        assert!(why.ends_with("link is a link to nothing"), "{why}");
+    }
 }

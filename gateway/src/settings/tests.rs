@@ -61,6 +61,7 @@ fn around() -> Surroundings<'static> {
         memory,
         open_files: None,
         room: &room,
+        unusable: &|_| None,
     }
 }
 
@@ -755,6 +756,56 @@ fn connections_are_lowered_to_the_open_files_with_a_warning() {
     assert_eq!(
         Settings::load_in(&many, None, &flags).unwrap().warnings,
         Vec::<String>::new()
+    );
+}
+
+#[test]
+fn block_files_are_open_files_too() {
+    let limited = |limit| Surroundings {
+        open_files: Some(limit),
+        ..around()
+    };
+    let text = "[cache]\nmemory = '8GiB'\nnvme = '2GiB'";
+    let blocks = forebay_storage::nvme::geometry::Geometry::new(
+        2 << 30,
+        forebay_storage::block::BlockSize::new(1 << 20),
+    )
+    .unwrap()
+    .segments;
+    let least = blocks + 128 + 128;
+    let settings = load_in(&limited(least), text, &datasets(&["one=/srv"])).unwrap();
+    assert_eq!(settings.limits.max_connections, 64, "half of what is left");
+    let few = load_in(&limited(least - 1), text, &Flags::default()).unwrap_err();
+    assert_eq!(few.len(), 1, "{few:?}");
+    assert!(
+        few[0].starts_with(&format!(
+            "3: `nvme` of 2 GiB keeps {blocks} block files open"
+        )) && few[0].contains(&format!("to {least} at least")),
+        "{few:?}"
+    );
+}
+
+#[test]
+fn nvme_dir_must_take_files_and_have_a_tier_to_be_for() {
+    let refusing = Surroundings {
+        unusable: &|dir| Some(format!("{} is not a directory", dir.display())),
+        ..around()
+    };
+    let told = "[cache]\nnvme = '1GiB'\nnvme_dir = '/mnt/file'";
+    let mistakes = |text| load_in(&refusing, text, &Flags::default()).unwrap_err();
+    assert_eq!(
+        mistakes(told),
+        [
+            "3: `nvme` has no place for its files: /mnt/file is not a directory; name a directory \
+          that this process may make or write to in `nvme_dir`"
+        ]
+    );
+    assert!(mistakes("[cache]\nnvme = '1GiB'")[0].starts_with("2: `nvme` has no place"));
+    let alone = load("[cache]\nnvme_dir = '/mnt/disk'", &datasets(&["one=/srv"])).unwrap();
+    assert!(
+        alone.warnings[0].starts_with("`nvme_dir` is /mnt/disk, but nothing is written there"),
+        "{:?}",
+        alone.warnings
     );
 }
 

@@ -22,8 +22,9 @@ use bytes::Bytes;
 use foyer::{
     BlockEngineConfig, Code, DeviceBuilder, Error, EvictionInfo, EvictionPicker, FifoPicker,
     FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load,
-    PsyncIoEngineConfig, RecoverMode,
+    PsyncIoEngineConfig, RecoverMode, Spawner,
 };
+use tokio::runtime::{self, Runtime};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::geometry::Geometry;
@@ -66,9 +67,42 @@ pub(super) enum Found {
     Failed(String),
 }
 
+/// Where foyer's tasks run.
+///
+/// They own the files and each other (foyer 0.22.6: the flusher holds the segments, these the
+/// reclaimer, and that the flusher), so none of them ends by itself, and the files would stay open
+/// until the process ends. They end with what they run on.
+struct Tasks(Option<Runtime>);
+
+impl Tasks {
+    fn new() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("nvme")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawner(&self) -> Spawner {
+        let own = self.0.as_ref().map(|runtime| runtime.handle().clone());
+        own.unwrap_or_else(runtime::Handle::current).into()
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// The open block files.
 pub(super) struct Disk {
     cache: HybridCache<DiskKey, Stored, KeyHash>,
+    /// Dropped after the cache, which spawns its own end.
+    _tasks: Tasks,
     evicted: Arc<AtomicU64>,
     block_size: u64,
     #[cfg(test)]
@@ -99,6 +133,7 @@ impl Disk {
             .with_direct(direct)
             .build()
             .map_err(said)?;
+        let tasks = Tasks::new().map_err(|error| error.to_string())?;
         let evicted = Arc::new(AtomicU64::new(0));
         let picker = Picker {
             fifo: FifoPicker::default(),
@@ -126,11 +161,13 @@ impl Disk {
             .with_io_engine_config(PsyncIoEngineConfig::new())
             .with_engine_config(engine)
             .with_recover_mode(RecoverMode::Quiet)
+            .with_spawner(tasks.spawner())
             .build()
             .await
             .map_err(said)?;
         Ok(Self {
             cache,
+            _tasks: tasks,
             evicted,
             block_size: geometry.block_size.bytes(),
             #[cfg(test)]
@@ -217,10 +254,12 @@ impl Disk {
         }
     }
 
-    /// Lets the files go, once what is under way is done.
-    pub(super) async fn close(&self) {
+    /// Waits until what is under way is done; false if that takes too long. The files are closed
+    /// once this is dropped.
+    pub(super) async fn close(&self) -> bool {
         // What it could not finish is found out when the files are opened again.
-        let _ = tokio::time::timeout(FLUSH_LIMIT, self.cache.close()).await;
+        let closed = tokio::time::timeout(FLUSH_LIMIT, self.cache.close()).await;
+        closed.is_ok()
     }
 }
 

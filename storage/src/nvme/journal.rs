@@ -12,6 +12,7 @@ mod fuzz;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -213,7 +214,15 @@ impl Journal {
     pub(super) fn compact(&mut self, blocks: &[Resident]) -> io::Result<()> {
         let part = self.path.with_extension("part");
         let dir = self.path.parent().map(File::open).transpose()?;
-        let mut out = BufWriter::new(File::create(&part)?);
+        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(super::PRIVATE_FILE)
+            .custom_flags(flags)
+            .open(&part)?;
+        let mut out = BufWriter::new(file);
         let mut frame = Vec::new();
         let alive: HashSet<VersionKey> = blocks.iter().map(|(key, ..)| key.version).collect();
         let mut kept = self.versions.clone();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,14 +17,31 @@ const PREFIX: &str = "foyer-storage-direct-fs-";
 const LAYOUT: &str = "layout";
 const PROBE: &str = "probe";
 
+/// What became of block files that were there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Prepared {
+    /// They are used, or there were none.
+    Kept,
+    /// They were cut otherwise, or are of another journal: they are gone.
+    Wiped,
+    /// Their layout was lost, and made anew.
+    Restored,
+}
+
 /// Makes the directory fit `geometry` and `id`, the journal's: block files that were cut otherwise,
-/// or that another journal tells of, are removed. Says whether any were.
+/// or that another journal tells of, are removed. `told` says that the journal tells of blocks: then
+/// files without a layout that are cut as they would be are the ones that it tells of.
 ///
 /// # Errors
 /// What the disk says; or that there are block files and no layout of ours, so that they may be
-/// somebody else's.
-pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bool> {
-    fs::create_dir_all(dir)?;
+/// somebody else's; or that what has a block file's name is a link or anything else but a file.
+pub(super) fn prepare(
+    dir: &Path,
+    geometry: &Geometry,
+    id: u64,
+    told: bool,
+) -> io::Result<Prepared> {
+    super::make_dir(dir)?;
     let wanted = format!(
         "format {FORMAT}\nblock_size {}\nsegment {}\nid {id:016x}\n",
         geometry.block_size.bytes(),
@@ -35,30 +52,72 @@ pub(super) fn prepare(dir: &Path, geometry: &Geometry, id: u64) -> io::Result<bo
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         found => found?,
     };
-    let fits = found == wanted.as_bytes();
-    let mut wiped = false;
     let files = block_files(dir)?;
-    if !files.is_empty() && !is_layout(&found) {
+    let restored = told && found.iter().all(|byte| *byte == 0) && are_cut(&files, geometry)?;
+    let fits = restored || found == wanted.as_bytes();
+    if !files.is_empty() && !is_layout(&found) && !restored {
         return Err(io::Error::other(format!(
             "it holds files named {PREFIX}* that are not this gateway's: move or remove them, or \
              name another directory"
         )));
     }
+    let mut prepared = Prepared::Kept;
     for (number, file) in files {
         if !fits || number >= geometry.segments {
             fs::remove_file(file)?;
-            wiped |= !fits;
+            if !fits {
+                prepared = Prepared::Wiped;
+            }
+        } else {
+            judge_file(&file)?;
         }
     }
-    if !fits {
+    if restored {
+        prepared = Prepared::Restored;
+    }
+    if found != wanted.as_bytes() {
         let part = dir.join("layout.part");
-        let mut file = File::create(&part)?;
+        let mut file = writable().open(&part)?;
         file.write_all(wanted.as_bytes())?;
         file.sync_all()?;
         fs::rename(part, path)?;
         File::open(dir)?.sync_all()?;
     }
-    Ok(wiped)
+    Ok(prepared)
+}
+
+/// Whether there are files, and all of them are as large as a segment or not begun.
+fn are_cut(files: &[(u64, PathBuf)], geometry: &Geometry) -> io::Result<bool> {
+    for (_, path) in files {
+        let file = fs::symlink_metadata(path)?;
+        if !file.is_file() || (file.len() != geometry.segment && file.len() != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(!files.is_empty())
+}
+
+/// foyer follows links, and what is behind one may be anybody's. And nobody else needs to read what
+/// is in a block file.
+fn judge_file(path: &Path) -> io::Result<()> {
+    let file = fs::symlink_metadata(path)?;
+    if !file.is_file() {
+        let sentence = format!("{} is not a file of ours: remove it", path.display());
+        return Err(io::Error::other(sentence));
+    }
+    if file.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(super::PRIVATE_FILE))?;
+    }
+    Ok(())
+}
+
+/// How a file of our own is made or made anew: never through a link, for nobody else to read.
+fn writable() -> OpenOptions {
+    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true);
+    options.mode(super::PRIVATE_FILE).custom_flags(flags);
+    options
 }
 
 /// Whether these are the lines that [`prepare`] writes, whatever their values.
@@ -85,12 +144,7 @@ pub(super) fn probe(dir: &Path, bytes: u64) -> io::Result<()> {
 fn try_probe(path: &Path, bytes: u64) -> io::Result<()> {
     let len = usize::try_from(bytes).unwrap_or(0);
     let pattern: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .read(true)
-        .write(true)
-        .open(path)?;
+    let mut file = writable().read(true).open(path)?;
     file.write_all(&pattern)?;
     file.sync_all()?;
     // Else it is the page cache that answers. Advice only: where it is not taken, so be it.
@@ -109,7 +163,8 @@ fn try_probe(path: &Path, bytes: u64) -> io::Result<()> {
 /// Whether files here can be read and written past the page cache.
 pub(super) fn takes_direct_io(dir: &Path) -> bool {
     let path = dir.join("direct");
-    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+    let flags = rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::NOFOLLOW;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let opened = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -201,16 +256,17 @@ mod tests {
     fn files_of_another_layout_are_removed_once() {
         let scratch = Scratch::new();
         let dir = scratch.path();
-        assert!(!prepare(dir, &geometry(1 << 20), 1).unwrap());
+        let prepare = |block, id| prepare(dir, &geometry(block), id, true).unwrap();
+        assert_eq!(prepare(1 << 20, 1), Prepared::Kept);
         let file = dir.join(format!("{PREFIX}00000000"));
         fs::write(&file, b"x").unwrap();
-        assert!(!prepare(dir, &geometry(1 << 20), 1).unwrap());
+        assert_eq!(prepare(1 << 20, 1), Prepared::Kept);
         assert!(file.exists());
-        assert!(prepare(dir, &geometry(1 << 20), 2).unwrap(), "another id");
+        assert_eq!(prepare(1 << 20, 2), Prepared::Wiped, "another id");
         assert!(!file.exists());
         fs::write(&file, b"x").unwrap();
-        assert!(prepare(dir, &geometry(1 << 18), 2).unwrap(), "another size");
-        assert!(!prepare(dir, &geometry(1 << 18), 2).unwrap());
+        assert_eq!(prepare(1 << 18, 2), Prepared::Wiped, "another size");
+        assert_eq!(prepare(1 << 18, 2), Prepared::Kept);
     }
 
     #[test]
@@ -218,22 +274,89 @@ mod tests {
         let scratch = Scratch::new();
         let file = scratch.path().join(format!("{PREFIX}00000000"));
         fs::write(&file, b"x").unwrap();
-        assert!(prepare(scratch.path(), &geometry(1 << 20), 1).is_err());
+        let prepare = |told| prepare(scratch.path(), &geometry(1 << 20), 1, told);
+        assert!(prepare(false).is_err());
+        assert!(prepare(true).is_err(), "no file of ours is cut so");
         fs::write(scratch.path().join(LAYOUT), "somebody else's\n").unwrap();
-        assert!(prepare(scratch.path(), &geometry(1 << 20), 1).is_err());
+        let segment = File::options().write(true).open(&file).unwrap();
+        segment.set_len(geometry(1 << 20).segment).unwrap();
+        assert!(prepare(true).is_err());
         assert!(file.exists());
+    }
+
+    #[test]
+    fn a_lost_layout_is_made_anew_where_the_journal_tells_of_the_files() {
+        let scratch = Scratch::new();
+        let cut = geometry(1 << 20);
+        let file = scratch.path().join(format!("{PREFIX}00000000"));
+        File::create(&file).unwrap().set_len(cut.segment).unwrap();
+        let layout = scratch.path().join(LAYOUT);
+        for lost in [None, Some(&b""[..]), Some(&[0; 60][..])] {
+            let _ = fs::remove_file(&layout);
+            if let Some(bytes) = lost {
+                fs::write(&layout, bytes).unwrap();
+            }
+            assert!(prepare(scratch.path(), &cut, 1, false).is_err());
+            let prepared = prepare(scratch.path(), &cut, 1, true).unwrap();
+            assert_eq!(prepared, Prepared::Restored);
+            assert_eq!(
+                prepare(scratch.path(), &cut, 1, true).unwrap(),
+                Prepared::Kept
+            );
+        }
+        assert!(file.exists());
+    }
+
+    #[test]
+    fn nothing_is_opened_through_a_link() {
+        let scratch = Scratch::new();
+        let cut = geometry(1 << 20);
+        prepare(scratch.path(), &cut, 1, true).unwrap();
+        let foreign = scratch.path().join("foreign");
+        fs::write(&foreign, b"x").unwrap();
+        let link = |name: &str| {
+            let link = scratch.path().join(name);
+            std::os::unix::fs::symlink(&foreign, &link).unwrap();
+            link
+        };
+        let block = link(&format!("{PREFIX}00000000"));
+        let refused = prepare(scratch.path(), &cut, 1, true).unwrap_err();
+        assert!(
+            refused.to_string().contains("is not a file of ours"),
+            "{refused}"
+        );
+        fs::remove_file(block).unwrap();
+        link("layout.part");
+        assert!(prepare(scratch.path(), &cut, 2, true).is_err());
+        assert!(try_probe(&link("probing"), 1 << 20).is_err());
+        assert_eq!(fs::read(&foreign).unwrap(), b"x");
+    }
+
+    #[test]
+    fn files_are_for_nobody_else_to_read() {
+        let scratch = Scratch::new();
+        let dir = scratch.path().join("made");
+        prepare(&dir, &geometry(1 << 20), 1, true).unwrap();
+        let file = dir.join(format!("{PREFIX}00000000"));
+        fs::write(&file, b"x").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        prepare(&dir, &geometry(1 << 20), 1, true).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir), 0o700);
+        assert_eq!((mode(&file), mode(&dir.join(LAYOUT))), (0o600, 0o600));
     }
 
     #[test]
     fn files_past_the_last_segment_go() {
         let scratch = Scratch::new();
         let cut = geometry(1 << 20);
-        prepare(scratch.path(), &cut, 1).unwrap();
+        prepare(scratch.path(), &cut, 1, true).unwrap();
         let kept = scratch.path().join(format!("{PREFIX}00000000"));
         let surplus = scratch.path().join(format!("{PREFIX}{:08}", cut.segments));
         fs::write(&kept, b"x").unwrap();
         fs::write(&surplus, b"x").unwrap();
-        assert!(!prepare(scratch.path(), &cut, 1).unwrap());
+        let prepared = prepare(scratch.path(), &cut, 1, true).unwrap();
+        assert_eq!(prepared, Prepared::Kept);
         assert!(kept.exists() && !surplus.exists());
     }
 

@@ -356,6 +356,46 @@ async fn a_device_that_fails_reads_is_left_alone_and_tried_again() {
     assert_eq!(tier.read("a", 6).await, Outcome::Nvme);
 }
 
+/// Files below the directory that this process has open.
+fn open_below(dir: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    open.filter(|path| path.starts_with(dir)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_left_alone_is_let_go_and_not_made_anew() {
+    let scratch = Scratch::new();
+    let tier = Tier::start(&scratch, 64 * MIB).await;
+    tier.read_all("a", 2).await;
+    tier.resident(2).await;
+    let dir = scratch.path().join("nvme");
+    assert!(open_below(&dir) > 6);
+    tier.nvme().faults.probes.store(true, Ordering::Release);
+    tier.nvme().faults.writes.store(true, Ordering::Release);
+    tier.read("b", 0).await;
+    tier.until("let go", |nvme| {
+        nvme.state() == "off" && open_below(&dir) == 0
+    })
+    .await;
+    let away = scratch.path().join("away");
+    std::fs::rename(&dir, &away).unwrap();
+    tier.nvme().faults.writes.store(false, Ordering::Release);
+    tier.nvme().faults.probes.store(false, Ordering::Release);
+    tier.until("tried again", |nvme| {
+        nvme.trouble()
+            .is_some_and(|reason| reason.contains("not there any more"))
+    })
+    .await;
+    assert!(!dir.exists());
+    std::fs::rename(&away, &dir).unwrap();
+    tier.until("on again", |nvme| nvme.state() == "on").await;
+    assert_eq!(
+        open_below(&dir),
+        usize::try_from(tier.nvme().geometry().segments).unwrap() + 1
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_does_not_arrive_is_no_residence_and_turns_the_tier_off() {
     let scratch = Scratch::new();

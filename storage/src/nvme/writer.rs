@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::journal::Remembered;
-use super::{Nvme, Offer, Phase, count, layout, locked, take_lock};
+use super::layout::Prepared;
+use super::{Nvme, Offer, Past, Phase, count, layout, locked, take_lock};
 use crate::block::{Block, BlockKey};
 use crate::budget::For;
 use crate::store::Store;
@@ -109,11 +110,23 @@ impl Nvme {
             Err(error) => return error.into(),
         };
         *begun = Some(Instant::now());
+        self.opened.store(true, Ordering::Release);
         self.failed_reads.store(0, Ordering::Relaxed);
         self.phase.send_replace(Phase::On(Arc::clone(&disk)));
         self.write(store, &disk, offers).await;
-        disk.close().await;
+        if disk.close().await {
+            self.let_go();
+        }
         self.trouble().unwrap_or_else(|| "it failed".into())
+    }
+
+    /// Lets the directory go, so that its disk can be taken out and repaired. It is ours again, if it
+    /// is nobody else's, when the files are opened the next time.
+    fn let_go(&self) {
+        // A step that hangs in the directory has it locked: that is no reason to hang here.
+        if let Ok(mut lock) = self.lock.try_lock() {
+            *lock = None;
+        }
     }
 
     async fn open(self: &Arc<Self>, preparing: &mut Preparing) -> Result<Disk, String> {
@@ -160,6 +173,10 @@ impl Nvme {
         if self.faults.probes() {
             return Err(io::Error::other("a fault was planted"));
         }
+        // A disk that was taken out: its directory is not to be made on the one below.
+        if self.opened.load(Ordering::Acquire) && !dir.exists() {
+            return Err(io::Error::other("its directory is not there any more"));
+        }
         let mut lock = locked(&self.lock);
         if lock.is_none() {
             *lock = Some(take_lock(dir)?);
@@ -169,11 +186,25 @@ impl Nvme {
             self.compact(&mut ledger)?;
         }
         drop(ledger);
-        if layout::prepare(dir, &self.geometry, self.id)? {
-            tracing::warn!(
-                dir = %dir.display(),
-                "the block files were cut otherwise or are another gateway's: they were removed"
-            );
+        let told = self.journal == Past::Tells || self.residents.blocks() > 0;
+        let prepared = layout::prepare(dir, &self.geometry, self.id, told)?;
+        let said = match (prepared, self.journal) {
+            (Prepared::Kept, _) => None,
+            // What was wrong with it was said when it was read.
+            (Prepared::Wiped, Past::Damaged) => None,
+            (Prepared::Wiped, Past::Lost) => Some(
+                "no journal tells what the block files hold, or they were cut otherwise: they were \
+                 removed",
+            ),
+            (Prepared::Wiped, _) => Some(
+                "the block files were cut otherwise or are another gateway's: they were removed",
+            ),
+            (Prepared::Restored, _) => {
+                Some("the layout of the block files was lost: it was made anew, after the journal")
+            }
+        };
+        if let Some(said) = said {
+            tracing::warn!(dir = %dir.display(), "{said}");
         }
         layout::probe(dir, self.geometry.block_size.bytes())?;
         layout::ensure_clean_segment(dir, &self.geometry)?;

@@ -3,44 +3,63 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Store;
-use crate::budget::{For, Lease};
+use crate::budget::{Budget, For, Lease};
 
 /// While a reservation waits, the caches are asked again this often: what was shared with a reader
 /// when it was given up may be free by now.
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(20);
 
-/// What a connection takes beside block bytes: its task, its buffers, a body's state.
-const CONNECTION_BYTES: u32 = 36 << 10;
+/// What a connection takes beside the segments that it was handed: its task, hyper's two buffers
+/// (which begin at 8 KiB and double), a request's state and a copy of 8 KiB (measured with 1000 of
+/// them).
+pub const CONNECTION_BYTES: u32 = 44 << 10;
 
-/// Connections get this part of the bound at most; blocks keep the rest, however many wait for them.
-const CONNECTIONS_PART: u64 = 4;
+/// What a stream of HTTP/2 takes beside its connection: its task, its answer's state and a copy of 8
+/// KiB (measured with 4000 of them).
+pub const STREAM_BYTES: u32 = 20 << 10;
 
-/// A connection's memory, until it is dropped.
+/// Of the room for clients, what connections and streams get at most; blocks keep the rest, however
+/// many wait for them.
+const PLACES_PART: u64 = 2;
+
+/// The memory of a connection or a stream, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     _of_the_part: OwnedSemaphorePermit,
     _lease: Lease,
 }
 
-/// How many connections find room in that part of a bound of `limit` bytes.
-pub(super) fn places(limit: u64) -> usize {
-    let places = limit / CONNECTIONS_PART / u64::from(CONNECTION_BYTES);
-    usize::try_from(places).unwrap_or(usize::MAX)
+/// Bytes that connections and streams get at most in a store with a bound of `memory`, of which
+/// `tables` are the NVMe tier's.
+pub fn places_in(memory: u64, tables: u64, fleet: bool) -> u64 {
+    let budget = match fleet {
+        true => Budget::in_fleet(memory),
+        false => Budget::new(memory),
+    };
+    budget.with_apart(tables).room() / PLACES_PART
+}
+
+/// Bytes of places in a room of so many.
+pub(super) fn places(room: u64) -> usize {
+    let places = usize::try_from(room / PLACES_PART).unwrap_or(usize::MAX);
+    places.min(Semaphore::MAX_PERMITS)
 }
 
 impl Store {
-    /// Memory for one more connection, out of the bound on the blocks: so many connections make the
-    /// caches smaller and not the process larger. `None` once connections have a quarter of it.
+    /// Memory for one more connection ([`CONNECTION_BYTES`]) or stream ([`STREAM_BYTES`]), out of the
+    /// bound on the blocks: so many of them make the caches smaller and not the process larger. `None`
+    /// once they have half of it.
     ///
-    /// It waits as long as sockets hold all there is, and a connection is served meanwhile.
-    pub async fn place(&self) -> Option<Place> {
-        let of_the_part = Arc::clone(&self.places).try_acquire_owned().ok()?;
+    /// It waits as long as sockets hold all there is. Dropping the future gives up nothing.
+    pub async fn place(&self, bytes: u32) -> Option<Place> {
+        let places = Arc::clone(&self.places);
+        let of_the_part = places.try_acquire_many_owned(bytes).ok()?;
         Some(Place {
             _of_the_part: of_the_part,
-            _lease: self.reserve(CONNECTION_BYTES, For::Clients).await,
+            _lease: self.reserve(bytes, For::Clients).await,
         })
     }
 

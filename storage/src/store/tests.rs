@@ -156,15 +156,15 @@ async fn a_fill_takes_memory_from_the_oldest_blocks() {
 }
 
 #[tokio::test]
-async fn connections_count_with_the_blocks_up_to_a_quarter_of_the_bound() {
+async fn connections_count_with_the_blocks_up_to_half_of_the_bound() {
     let store = store(4 * MIB);
     let version = version(8 * MIB);
     let mut places = Vec::new();
-    while let Some(place) = store.place().await {
+    while let Some(place) = store.place(CONNECTION_BYTES).await {
         places.push(place);
     }
-    assert_eq!(places.len(), 28);
-    assert_eq!(store.budget().used(), 28 * (36 << 10));
+    assert_eq!(places.len(), 46);
+    assert_eq!(store.budget().used(), 46 * (44 << 10));
     // However many there are, blocks go through.
     for index in 0..8 {
         let mut opened = store.open(&object(), &version, index..=index, Some(index));
@@ -172,7 +172,7 @@ async fn connections_count_with_the_blocks_up_to_a_quarter_of_the_bound() {
         assert!(store.budget().used() <= store.budget().limit());
     }
     places.pop();
-    assert!(store.place().await.is_some());
+    assert!(store.place(CONNECTION_BYTES).await.is_some());
 }
 
 #[tokio::test]

@@ -1,0 +1,149 @@
+//! `memory-h2`: a thousand HTTP/2 connections of four streams each, of which a KiB a second is taken, do not swell a
+//! gateway with little memory, and a client that reads fast beside them gets what it asks for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, timeout_at};
+
+use super::memory::raise_open_files;
+use super::{BLOCK, Options, Rig};
+use crate::client::{Ask, Client, Want};
+use crate::origin::Settings;
+use crate::report::{Report, Unit};
+
+const CONNECTIONS: usize = 1000;
+const STREAMS: usize = 4;
+const SIZE: u64 = 16 * BLOCK;
+const COLD: u64 = 4 * BLOCK;
+
+/// What a connection takes each second.
+const SIP: usize = 1 << 10;
+
+const TOGETHER: Duration = Duration::from_secs(30);
+
+/// A connection's SO_RCVBUF, so that it is not the kernel that holds what nobody has read.
+const RECEIVE_BUFFER: u32 = 8 << 10;
+
+/// `memory` and 64 MiB for all else, and a tenth on top.
+const PEAK_MIB: f64 = (64.0 + 64.0) * 1.1;
+
+pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
+    let cache = "memory = \"64MiB\"\nnvme = 0";
+    let rig = Rig::start_with(options, Settings::default(), cache, &[("models", "")]).await?;
+    raise_open_files(2 * CONNECTIONS as u64)?;
+    for stream in 0..CONNECTIONS * STREAMS {
+        rig.origin.put(&stream.to_string(), SIZE, 0);
+    }
+    let address: SocketAddr = rig.gateway.authority().parse()?;
+    let end = Instant::now() + TOGETHER;
+    let mut slow = JoinSet::new();
+    for connection in 0..CONNECTIONS {
+        slow.spawn(async move {
+            // Running into the end is what it is meant to do.
+            match timeout_at(end, sip(address, connection)).await {
+                Ok(Err(error)) => Err(error),
+                _ => Ok(()),
+            }
+        });
+    }
+    let mut good = Client::new(&rig.gateway.dataset("models"))?;
+    let (mut longest, mut reads) = (Duration::ZERO, 0_u32);
+    while Instant::now() < end {
+        let key = format!("cold{reads}");
+        rig.origin.put(&key, COLD, 0);
+        let begun = Instant::now();
+        let read = good.read(&Ask::new(&key, Want::Whole)).await;
+        if !read.is_whole() {
+            bail!("a read of the good client ended {:?}", read.outcome);
+        }
+        longest = longest.max(begun.elapsed());
+        reads += 1;
+    }
+    let mut kept = 0_u32;
+    while let Some(ended) = slow.join_next().await {
+        match ended.context("a connection's task panicked")? {
+            Ok(()) => kept += 1,
+            Err(error) => eprintln!("memory-h2: a connection ended: {error:#}"),
+        }
+    }
+    let peak = rig.gateway.peak_memory().context("read peak memory")?;
+
+    let mut report = Report::new("memory-h2");
+    let mib = peak as f64 / BLOCK as f64;
+    report.at_most("peak memory", mib, PEAK_MIB, Unit::Mebibytes);
+    report.at_least(
+        "connections served all the time",
+        f64::from(kept),
+        CONNECTIONS as f64,
+        Unit::Count,
+    );
+    report.at_most(
+        "a good client's longest wait for 4 cold MiB",
+        longest.as_secs_f64(),
+        5.0,
+        Unit::Seconds,
+    );
+    report.tell("its reads", f64::from(reads), Unit::Count);
+    rig.finish(report).await
+}
+
+/// Asks for four objects, and takes a KiB a second of whatever comes, for as long as it is polled.
+async fn sip(address: SocketAddr, connection: usize) -> anyhow::Result<()> {
+    let socket = TcpSocket::new_v4().context("open socket")?;
+    socket
+        .set_recv_buffer_size(RECEIVE_BUFFER)
+        .context("set SO_RCVBUF")?;
+    let mut stream: TcpStream = socket.connect(address).await.context("connect")?;
+    stream.write_all(&asking(connection)).await?;
+    let mut second = interval(Duration::from_secs(1));
+    let mut piece = [0; SIP];
+    loop {
+        second.tick().await;
+        if stream.read(&mut piece).await.context("read")? == 0 {
+            bail!("it was closed");
+        }
+    }
+}
+
+/// The preface, windows that hold nothing back (RFC 9113 §6.9), and four requests with fields in clear (RFC 7541
+/// §6.2.2).
+fn asking(connection: usize) -> Vec<u8> {
+    const OPEN: u32 = (1 << 31) - 1;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut settings = vec![0, 4];
+    settings.extend(OPEN.to_be_bytes());
+    frame(&mut bytes, [4, 0], 0, &settings);
+    frame(&mut bytes, [8, 0], 0, &(OPEN - 65_535).to_be_bytes());
+    for place in 0..STREAMS {
+        let path = format!("/models/{}", connection * STREAMS + place);
+        let mut head = Vec::new();
+        for (name, value) in [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "gateway"),
+            (":path", &path),
+        ] {
+            head.push(0);
+            for text in [name, value] {
+                head.push(u8::try_from(text.len()).unwrap_or(0));
+                head.extend(text.as_bytes());
+            }
+        }
+        let id = u32::try_from(2 * place + 1).unwrap_or(1);
+        frame(&mut bytes, [1, 5], id, &head);
+    }
+    bytes
+}
+
+fn frame(bytes: &mut Vec<u8>, kind: [u8; 2], id: u32, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap_or(0);
+    bytes.extend(&length.to_be_bytes()[1..]);
+    bytes.extend(kind);
+    bytes.extend(id.to_be_bytes());
+    bytes.extend(payload);
+}
