@@ -20,9 +20,6 @@ use crate::settings::{Flags, Settings, machine};
 /// What a connection to an origin costs: a segment in its buffer, and its state.
 const ORIGIN_CONNECTION: u64 = 80 << 10;
 
-/// What a reader that takes nothing holds: two segments.
-const SLOW_READER: u64 = 2 * forebay_storage::SEGMENT as u64;
-
 /// What the program takes before anybody asks anything (measured).
 const PROGRAM: u64 = 28 << 20;
 
@@ -86,11 +83,14 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
+fn row(bytes: u64, what: &str) {
+    say!("  {:>9}  {what}", shown(bytes));
+}
+
 fn print_memory(settings: &Settings) {
     let memory = settings.cache.memory;
     let block = u64::from(settings.cache.block_size);
     let cache = memory / 100 * 70;
-    let row = |bytes: u64, what: &str| say!("  {:>9}  {what}", shown(bytes));
     say!("memory {}, of which", shown(memory));
     row(
         cache,
@@ -99,12 +99,33 @@ fn print_memory(settings: &Settings) {
     row(
         memory - cache,
         &format!(
-            "at least are for fills and for what sockets hold: {} blocks of {}, or {} slow readers",
+            "at least are for fills and for what sockets hold: {} blocks of {}",
             (memory - cache) / block,
-            shown(block),
-            (memory - cache) / SLOW_READER
+            shown(block)
         ),
     );
+    print_beside(settings);
+    if let Some(nvme) = &settings.cache.nvme
+        && let Some(geometry) = Geometry::new(nvme.bytes, BlockSize::new(settings.cache.block_size))
+    {
+        say!(
+            "  of memory, {} are buffers and tables of the NVMe tier",
+            shown(geometry.memory())
+        );
+        say!(
+            "nvme {} in {}: {} files of {}, at least {} blocks",
+            shown(nvme.bytes),
+            nvme.dir.display(),
+            geometry.segments,
+            shown(geometry.segment),
+            geometry.blocks()
+        );
+    }
+}
+
+/// What connections take of the memory, what is beside it, and the sum.
+fn print_beside(settings: &Settings) {
+    let memory = settings.cache.memory;
     let room = store::places_in(memory, nvme_memory(settings), settings.fleet.is_some());
     let limits = &settings.limits;
     let connections = u64::from(store::CONNECTION_BYTES) * limits.max_connections as u64;
@@ -141,22 +162,6 @@ fn print_memory(settings: &Settings) {
             "if all of those connections, streams and origins come at once, it is {}: give it that, or \
              write a lower `max_connections` and `max_requests`",
             shown(most / 10 * 11)
-        );
-    }
-    if let Some(nvme) = &settings.cache.nvme
-        && let Some(geometry) = Geometry::new(nvme.bytes, BlockSize::new(settings.cache.block_size))
-    {
-        say!(
-            "  of memory, {} are buffers and tables of the NVMe tier",
-            shown(geometry.memory())
-        );
-        say!(
-            "nvme {} in {}: {} files of {}, at least {} blocks",
-            shown(nvme.bytes),
-            nvme.dir.display(),
-            geometry.segments,
-            shown(geometry.segment),
-            geometry.blocks()
         );
     }
 }

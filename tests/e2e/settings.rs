@@ -170,7 +170,7 @@ fn check_says_what_holds_and_what_does_not() {
 }
 
 /// What `check` says of these settings, standard error behind standard output.
-fn checked(setup: Setup) -> (bool, String) {
+fn checked(setup: &Setup) -> (bool, String) {
     let scratch = Scratch::new("checked");
     let config = scratch.write("forebay.toml", setup.text(scratch.path()));
     let output = command()
@@ -187,12 +187,12 @@ fn check_judges_where_the_block_files_go() {
     let (files, path) = directory();
     let setup = || Setup::of([Dataset::new("models", path.clone())]);
     let dir = format!("nvme_dir = {:?}", files.path().join("a.bin"));
-    let (holds, text) = checked(setup().cache("nvme = \"128MiB\"").cache(&dir));
+    let (holds, text) = checked(&setup().cache("nvme = \"128MiB\"").cache(&dir));
     assert!(
         !holds && text.contains("a.bin is not a directory"),
         "{text}"
     );
-    let (holds, text) = checked(setup().cache(&dir));
+    let (holds, text) = checked(&setup().cache(&dir));
     assert!(holds && text.contains("nothing is written there"), "{text}");
 }
 
@@ -205,10 +205,10 @@ fn check_counts_what_connections_and_streams_may_take() {
             .cache("memory = \"64MiB\"")
             .section(&format!("[limits]\n{limits}"))
     };
-    let (holds, few) = checked(setup("max_connections = 100\nmax_requests = 100"));
+    let (holds, few) = checked(&setup("max_connections = 100\nmax_requests = 100"));
     assert!(holds && few.contains("give the process 140.7 MiB"), "{few}");
     assert!(!few.contains("come at once, it is"), "{few}");
-    let (holds, many) = checked(setup("max_connections = 3000"));
+    let (holds, many) = checked(&setup("max_connections = 3000"));
     assert!(holds && many.contains("come at once, it is"), "{many}");
 }
 

@@ -10,8 +10,8 @@ use super::machine::{self, Memory};
 use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
-    CacheSettings, DatasetSettings, Flags, FleetSettings, Limits, LogFormat, LogSettings, Settings,
-    TlsSettings, access, dataset, size, value,
+    CacheSettings, DatasetSettings, Flags, FleetSettings, Limits, LogFormat, LogSettings,
+    NvmeSettings, Settings, TlsSettings, access, dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -166,24 +166,7 @@ impl Draft {
             None => default_data_dir(around, report),
         };
         let mut cache = self.cache(around.memory, &mut warnings, report);
-        let nvme_dir = self.nvme_dir.as_ref().map(|dir| dir.value.clone());
-        let nvme = nvme::judge(
-            self.nvme.as_ref(),
-            nvme_dir.unwrap_or_else(|| data_dir.join("nvme")),
-            cache.memory,
-            cache.block_size,
-            around.room,
-            report,
-        );
-        let (nvme, block_files) = nvme.unzip();
-        nvme::judge_dir(
-            self.nvme.as_ref(),
-            self.nvme_dir.as_ref(),
-            nvme.as_ref(),
-            around.unusable,
-            &mut warnings,
-            report,
-        );
+        let (nvme, block_files) = self.nvme(&cache, &data_dir, around, &mut warnings, report);
         cache.nvme = nvme;
         let max_connections =
             self.connections(around.open_files, block_files, &mut warnings, report);
@@ -319,6 +302,36 @@ impl Draft {
             block_size,
             nvme: None,
         }
+    }
+
+    /// The NVMe tier, if one is asked for, and how many files it has open.
+    fn nvme(
+        &self,
+        cache: &CacheSettings,
+        data_dir: &Path,
+        around: &Surroundings<'_>,
+        warnings: &mut Vec<String>,
+        report: &mut Report,
+    ) -> (Option<NvmeSettings>, Option<u64>) {
+        let nvme_dir = self.nvme_dir.as_ref().map(|dir| dir.value.clone());
+        let nvme = nvme::judge(
+            self.nvme.as_ref(),
+            nvme_dir.unwrap_or_else(|| data_dir.join("nvme")),
+            cache.memory,
+            cache.block_size,
+            around.room,
+            report,
+        );
+        let (nvme, block_files) = nvme.unzip();
+        nvme::judge_dir(
+            self.nvme.as_ref(),
+            self.nvme_dir.as_ref(),
+            nvme.as_ref(),
+            around.unusable,
+            warnings,
+            report,
+        );
+        (nvme, block_files)
     }
 
     /// `max_connections`, lowered to what the limit on open files leaves for clients.
