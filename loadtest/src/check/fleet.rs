@@ -192,7 +192,13 @@ impl Fleet {
                 }
             }
         }
-        let stops: JoinSet<_> = self.gateways.into_iter().map(Gateway::stop).collect();
+        let stops: JoinSet<_> = self
+            .gateways
+            .into_iter()
+            // One that was killed has ended.
+            .filter(|gateway| gateway.cpu_seconds().is_some())
+            .map(Gateway::stop)
+            .collect();
         for stopped in stops.join_all().await {
             stopped.context("stop gateway")?;
         }

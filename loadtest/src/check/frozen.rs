@@ -78,6 +78,17 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = judged(&reads, gap);
     let origin = fleet.origin.counters().bytes_sent as f64 / SIZE as f64;
     report.at_most("origin bytes ÷ size", origin, 1.1, Unit::Times);
+    for reason in ["silent", "stalled", "cut", "unreachable", "origin"] {
+        let labels = [("reason", reason)];
+        let broken = fleet
+            .sum("forebay_peer_fills_broken_total", &labels)
+            .await?;
+        report.tell(
+            &format!("fills that went on elsewhere: {reason}"),
+            broken,
+            Unit::Count,
+        );
+    }
     report.tell(
         "all done after",
         begun.elapsed().as_secs_f64(),
@@ -125,20 +136,7 @@ async fn read(url: String, from: Instant, reader: u64) -> anyhow::Result<(Vec<Re
     for part in 0..parts {
         let first = (reader + part) % parts * PART;
         let want = Want::Range(first, first + PART - 1);
-        let asked = Instant::now();
         let read = client.read(&Ask::new(KEY, want)).await;
-        if std::env::var_os("DEBUG_FROZEN").is_some()
-            && read.first_byte_after.unwrap_or(read.took) > Duration::from_millis(700)
-        {
-            eprintln!(
-                "slow: reader {reader} part {} asked {:?} after {:?} first {:?} took {:?} {url}",
-                first / PART,
-                asked,
-                from.elapsed(),
-                read.first_byte_after,
-                read.took
-            );
-        }
         reads.push(read);
     }
     Ok((reads, meter.longest_gap()))
