@@ -273,12 +273,18 @@ impl Rules {
         let key = self.keys.get(&*claim.id);
         // A name that stands for the host must name what that names: the same path below another
         // host may be another object, or a route of ours.
-        let aliases: Vec<&str> = match self.hosts.is_empty() {
-            true => Vec::new(),
-            false => {
-                let named = host(parts).and_then(|host| dataset_in(self.domain.as_deref(), host));
+        // The same goes for a Host field beside a target that has a host itself.
+        let domain = self.domain.as_deref();
+        let beside = parts.headers.get(header::HOST);
+        let beside = beside.filter(|_| parts.uri.authority().is_some());
+        let aliases: Vec<&str> = match (self.hosts.is_empty(), beside) {
+            (true, None) => Vec::new(),
+            _ => {
+                let named = host(parts).and_then(|host| dataset_in(domain, host));
                 let same = self.hosts.iter().filter(|alias| alias.dataset == named);
-                same.map(|alias| &*alias.name).collect()
+                let beside = beside.and_then(|host| host.to_str().ok());
+                let beside = beside.filter(|host| dataset_in(domain, host) == named);
+                same.map(|alias| &*alias.name).chain(beside).collect()
             }
         };
         claim.verify(parts, key.map(|key| &**key), &self.decoy, &aliases, now)?;

@@ -395,6 +395,7 @@ fn keys_open_an_address_that_others_reach_and_secrets_stay_off_it() {
         let answer = connection.request("GET", "/models/a.bin", &[AS_LOADER]);
         refused(&answer, 403, "AccessDenied");
         assert!(answer.text().contains("over TLS"), "{}", answer.text());
+        let mut connection = Connection::open(outside);
         let answer = connection.request("GET", "/models/a.bin", &[]);
         assert_eq!(answer.need("www-authenticate"), "AWS4-HMAC-SHA256");
         let url = format!("http://{outside}/models/a.bin");

@@ -162,7 +162,7 @@ impl Ask {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(format!("/{}", self.name))
-            .header(header::HOST, "gateway");
+            .header(header::HOST, "localhost");
         if let Some(range) = self.wanted.header() {
             request = request.header(header::RANGE, range);
         }

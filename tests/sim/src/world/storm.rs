@@ -120,12 +120,12 @@ impl Changes {
             address: ([127, 0, 0, 1], 1).into(),
             controls: true,
         };
-        let request = Request::post(format!("/-/purge/{name}")).extension(remote);
-        let Ok(request) = request.header("host", "gateway").body(()) else {
+        let request = Request::post(format!("/-/purge/{name}"));
+        let Ok(request) = request.header("host", "localhost").body(String::new()) else {
             self.trace.violation("changes", "no request to purge with");
             return;
         };
-        let answer = self.gateway.handle(request).await;
+        let answer = self.gateway.handle_from(remote, request).await;
         let status = answer.status();
         self.oracle.purged(name);
         self.trace
