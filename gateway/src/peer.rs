@@ -46,7 +46,7 @@ pub const SILENCE: Duration = Duration::from_millis(150);
 pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 
 /// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
-/// one is asked, as far as [`Hedges`] allow.
+/// one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
 
 /// A body on its way from another gateway.
