@@ -138,34 +138,14 @@ fn help_and_version_are_there() {
 fn check_says_what_holds_and_what_does_not() {
     let origin = Moto::start();
     origin.bucket("weights");
-    let good = Scratch::new("good");
-    let text = Setup::of([origin.dataset("models", "weights")]).text(good.path());
-    let config = good.write("forebay.toml", text);
-    let output = command()
-        .arg("check")
-        .arg("--config")
-        .arg(config)
-        .output()
-        .expect("forebay runs");
-    let text = said(&output);
-    assert!(output.status.success() && text.contains("models"), "{text}");
+    let (good, text) = checked(&Setup::of([origin.dataset("models", "weights")]));
+    assert!(good && text.contains("models"), "{text}");
     assert!(!text.contains(SECRET), "{text}");
 
     let nobody = servers::free_address();
-    let bad = Scratch::new("bad");
     let dead = Dataset::new("dead", format!("http://{nobody}/weights/"));
-    let config = bad.write(
-        "forebay.toml",
-        Setup::of([origin.dataset("models", "weights"), dead]).text(bad.path()),
-    );
-    let output = command()
-        .arg("check")
-        .arg("--config")
-        .arg(config)
-        .output()
-        .expect("forebay runs");
-    let text = said(&output);
-    assert!(!output.status.success() && text.contains("dead"), "{text}");
+    let (good, text) = checked(&Setup::of([origin.dataset("models", "weights"), dead]));
+    assert!(!good && text.contains("dead"), "{text}");
     assert!(!text.contains(SECRET), "{text}");
 }
 

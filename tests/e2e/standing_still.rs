@@ -35,6 +35,21 @@ fn zeros(files: &Scratch, name: &str, blocks: usize) {
     file.set_len(size).expect("a file can have holes");
 }
 
+/// The same once more of what has to be read from the origin.
+fn assert_healthy_when_cold(gateway: &Gateway) {
+    let purge = "/-/purge/models/healthy.bin";
+    let nothing = &[("Content-Length", "0")];
+    let _ = gateway.request("POST", purge, nothing).expect(200);
+    assert_healthy(gateway);
+}
+
+/// A client with a small window that has asked for a range and takes nothing yet.
+fn asking(gateway: &Gateway, range: &str) -> Connection {
+    let mut reader = Connection::narrow(gateway.address());
+    reader.ask("GET", "/models/cold.bin", &[("Range", range)]);
+    reader
+}
+
 fn assert_healthy(gateway: &Gateway) {
     let begun = Instant::now();
     let answer = gateway.get("/models/healthy.bin").expect(200);
@@ -79,9 +94,7 @@ fn two_hundred_readers_that_take_nothing_keep_no_memory_from_others() {
         .map(|place| {
             let first = 2 * place * BLOCK + 500_000;
             let range = format!("bytes={first}-{}", first + SWALLOWED - 1);
-            let mut reader = Connection::narrow(gateway.address());
-            reader.ask("GET", "/models/cold.bin", &[("Range", &range)]);
-            reader
+            asking(&gateway, &range)
         })
         .collect();
     assert_healthy(&gateway);
@@ -89,14 +102,7 @@ fn two_hundred_readers_that_take_nothing_keep_no_memory_from_others() {
         assert_eq!(reader.head().expect("an answer").status, 206);
     }
     // Another one, now that all of them stand still.
-    let _ = gateway
-        .request(
-            "POST",
-            "/-/purge/models/healthy.bin",
-            &[("Content-Length", "0")],
-        )
-        .expect(200);
-    assert_healthy(&gateway);
+    assert_healthy_when_cold(&gateway);
 }
 
 #[test]
@@ -108,9 +114,7 @@ fn seven_hundred_readers_that_stop_leave_room_for_whoever_can_take() {
         .map(|place| {
             let first = 2 * place * BLOCK;
             let range = format!("bytes={first}-{}", first + 2 * BLOCK - 1);
-            let mut reader = Connection::narrow(gateway.address());
-            reader.ask("GET", "/models/cold.bin", &[("Range", &range)]);
-            reader
+            asking(&gateway, &range)
         })
         .collect();
     assert_healthy(&gateway);
@@ -118,14 +122,7 @@ fn seven_hundred_readers_that_stop_leave_room_for_whoever_can_take() {
     for reader in &mut readers {
         assert_eq!(reader.head().expect("an answer").status, 206);
     }
-    let _ = gateway
-        .request(
-            "POST",
-            "/-/purge/models/healthy.bin",
-            &[("Content-Length", "0")],
-        )
-        .expect(200);
-    assert_healthy(&gateway);
+    assert_healthy_when_cold(&gateway);
     // And those that stopped go on when they will.
     for reader in readers.iter_mut().rev().take(50) {
         assert_eq!(reader.read(BLOCK), vec![0; BLOCK]);
