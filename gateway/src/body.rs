@@ -32,6 +32,8 @@ pub struct Body {
     account: Box<Account>,
     /// Not all that was handed out was taken.
     lost: bool,
+    /// It was cut, and that was counted.
+    cut: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -48,12 +50,16 @@ impl Body {
             left: length,
             account,
             lost: false,
+            cut: false,
             _permit: permit,
         }
     }
 
-    /// Notes that the client took nothing for `timeout` of what was handed out last.
+    /// Notes that the client took nothing for `timeout` of what was handed out last, unless that is known.
     pub fn give_up(&mut self, timeout: Duration) {
+        if std::mem::replace(&mut self.cut, true) {
+            return;
+        }
         self.lose();
         let error = CutError::WriteTimeout(timeout);
         self.account.cut(error.reason(), error.to_string());
@@ -73,6 +79,7 @@ impl Body {
     }
 
     fn cut(&mut self, error: &CutError) -> std::io::Error {
+        self.cut = true;
         self.account.cut(error.reason(), error.to_string());
         // hyper needs to know no more than that: it closes the connection or resets the stream.
         std::io::Error::from(std::io::ErrorKind::Interrupted)

@@ -134,6 +134,11 @@ async fn apply(gateway: &Gateway, reload: &mut Reload, look: &Look) {
             for name in &changed {
                 gateway.state.forget(name).await;
             }
+            if settings.access.is_empty() && !reload.settings.access.is_empty() {
+                tracing::warn!(
+                    "the settings have no [[access]] any more: whoever reaches the port may read"
+                );
+            }
             tracing::info!(
                 datasets = settings.datasets.len(),
                 access_keys = settings.access.len(),

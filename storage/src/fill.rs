@@ -226,7 +226,7 @@ impl Run {
         let read = match self.store.nvme() {
             Some(nvme) => {
                 let frames = self.store.frames();
-                nvme.read(flight.key(), flight.len(), frames).await
+                Box::pin(nvme.read(flight.key(), flight.len(), frames)).await
             }
             None => None,
         };

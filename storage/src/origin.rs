@@ -247,10 +247,13 @@ impl Origin {
     ) -> Result<Answer, OriginError> {
         let (headers, chunks): (_, BoxStream<'static, _>) = match self.place(object)? {
             Place::Directory(directory) => {
-                return self.read_file(directory, object, range).await;
+                return Box::pin(self.read_file(directory, object, range)).await;
             }
             Place::Path(remote, path) => {
-                let exchange = Exchange::of(urgency);
+                let exchange = match &self.connector {
+                    Some(connector) => connector.turn(urgency).await,
+                    None => Exchange::of(urgency),
+                };
                 let options = pinned(pin, object, &range, &exchange);
                 let result = remote
                     .store
@@ -267,7 +270,7 @@ impl Origin {
                 pin_headers(pin, &mut headers);
                 let query = version_query(object);
                 let answer = s3.ask(Method::GET, Some(&key), &query, headers, urgency);
-                let answer = answer.await?;
+                let answer = Box::pin(answer).await?;
                 if answer.status != StatusCode::PARTIAL_CONTENT {
                     return Err(bad("it ignored the Range header"));
                 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_tests::cluster::{Dataset, Gateway, Setup};
@@ -9,6 +10,7 @@ use forebay_tests::http::{Answer, Connection};
 use forebay_tests::oracle::{self, BLOCK, assert_bytes};
 use forebay_tests::process;
 use forebay_tests::scratch::Scratch;
+use forebay_tests::servers::scripted::{self, Gate, Scripted};
 use forebay_tests::{tools, until};
 
 use crate::stage::directory;
@@ -74,6 +76,32 @@ fn a_silent_connection_outlives_header_timeout_and_ends_after_idle_timeout() {
     let idle = Duration::from_secs(3);
     assert!(
         took > idle * 9 / 10 && took < idle + SLACK,
+        "closed after {took:?}"
+    );
+}
+
+#[test]
+fn a_connection_that_waited_long_for_its_answer_ends_after_idle_timeout_too() {
+    let gate = Arc::new(Gate::default());
+    let passing = Arc::clone(&gate);
+    let origin = Scripted::start(move |asked| {
+        passing.pass();
+        scripted::object(asked, "\"x\"", "", b"late")
+    });
+    let gateway = Setup::of([origin.s3("models", "bucket")])
+        .section("[limits]\nheader_timeout = \"500ms\"\nidle_timeout = \"1s\"")
+        .start();
+    let mut connection = Connection::open(gateway.address());
+    connection.ask("GET", "/models/late", &[]);
+    gate.reached();
+    // Longer than a head may take: no timer of the head's finds out when the answer has ended.
+    std::thread::sleep(Duration::from_secs(1));
+    gate.open();
+    let answer = connection.answer(false).expect("an answer").expect(200);
+    assert_eq!(answer.text(), "late");
+    let took = closed_after(&mut connection, Instant::now());
+    assert!(
+        took < Duration::from_secs(1) + SLACK,
         "closed after {took:?}"
     );
 }

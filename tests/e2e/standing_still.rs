@@ -86,6 +86,28 @@ fn a_reader_that_takes_nothing_is_cut_after_write_timeout() {
 }
 
 #[test]
+fn every_reader_that_is_cut_is_counted() {
+    const READERS: usize = 8;
+    let files = Scratch::new("files");
+    zeros(&files, "cold.bin", 16);
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nwrite_timeout = \"1s\"")
+        .allow("cut")
+        .start();
+    let mut readers: Vec<Connection> = (0..READERS).map(|_| asking(&gateway, "bytes=0-")).collect();
+    for reader in &mut readers {
+        assert_eq!(reader.head().expect("an answer").status, 206);
+    }
+    until(Duration::from_secs(10), "the readers to be cut", || {
+        (gateway.metric("forebay_connections", &[]) == 1.0).then_some(())
+    });
+    // Two clocks run, the body's and the socket's: whichever rings first counts the cut.
+    let cut = gateway.metric("forebay_cut_bodies_total", &[("reason", "write_timeout")]);
+    assert_eq!(cut, READERS as f64);
+}
+
+#[test]
 fn two_hundred_readers_that_take_nothing_keep_no_memory_from_others() {
     let files = Scratch::new("files");
     zeros(&files, "cold.bin", 400);

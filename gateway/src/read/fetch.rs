@@ -103,7 +103,7 @@ async fn by_hops(
     let mut last_resort = false;
     if let Some(peers) = &reads.peers {
         if let Some(mut incoming) = incoming {
-            remote::take(reads, run, &mut incoming).await;
+            Box::pin(remote::take(reads, run, &mut incoming)).await;
         }
         let Some(index) = run.index() else {
             return Ok(());
@@ -120,7 +120,8 @@ async fn by_hops(
                 Hop::Peer { name, .. } if without.as_ref() == Some(&name) => {}
                 Hop::Peer { name, level } => {
                     let begun = Instant::now();
-                    if remote::fetch(reads, dataset, run, peers, (&name, level)).await? {
+                    let brought = remote::fetch(reads, dataset, run, peers, (&name, level));
+                    if Box::pin(brought).await? {
                         let took = begun.elapsed().as_secs_f64();
                         let times = reads.metrics.fill_duration.with_label_values(&["peer"]);
                         times.observe(took);
@@ -174,7 +175,8 @@ async fn from_origin(
             return Ok(());
         }
         let begun = Instant::now();
-        fetch(reads, dataset, run, feed.take()).await?;
+        // Thousands may wait for memory: what a request takes is there only once it is made.
+        Box::pin(fetch(reads, dataset, run, feed.take())).await?;
         let took = begun.elapsed().as_secs_f64();
         let times = reads.metrics.fill_duration.with_label_values(&["origin"]);
         times.observe(took);

@@ -163,8 +163,12 @@ impl Reads {
     }
 
     /// Whether the first bytes may come with the answer about the version. Where others own blocks, only
-    /// the first block of all can be placed before the size is known.
+    /// the first block of all can be placed before the size is known; and where fills wait for memory, an
+    /// answer with bytes would have to be thrown away.
     fn may_come_along(&self, first: &FirstBytes) -> bool {
+        if self.store.budget().waiting() > 0 {
+            return false;
+        }
         self.store.block_size().index(first.start) == 0 || !self.shares_blocks()
     }
 
@@ -250,7 +254,7 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
     let begun = Instant::now();
     for hop in way {
         if let Hop::Peer { name, level } = hop
-            && let Some(answer) = authority::ask(&asking, &name, level).await
+            && let Some(answer) = Box::pin(authority::ask(&asking, &name, level)).await
         {
             return answer;
         }
@@ -282,7 +286,7 @@ async fn ask_once(asking: &Asking, first: &mut Option<FirstBytes>) -> Result<Fou
             answer => return answer,
         }
     }
-    let version = asking.dataset.origin.head(&asking.object).await?;
+    let version = Box::pin(asking.dataset.origin.head(&asking.object)).await?;
     Ok(Found {
         version: Arc::new(version),
         asked_at,
@@ -314,10 +318,8 @@ async fn ask_by_get(
     };
     let range = start..wanted_end.min(start.saturating_add(most));
     let purges = reads.store.purges();
-    let answer = dataset
-        .origin
-        .get(object, range, None, &class(asking.level).into());
-    let answer = answer.await?;
+    let urgency = class(asking.level).into();
+    let answer = dataset.origin.get(object, range, None, &urgency).await?;
     let version = Arc::clone(&answer.version);
     let mut found = Found {
         version: Arc::clone(&version),

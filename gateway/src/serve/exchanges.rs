@@ -28,6 +28,8 @@ struct Inner {
     multiplexed: AtomicBool,
     over: AtomicBool,
     flooded: AtomicBool,
+    /// For how many milliseconds the socket took nothing when it was given up; 0: it was not.
+    given_up: AtomicU64,
     /// How often the socket below TLS took bytes.
     taken: AtomicU64,
     /// Until how many milliseconds after `opened` the socket took nothing; [`BLOCKED`]: it does so.
@@ -47,6 +49,7 @@ impl Default for Inner {
             multiplexed: AtomicBool::default(),
             over: AtomicBool::default(),
             flooded: AtomicBool::default(),
+            given_up: AtomicU64::default(),
             taken: AtomicU64::default(),
             blocked: AtomicU64::default(),
             reader: AtomicWaker::default(),
@@ -98,6 +101,18 @@ impl Exchanges {
     /// Whether [`Self::flood`] was called.
     pub(super) fn flooded(&self) -> bool {
         self.0.flooded.load(Ordering::Relaxed)
+    }
+
+    /// The socket is given up: it took nothing for `timeout`.
+    pub(super) fn give_up(&self, timeout: Duration) {
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.0.given_up.store(timeout.max(1), Ordering::Release);
+    }
+
+    /// For how long the socket took nothing, if that is why it was given up.
+    fn given_up(&self) -> Option<Duration> {
+        let timeout = self.0.given_up.load(Ordering::Acquire);
+        (timeout > 0).then(|| Duration::from_millis(timeout))
     }
 
     /// The socket below TLS took bytes.
@@ -167,7 +182,7 @@ pub struct Answer {
     way: Way,
     /// What ended it, behind bytes that leave first.
     failed: Option<std::io::Error>,
-    _exchange: Exchange,
+    exchange: Exchange,
     _place: Option<Place>,
 }
 
@@ -191,7 +206,7 @@ impl Answer {
             stream: Stream::current(),
             way: Way::Begun,
             failed: None,
-            _exchange: exchange,
+            exchange,
             _place: None,
         }
     }
@@ -282,7 +297,12 @@ impl HttpBody for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Some(stream) = &self.stream else { return };
+        let Some(stream) = &self.stream else {
+            if let Some(timeout) = self.exchange.0.given_up() {
+                self.body.give_up(timeout);
+            }
+            return;
+        };
         if let Some(timeout) = stream.given_up() {
             self.body.give_up(timeout);
         } else if matches!(self.way, Way::Leaving | Way::Left) {

@@ -24,6 +24,11 @@ pub type Socket = TokioIo<Timed<Wire>>;
 /// How long a client may take to read the answer that it shall not ask more.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// While an answer is under way, whether it has ended is looked at so often in an `idle_timeout`, which is
+/// passed by as much at most.
+const LOOKS: u32 = 8;
+const LEAST_LOOK: Duration = Duration::from_millis(100);
+
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -65,6 +70,10 @@ pub struct Timed<S> {
     exchanges: Exchanges,
     /// What is awaited, after how many requests.
     waiting: (Waiting, u64),
+    /// When that has taken too long.
+    due: Instant,
+    /// Rings at `due` or before. It is left running while that moves on: setting a timer costs more than
+    /// being woken by one now and then.
     read_until: Pin<Box<Sleep>>,
     /// How many requests had come when bytes last did.
     heard: Option<u64>,
@@ -84,11 +93,13 @@ pub struct Timed<S> {
 impl<S> Timed<S> {
     /// `stream`, which has all of `patience`; `exchanges` is told of its requests.
     pub fn new(stream: S, patience: Patience, exchanges: Exchanges) -> Self {
+        let due = Instant::now() + patience.header;
         Self {
             stream,
             exchanges,
             waiting: (Waiting::Head, 0),
-            read_until: Box::pin(tokio::time::sleep(patience.header)),
+            due,
+            read_until: Box::pin(tokio::time::sleep_until(due)),
             patience,
             heard: None,
             write_until: None,
@@ -125,7 +136,7 @@ impl<S> Timed<S> {
         let (timeout, sentence) = match waiting {
             Waiting::Answer => {
                 self.waiting = (waiting, begun);
-                return Poll::Pending;
+                return self.poll_look(cx);
             }
             Waiting::Head => (self.patience.header, "the client sent no whole request"),
             Waiting::Next if self.exchanges.over() => (LINGER, "the client was turned away"),
@@ -134,12 +145,39 @@ impl<S> Timed<S> {
         let taken = taken.filter(|_| waiting == Waiting::Next);
         if self.waiting != (waiting, begun) {
             self.waiting = (waiting, begun);
-            self.read_until.as_mut().reset(Instant::now() + timeout);
+            self.due = taken.unwrap_or_else(Instant::now) + timeout;
         } else if let Some(taken) = taken {
-            self.read_until.as_mut().reset(taken + timeout);
+            self.due = taken + timeout;
         }
-        let until = self.read_until.as_mut().poll(cx);
-        until.map(|()| io::Error::new(io::ErrorKind::TimedOut, sentence))
+        self.poll_due(cx)
+            .map(|()| io::Error::new(io::ErrorKind::TimedOut, sentence))
+    }
+
+    /// Ready once what is awaited is due.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.read_until.deadline() > self.due {
+            self.read_until.as_mut().reset(self.due);
+        }
+        loop {
+            std::task::ready!(self.read_until.as_mut().poll(cx));
+            if self.read_until.deadline() >= self.due {
+                return Poll::Ready(());
+            }
+            self.read_until.as_mut().reset(self.due);
+        }
+    }
+
+    /// Has the task come back before long: in HTTP/1 nobody says that an answer has ended, since a word
+    /// for each would cost a turn of the task for each.
+    fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let look = Instant::now() + (self.patience.idle / LOOKS).max(LEAST_LOOK);
+        if self.read_until.deadline() > look {
+            self.read_until.as_mut().reset(look);
+        }
+        while self.read_until.as_mut().poll(cx).is_ready() {
+            self.read_until.as_mut().reset(look);
+        }
+        Poll::Pending
     }
 
     /// Ready once an HTTP/2 field section has been half here for too long, whatever else goes on.
@@ -172,10 +210,10 @@ impl<S> Timed<S> {
             self.seen = taken;
             until.as_mut().reset(Instant::now() + timeout);
         }
-        until
-            .as_mut()
-            .poll(cx)
-            .map(|()| io::Error::new(io::ErrorKind::TimedOut, "the client took no byte"))
+        until.as_mut().poll(cx).map(|()| {
+            self.exchanges.give_up(timeout);
+            io::Error::new(io::ErrorKind::TimedOut, "the client took no byte")
+        })
     }
 
     fn written(

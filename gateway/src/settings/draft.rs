@@ -18,6 +18,9 @@ use super::{
 /// MiB.
 const LEAST_MEMORY: u64 = 64 << 20;
 
+/// Most `memory`: beyond it sums of sizes could not be told any more.
+const MOST_MEMORY: u64 = 1 << 50;
+
 /// Fewest blocks in `memory`: with fewer than these, two readers of large blocks evict what the
 /// other is about to read.
 const FEWEST_BLOCKS: u64 = 32;
@@ -268,6 +271,12 @@ impl Draft {
                      request's window of 16 MiB, so write at least 64MiB",
                         size::shown(bytes)
                     ),
+                );
+            } else if bytes > MOST_MEMORY {
+                let most = size::shown(MOST_MEMORY);
+                report.add(
+                    place,
+                    format!("`memory` is more than any machine has: write at most {most}"),
                 );
             } else if blocks < FEWEST_BLOCKS {
                 report.add(

@@ -30,7 +30,7 @@ pub(super) enum Prepared {
 
 /// Makes the directory fit `geometry` and `id`, the journal's: block files that were cut otherwise,
 /// or that another journal tells of, are removed. `told` says that the journal tells of blocks: then
-/// files without a layout that are cut as they would be are the ones that it tells of.
+/// files without a layout that can be read, and cut as they would be, are the ones that it tells of.
 ///
 /// # Errors
 /// What the disk says; or that there are block files and no layout of ours, so that they may be
@@ -53,12 +53,12 @@ pub(super) fn prepare(
         found => found?,
     };
     let files = block_files(dir)?;
-    let restored = told && found.iter().all(|byte| *byte == 0) && are_cut(&files, geometry)?;
+    let restored = told && is_lost(&found, &wanted) && are_cut(&files, geometry)?;
     let fits = restored || found == wanted.as_bytes();
     if !files.is_empty() && !is_layout(&found) && !restored {
         return Err(io::Error::other(format!(
-            "it holds files named {PREFIX}* that are not this gateway's: move or remove them, or \
-             name another directory"
+            "it holds files named {PREFIX}* and no `{LAYOUT}` that says that they are this gateway's: \
+             move or remove them, or name another directory"
         )));
     }
     let mut prepared = Prepared::Kept;
@@ -84,6 +84,14 @@ pub(super) fn prepare(
         File::open(dir)?.sync_all()?;
     }
     Ok(prepared)
+}
+
+/// Whether a layout of ours is lost, or damaged: what can be read and says something else is another's.
+fn is_lost(found: &[u8], wanted: &str) -> bool {
+    let wanted = wanted.as_bytes();
+    let torn = wanted.starts_with(found) || found.starts_with(wanted);
+    let blank = found.iter().all(|byte| *byte == 0);
+    found != wanted && (torn || blank || std::str::from_utf8(found).is_err())
 }
 
 /// Whether there are files, and all of them are as large as a segment or not begun.
@@ -291,7 +299,8 @@ mod tests {
         let file = scratch.path().join(format!("{PREFIX}00000000"));
         File::create(&file).unwrap().set_len(cut.segment).unwrap();
         let layout = scratch.path().join(LAYOUT);
-        for lost in [None, Some(&b""[..]), Some(&[0; 60][..])] {
+        let losses = [&b""[..], &[0; 60], &[0xfe; 60], b"format 3\nblo"];
+        for lost in std::iter::once(None).chain(losses.map(Some)) {
             let _ = fs::remove_file(&layout);
             if let Some(bytes) = lost {
                 fs::write(&layout, bytes).unwrap();

@@ -8,7 +8,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub(crate) enum Seen {
 pub(crate) struct Exchange {
     seen: Arc<OnceLock<Seen>>,
     urgency: Urgency,
+    /// Its turn, if that came before the request was made.
+    turn: Arc<Mutex<Option<Slot>>>,
 }
 
 impl Exchange {
@@ -100,6 +102,7 @@ impl Exchange {
         Self {
             seen: Arc::default(),
             urgency: urgency.clone(),
+            turn: Arc::default(),
         }
     }
 
@@ -113,6 +116,10 @@ impl Exchange {
     /// What came back, if the request got as far as leaving.
     pub(crate) fn seen(&self) -> Option<&Seen> {
         self.seen.get()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Option<Slot>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, seen: Seen) {
@@ -268,6 +275,15 @@ impl Connector {
         self.slots.wanted()
     }
 
+    /// An exchange whose turn has come. A request that is made only then is signed when it leaves, and
+    /// thousands that wait for their turn take no more than their place in the queue.
+    pub(crate) async fn turn(&self, urgency: &Urgency) -> Exchange {
+        let exchange = Exchange::of(urgency);
+        let slot = self.slots.take(urgency).await;
+        *exchange.turn() = Some(slot);
+        exchange
+    }
+
     /// The client that object_store would be given.
     pub(crate) fn client(&self) -> HttpClient {
         HttpClient::new(self.clone())
@@ -293,7 +309,11 @@ impl HttpService for Connector {
         let Some(exchange) = carried.or_else(|| self.exchange.clone()) else {
             return self.credentials(request).await;
         };
-        let slot = self.slots.take(&exchange.urgency).await;
+        let turn = exchange.turn().take();
+        let slot = match turn {
+            Some(slot) => slot,
+            None => self.slots.take(&exchange.urgency).await,
+        };
         self.count(request.method());
         let answer = self.transport.execute(request);
         match tokio::time::timeout(FIRST_BYTE_TIMEOUT, answer).await {

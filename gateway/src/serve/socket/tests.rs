@@ -61,6 +61,26 @@ async fn an_answer_may_take_any_time_and_idle_timeout_begins_with_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_http1_the_end_of_an_answer_is_found_out_though_nobody_tells() {
+    for before in [PATIENCE.header / 2, PATIENCE.header * 2, PATIENCE.idle * 3] {
+        let (ours, _theirs) = tokio::io::duplex(1);
+        let (mut socket, exchanges) = timed(ours);
+        let exchange = exchanges.begin(Version::HTTP_11);
+        let answering = tokio::spawn(async move {
+            tokio::time::sleep(before).await;
+            drop(exchange);
+        });
+        let took = given_up(&mut socket).await - before;
+        let latest = PATIENCE.idle + PATIENCE.idle / LOOKS;
+        assert!(
+            (PATIENCE.idle..=latest).contains(&took),
+            "{before:?}: {took:?}"
+        );
+        answering.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_head_has_header_timeout_from_its_first_byte() {
     let (ours, mut theirs) = tokio::io::duplex(1);
     let (mut socket, exchanges) = timed(ours);
