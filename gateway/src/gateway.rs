@@ -141,6 +141,7 @@ impl Gateway {
             Arc::clone(&reads),
             Arc::clone(&parts.datasets),
             Arc::clone(&listings),
+            parts.seed,
         ));
         Ok(Arc::new(Self {
             control: control::router(Arc::clone(&state)),
