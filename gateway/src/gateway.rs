@@ -129,6 +129,7 @@ impl Gateway {
             versions: Arc::new(Versions::default()),
             metrics: Arc::clone(&metrics),
             write_timeout: parts.write_timeout,
+            demand: Arc::default(),
             peers: peers.clone(),
         });
         let desk = peers.map(|peers| {

@@ -207,6 +207,11 @@ impl Follower {
         self.flight.is_from_nvme()
     }
 
+    /// Which block of its object it is.
+    pub fn index(&self) -> u32 {
+        self.flight.key().index
+    }
+
     /// Where the bytes that are here came from.
     pub fn from(&self) -> From {
         self.flight.from()

@@ -3,6 +3,7 @@
 //! It reads as a client of this gateway would, so that what an owner brings comes from the origin, what is
 //! to be a copy comes from the owner, and whoever reads meanwhile follows the same fills.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use super::order::Tier;
 use crate::dataset::Dataset;
+use crate::read::demand::Leave;
 use crate::read::{Reads, fetch};
 
 /// How often an object may turn out to be another version while it is brought.
@@ -62,9 +64,9 @@ pub enum Told {
 pub enum Came {
     /// It was already.
     Found,
-    /// Its bytes came from the origin.
+    /// Its bytes came from the origin, through another gateway if it has to be.
     Origin,
-    /// They came from another gateway, or from another tier.
+    /// Another gateway had them, or another tier.
     Elsewhere,
 }
 
@@ -137,6 +139,7 @@ pub async fn bring(
     }
     let mut doubting = false;
     for _ in 0..VERSIONS {
+        let leave = reads.demand.leave().await;
         let (version, fills) = current(reads, dataset, part, doubting).await?;
         if !version.cacheable() {
             return Err(Failure::Unversioned);
@@ -149,7 +152,7 @@ pub async fn bring(
             version: &version,
             tell,
         }
-        .all(fills)
+        .all(fills, leave)
         .await;
         match brought {
             Err(Failure::Origin(OriginError::Changed)) => doubting = true,
@@ -186,6 +189,22 @@ async fn current(
     Ok((current.version, current.fills))
 }
 
+/// What the question about the version brings by itself. It may have come before anybody looks.
+fn fed(fills: Option<&Vec<Follower>>) -> HashMap<u32, Came> {
+    let fills = fills.into_iter().flatten();
+    fills
+        .map(|follower| (follower.index(), came(follower)))
+        .collect()
+}
+
+fn came(follower: &Follower) -> Came {
+    match follower.from() {
+        // Of what is the asker's own, another gateway brings something only where tables differ for a moment.
+        From::Origin | From::Peer => Came::Origin,
+        From::Nvme | From::PeerHit => Came::Elsewhere,
+    }
+}
+
 struct Bringing<'a> {
     reads: &'a Arc<Reads>,
     dataset: &'a Arc<Dataset>,
@@ -195,18 +214,21 @@ struct Bringing<'a> {
 }
 
 impl Bringing<'_> {
-    async fn all(&self, mut fills: Fills) -> Result<(), Failure> {
+    async fn all(&self, mut fills: Fills, leave: Leave<'_>) -> Result<(), Failure> {
+        let mut leave = Some(leave);
         let count = self.reads.store.block_size().count(self.version.size);
         let wanted = self.part.blocks.start.min(count)..self.part.blocks.end.min(count);
         let mut missing = Vec::new();
+        let fed = fed(fills.as_deref());
         for index in wanted {
+            let came = fed.get(&index).copied();
             match self.is_held(index) {
-                true => (self.tell)(Told::Block(index, Came::Found)),
-                false => missing.push((index, Came::Elsewhere)),
+                true => (self.tell)(Told::Block(index, came.unwrap_or(Came::Found))),
+                false => missing.push((index, came.unwrap_or(Came::Elsewhere))),
             }
         }
         for _ in 0..AGAIN {
-            self.fill(&mut missing, fills.take()).await?;
+            self.fill(&mut missing, fills.take(), leave.take()).await?;
             self.settle(&mut missing).await?;
             if missing.is_empty() {
                 return Ok(());
@@ -226,51 +248,77 @@ impl Bringing<'_> {
         self.part.tier.holds(&self.reads.store, &self.key(index))
     }
 
-    /// Brings every one of `missing` to memory, and takes out those of which that was all.
-    async fn fill(&self, missing: &mut [(u32, Came)], mut fills: Fills) -> Result<(), Failure> {
-        let store = &self.reads.store;
+    /// Brings every one of `missing` to memory, and tells of those of which that was all.
+    async fn fill(
+        &self,
+        missing: &mut [(u32, Came)],
+        mut fills: Fills,
+        mut leave: Option<Leave<'_>>,
+    ) -> Result<(), Failure> {
         let mut at = 0;
         while at < missing.len() {
-            if self.part.tier == Tier::Nvme && store.in_memory_tier(&self.key(missing[at].0)) {
-                self.arrived(missing[at].0);
+            let first = missing[at].0;
+            if self.part.tier == Tier::Nvme && self.reads.store.in_memory_tier(&self.key(first)) {
+                self.arrived(first);
                 at += 1;
                 continue;
             }
-            while fills.is_none() && store.is_too_full_to_warm() {
+            let leave = match leave.take() {
+                Some(leave) => leave,
+                None => self.reads.demand.leave().await,
+            };
+            while fills.is_none() && self.reads.store.is_too_full_to_warm() {
                 tokio::time::sleep(LOOK).await;
             }
-            let first = missing[at].0;
             let run = missing[at..].iter().zip(first..);
             let length = run.take_while(|((index, _), next)| index == next).count();
-            let last = missing[at + length - 1].0;
-            let opened = self.open(first, last);
+            let opened = self.open(first, missing[at + length - 1].0);
             // They are joined by now, or were ended by others.
             fills = None;
-            for (index, handle) in opened {
-                let came = match handle {
-                    Handle::Resident(_) => Came::Elsewhere,
-                    Handle::Following(mut follower) => {
-                        match follower.end().await {
-                            // Given up by whoever led it, just as it was joined: it is missing still.
-                            Err(OriginError::Abandoned) => {}
-                            ended => ended?,
-                        }
-                        match follower.from() {
-                            From::Origin => Came::Origin,
-                            From::Nvme | From::Peer | From::PeerHit => Came::Elsewhere,
-                        }
-                    }
-                };
-                missing[at] = (index, came);
-                self.arrived(index);
-                if self.part.tier != Tier::Nvme && self.is_held(index) {
-                    (self.tell)(Told::Block(index, came));
-                    missing[at].1 = Came::Found;
-                }
-                at += 1;
-            }
+            at += self.follow(opened, &mut missing[at..], &leave).await?;
         }
         Ok(())
+    }
+
+    /// Follows open blocks to their end, and says how many came. Where readers begin to wait it stands back: of what
+    /// nobody follows any more, no more comes than the block that is under way.
+    async fn follow(
+        &self,
+        opened: Vec<(u32, Handle)>,
+        missing: &mut [(u32, Came)],
+        leave: &Leave<'_>,
+    ) -> Result<usize, Failure> {
+        let count = opened.len();
+        for (at, (index, handle)) in opened.into_iter().enumerate() {
+            // What is resident by now, the question about the version may have brought.
+            if let Handle::Following(mut follower) = handle {
+                let ended = tokio::select! {
+                    biased;
+                    ended = follower.end() => Some(ended),
+                    () = self.stand_back(leave) => None,
+                };
+                missing[at].1 = came(&follower);
+                match ended {
+                    None => return Ok(at),
+                    // Given up by whoever led it, just as it was joined: it is missing still.
+                    Some(Err(OriginError::Abandoned)) => {}
+                    Some(ended) => ended?,
+                }
+            }
+            self.arrived(index);
+            if self.part.tier != Tier::Nvme && self.is_held(index) {
+                (self.tell)(Told::Block(index, missing[at].1));
+                missing[at].1 = Came::Found;
+            }
+        }
+        Ok(count)
+    }
+
+    async fn stand_back(&self, leave: &Leave<'_>) {
+        match leave {
+            Leave::Free => self.reads.demand.begins().await,
+            Leave::Part { .. } => std::future::pending().await,
+        }
     }
 
     fn open(&self, first: u32, last: u32) -> Vec<(u32, Handle)> {

@@ -382,7 +382,13 @@ impl Object<'_> {
             blocks: share.blocks.clone(),
             tier: order.tier,
         };
-        let tell = |told| self.told(told, missing);
+        let tell = |told| match told {
+            // Whoever owns it has told of that already.
+            Told::Block(index, Came::Origin) if !share.owned => {
+                self.told(Told::Block(index, Came::Elsewhere), missing);
+            }
+            told => self.told(told, missing),
+        };
         match crew.peers().filter(|_| share.member != crew.own) {
             Some(peers) => bring_by(peers, &share.member, &part, &tell).await,
             None => Box::pin(bring(&crew.reads, self.work.dataset, &part, &tell)).await,

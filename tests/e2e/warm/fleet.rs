@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use forebay_loadtest::origin::Settings;
 use forebay_tests::fleet::{Fleet, Plan};
-use forebay_tests::process::Signal;
+use forebay_tests::process::{PATIENCE, Signal};
+use forebay_tests::until;
 use serde_json::Value;
 
 use super::{SIZE, begin, done, half_way, resident};
@@ -35,13 +36,31 @@ fn held(fleet: &Fleet, key: &str) -> Vec<(String, BTreeSet<String>)> {
     blocks.collect()
 }
 
+/// A fleet whose members place blocks alike.
+fn start(plans: &[Plan]) -> Fleet {
+    let fleet = Fleet::start(plans, slow(), &["fresh_for = \"10m\""]);
+    until(PATIENCE, "one table", || {
+        let rings = fleet.gateways.iter().map(|gateway| gateway.json("/-/ring"));
+        let rings: Vec<Value> = rings.collect();
+        let shared = |ring: &Value| {
+            let members = ring["members"].as_array().expect("members");
+            let owning = members
+                .iter()
+                .filter(|one| one["share"].as_f64() > Some(0.0));
+            owning.count() == plans.len() && ring["epoch"] == rings[0]["epoch"]
+        };
+        rings.iter().all(shared).then_some(())
+    });
+    fleet
+}
+
 fn between(fleet: &Fleet) -> f64 {
     fleet.metric("forebay_peer_bytes_total", &[])
 }
 
 #[test]
 fn any_member_takes_a_job_and_each_owner_brings_its_part() {
-    let fleet = Fleet::start(&plans(), slow(), &["fresh_for = \"10m\""]);
+    let fleet = start(&plans());
     fleet.origin.put("a.bin", SIZE, 0);
     for number in 0..50 {
         fleet.origin.put(&format!("small/{number}"), 1000, 0);
@@ -75,7 +94,7 @@ fn any_member_takes_a_job_and_each_owner_brings_its_part() {
 #[test]
 fn a_member_that_dies_leaves_its_part_to_the_others() {
     let plans = plans();
-    let mut fleet = Fleet::start(&plans, slow(), &["fresh_for = \"10m\""]);
+    let mut fleet = start(&plans);
     let size = 3 * SIZE;
     fleet.origin.put("a.bin", size, 0);
     let id = begin(&fleet.gateways[0], "/-/warm/models/", "");
@@ -99,7 +118,7 @@ fn a_member_that_dies_leaves_its_part_to_the_others() {
 
 #[test]
 fn a_member_that_freezes_costs_time_and_nothing_else() {
-    let fleet = Fleet::start(&plans(), slow(), &["fresh_for = \"10m\""]);
+    let fleet = start(&plans());
     let size = 2 * SIZE;
     fleet.origin.put("a.bin", size, 0);
     let id = begin(&fleet.gateways[0], "/-/warm/models/", "");
@@ -114,7 +133,7 @@ fn a_member_that_freezes_costs_time_and_nothing_else() {
 
 #[test]
 fn copies_on_all_members_cost_the_origin_one_read() {
-    let fleet = Fleet::start(&plans(), slow(), &["fresh_for = \"10m\""]);
+    let fleet = start(&plans());
     fleet.origin.put("a.bin", SIZE, 0);
     let body = r#"{"copies": "all"}"#;
     let job = done(
@@ -133,7 +152,7 @@ fn copies_on_all_members_cost_the_origin_one_read() {
 fn copies_in_each_zone_are_with_its_owners() {
     let mut plans = plans();
     plans[2].zone = "there".to_owned();
-    let fleet = Fleet::start(&plans, slow(), &["fresh_for = \"10m\""]);
+    let fleet = start(&plans);
     fleet.origin.put("a.bin", SIZE, 0);
     let body = r#"{"copies": "zone"}"#;
     let _ = done(

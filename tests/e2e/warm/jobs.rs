@@ -154,8 +154,13 @@ fn a_job_that_fails_breaks_its_body_off_behind_the_reason() {
     bucket.origin.clear_faults();
     let jobs = gateway.json("/-/warm");
     let id = jobs["jobs"][0]["id"].as_str().expect("an id");
-    let again = begin(&gateway, &format!("/-/warm?retry={id}"), "");
-    assert_eq!(done(&gateway, &again)["prefix"], "a/");
+    // That it was refused is believed for a second.
+    until(PATIENCE, "the job to be done", || {
+        let again = begin(&gateway, &format!("/-/warm?retry={id}"), "");
+        let job = over(&gateway, &again);
+        assert_eq!(job["prefix"], "a/");
+        (job["state"] == "done").then_some(())
+    });
     let _ = post(&gateway, "/-/warm?retry=0000", "").expect(404);
     let _ = post(&gateway, "/-/warm", "").expect(400);
 }

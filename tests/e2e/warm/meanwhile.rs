@@ -123,15 +123,20 @@ fn what_can_not_stay_is_reported_and_never_called_done() {
 
 #[test]
 fn an_overwrite_meanwhile_ends_with_the_new_version() {
-    let bucket = Bucket::slow();
-    bucket.origin.put("a.bin", SIZE, 0);
+    let bucket = Bucket::start(Settings {
+        total_rate: Some(SIZE),
+        ..Settings::default()
+    });
+    // More than is under way at once.
+    let size = 4 * SIZE;
+    bucket.origin.put("a.bin", size, 0);
     let gateway = bucket.setup().start();
     let id = begin(&gateway, "/-/warm/models/", "");
-    half_way(&gateway, &id, SIZE / 3);
-    bucket.origin.overwrite("a.bin", Some(SIZE + BLOCK as u64));
+    half_way(&gateway, &id, 1);
+    bucket.origin.overwrite("a.bin", Some(size + BLOCK as u64));
     let job = done(&gateway, &id);
     let blocks = gateway.json("/-/blocks/models/a.bin");
-    assert_eq!(blocks["size"], SIZE + BLOCK as u64, "{job}");
+    assert_eq!(blocks["size"], size + BLOCK as u64, "{job}");
     assert_eq!(resident(&gateway, "").1["percent"], 100.0, "{job}");
 }
 
@@ -169,4 +174,34 @@ fn a_deadline_ends_a_job_that_is_not_done() {
         job["state"] == "failed" && why.contains("deadline"),
         "{job}"
     );
+}
+
+#[test]
+fn a_reader_comes_before_a_job() {
+    let bucket = Bucket::start(Settings {
+        total_rate: Some(16 << 20),
+        ..Settings::default()
+    });
+    let read = 32 << 20;
+    bucket.origin.put("job/a.bin", 4 * read, 0);
+    bucket.origin.put("read.bin", read, 0);
+    let gateway = bucket.setup().start();
+    let id = begin(&gateway, "/-/warm/models/job/", "");
+    half_way(&gateway, &id, read / 4);
+    let resident = || {
+        job(&gateway, &id)["resident_bytes"]
+            .as_u64()
+            .expect("bytes")
+    };
+    let before = resident();
+    let answer = gateway.get("/models/read.bin").expect(200);
+    assert_eq!(answer.body.len() as u64, read);
+    let meanwhile = resident() - before;
+    // What was under way, and the part that is left for jobs: alone they would share the link.
+    assert!(meanwhile <= read / 2, "{meanwhile} bytes beside {read}");
+    // It goes on by itself.
+    half_way(&gateway, &id, resident() + read / 4);
+    let _ = gateway
+        .request("DELETE", &format!("/-/warm/{id}"), &[])
+        .expect(200);
 }
