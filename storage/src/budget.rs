@@ -44,7 +44,7 @@ pub enum Ration {
 }
 
 /// Bytes of the copy that a socket is handed where it may hold no segment.
-pub const SIP: usize = 8 << 10;
+pub const SIP: usize = 2 << 10;
 
 /// Whom bytes are reserved for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::SEGMENT;
 use crate::budget::{For, Lease};
+use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::flight::{Flight, From};
 use crate::frames::Buffer;
@@ -102,6 +103,11 @@ impl Run {
             flight.raise_source(source);
             flight.set_from(from);
         }
+    }
+
+    /// How urgent it is, now and at any time to come: for the request to the origin that brings it.
+    pub fn urgency(&self) -> Urgency {
+        Urgency::of(self.flights.iter().cloned())
     }
 
     /// The first block that is not done.

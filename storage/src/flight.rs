@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::SEGMENT;
 use crate::block::{BlockKey, OVERHEAD};
+use crate::class::{Class, Rising};
 use crate::error::OriginError;
 use crate::object::ObjectId;
 use crate::store::{Level, ORIGIN, Spot};
@@ -32,6 +33,8 @@ pub struct Flight {
     progress: watch::Sender<Progress>,
     /// The level of whoever leads it.
     level: Level,
+    /// Who waits for it.
+    class: Rising,
     /// This gateway owns the block.
     owned: bool,
     /// The level of the one who is asked for it. Never falls.
@@ -54,12 +57,13 @@ pub enum From {
 }
 
 impl Flight {
-    /// A fill of the `len` bytes of block `key`, of which nothing is here yet, led from `level`.
+    /// A fill of the `len` bytes of block `key`, of which nothing is here yet, led from `level` by whoever is
+    /// of `class`.
     pub(crate) fn new(
         object: ObjectId,
         key: BlockKey,
         len: u32,
-        level: Level,
+        (level, class): (Level, Class),
         spot: Spot,
     ) -> Arc<Self> {
         let segments = (len as usize).div_ceil(SEGMENT);
@@ -70,6 +74,7 @@ impl Flight {
             slots: (0..segments).map(|_| OnceLock::new()).collect(),
             progress: watch::Sender::new(Progress::default()),
             level,
+            class: Rising::new(class),
             owned: spot.owned,
             source: AtomicU8::new(spot.source),
             from: AtomicU8::new(From::Origin as u8),
@@ -115,6 +120,16 @@ impl Flight {
     /// The level of whoever leads it.
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    /// How urgent it is: the class of the most urgent who asked for it so far.
+    pub(crate) fn class(&self) -> Class {
+        self.class.class()
+    }
+
+    /// Somebody of `class` waits for it.
+    pub(crate) fn raise(&self, class: Class) {
+        self.class.raise(class);
     }
 
     /// Whether this gateway owns the block.
@@ -217,6 +232,11 @@ impl Follower {
         self.flight.from()
     }
 
+    /// Makes the fill as urgent as somebody of `class`, who waits for it from now on.
+    pub fn urge(&self, class: Class) {
+        self.flight.raise(class);
+    }
+
     /// Whether the fill ended, and how.
     pub fn ended(&self) -> Option<Result<(), OriginError>> {
         self.progress.borrow().end.clone()
@@ -268,7 +288,13 @@ mod tests {
             version: VersionKey(1),
             index: 0,
         };
-        Flight::new(ObjectId::new("models", "a"), key, len, 0, Spot::ALONE)
+        Flight::new(
+            ObjectId::new("models", "a"),
+            key,
+            len,
+            (0, Class::Demand),
+            Spot::ALONE,
+        )
     }
 
     #[tokio::test]

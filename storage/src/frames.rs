@@ -31,7 +31,7 @@ use crate::SEGMENT;
 /// costs a call to the kernel when it comes back and 16 page faults when it is lent again.
 const WARM_SHARE: usize = 16;
 
-/// The least of them: as much as is read from the disk at once.
+/// The least of them: as much as is read from the disk at once, but no more than an eighth of all.
 const WARM_LEAST: usize = (16 << 20) / SEGMENT;
 
 /// The frames of one store.
@@ -76,7 +76,7 @@ impl Frames {
         Self(Arc::new(Region {
             start,
             count: start.map_or(0, |_| count),
-            warm: WARM_LEAST.max(count / WARM_SHARE),
+            warm: WARM_LEAST.min(count / 8).max(count / WARM_SHARE),
             free: Mutex::default(),
         }))
     }
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_beyond_the_warm_ones_is_not_resident() {
-        let count = 4 * WARM_LEAST;
+        let count = 8 * WARM_LEAST;
         let frames = Frames::new((count * SEGMENT) as u64);
         let mut lent: Vec<_> = (0..count).map(|_| frames.take().unwrap()).collect();
         for frame in &mut lent {

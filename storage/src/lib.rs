@@ -10,6 +10,7 @@
 //! | [`frames`] | memory for whole segments, given back to the kernel when it is free |
 //! | [`memory`], [`residents`] | the memory tier, and our own table of what a tier holds |
 //! | [`nvme`] | the disk tier: what it proved to hold, kept over restarts, left alone when it fails |
+//! | [`class`] | how urgent a fill is |
 //! | [`store`] | one door to all of that: look up, join, or lead |
 //! | [`origin`], [`listing`] | the object stores behind us, none of whose answers is trusted |
 //! | [`watch`] | a value that many wait on, in the order they came |
@@ -29,6 +30,7 @@
 
 pub mod block;
 pub mod budget;
+pub mod class;
 pub mod error;
 pub mod fill;
 pub mod flight;

@@ -5,6 +5,7 @@ mod build;
 mod connect;
 mod list;
 mod local;
+mod pin;
 mod s3;
 pub(crate) mod s3_xml;
 mod slots;
@@ -14,13 +15,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
+use object_store::GetOptions;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange};
 
 pub use self::answer::{Answer, ExactBody};
 pub use self::connect::{ClientTls, LOOP_HEADER, loop_value, transport, transport_with};
@@ -33,11 +33,13 @@ use self::answer::{bad, claimed_range, content_length, failure, ranged_failure};
 use self::build::Remote;
 use self::connect::{Connector, Exchange, Seen};
 use self::local::Directory;
+use self::pin::{pin_headers, pinned, version_id, version_query};
 use crate::block::BlockSize;
+use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::object::ObjectId;
 use crate::stats::DatasetStats;
-use crate::version::{Identity, Validator, Version};
+use crate::version::{Identity, Version};
 
 /// What an origin is made of: a dataset's settings, as far as they concern it.
 #[derive(Clone)]
@@ -131,6 +133,11 @@ impl Origin {
         }
     }
 
+    /// How many requests it may be asked at once by this gateway; a directory, as many as you like.
+    pub fn connections(&self) -> Option<usize> {
+        self.connector.as_ref().map(Connector::connections)
+    }
+
     /// `HOST:PORT` that requests go to.
     pub fn endpoint(&self) -> Option<&str> {
         match &self.kind {
@@ -186,9 +193,15 @@ impl Origin {
             }
             Place::Odd(s3, key) => {
                 let query = version_query(object);
-                s3.ask(Method::HEAD, Some(&key), &query, HeaderMap::new())
-                    .await?
-                    .headers
+                s3.ask(
+                    Method::HEAD,
+                    Some(&key),
+                    &query,
+                    HeaderMap::new(),
+                    &Urgency::default(),
+                )
+                .await?
+                .headers
             }
         };
         let size = content_length(&headers)
@@ -196,8 +209,8 @@ impl Origin {
         self.describe(object, size, &headers)
     }
 
-    /// Asks for `range`, of the version `pin` if one is given. The answer's range ends with the
-    /// object if that is shorter.
+    /// Asks for `range`, of the version `pin` if one is given, when it is the turn of whoever is of
+    /// `urgency`. The answer's range ends with the object if that is shorter.
     ///
     /// # Errors
     /// [`OriginError::Changed`] if the answer is of another version than `pin`, whatever its
@@ -207,9 +220,10 @@ impl Origin {
         object: &ObjectId,
         range: Range<u64>,
         pin: Option<&Version>,
+        urgency: &Urgency,
     ) -> Result<Answer, OriginError> {
         let start = range.start;
-        let answer = self.ask_get(object, range, pin).await;
+        let answer = self.ask_get(object, range, pin, urgency).await;
         self.note(&answer);
         let answer = match answer {
             // The pinned version has bytes there: this origin looked at another one.
@@ -229,13 +243,14 @@ impl Origin {
         object: &ObjectId,
         range: Range<u64>,
         pin: Option<&Version>,
+        urgency: &Urgency,
     ) -> Result<Answer, OriginError> {
         let (headers, chunks): (_, BoxStream<'static, _>) = match self.place(object)? {
             Place::Directory(directory) => {
                 return self.read_file(directory, object, range).await;
             }
             Place::Path(remote, path) => {
-                let exchange = Exchange::default();
+                let exchange = Exchange::of(urgency);
                 let options = pinned(pin, object, &range, &exchange);
                 let result = remote
                     .store
@@ -251,7 +266,8 @@ impl Origin {
                 let mut headers = s3::range_header(&range);
                 pin_headers(pin, &mut headers);
                 let query = version_query(object);
-                let answer = s3.ask(Method::GET, Some(&key), &query, headers).await?;
+                let answer = s3.ask(Method::GET, Some(&key), &query, headers, urgency);
+                let answer = answer.await?;
                 if answer.status != StatusCode::PARTIAL_CONTENT {
                     return Err(bad("it ignored the Range header"));
                 }
@@ -320,7 +336,9 @@ impl Origin {
         let count = parts_in_etag(version.etag().unwrap_or_default());
         let mut headers = HeaderMap::new();
         pin_headers(Some(version), &mut headers);
-        let answer = s3.ask(Method::HEAD, Some(&key), &query, headers).await;
+        let urgency = Urgency::default();
+        let answer = s3.ask(Method::HEAD, Some(&key), &query, headers, &urgency);
+        let answer = answer.await;
         let answer = match answer {
             // S3 answers a part that is not there with 416, others with 400.
             Err(OriginError::PastEnd) => return Err(OriginError::NoSuchPart { count }),
@@ -406,53 +424,6 @@ impl std::fmt::Debug for Origin {
         f.debug_struct("Origin")
             .field("identity", &self.identity)
             .finish_non_exhaustive()
-    }
-}
-
-fn version_id(object: &ObjectId) -> Option<String> {
-    object.version_id.as_deref().map(str::to_owned)
-}
-
-fn version_query(object: &ObjectId) -> Vec<(&str, &str)> {
-    let id = object.version_id.as_deref();
-    id.map(|id| ("versionId", id)).into_iter().collect()
-}
-
-fn pinned(
-    pin: Option<&Version>,
-    object: &ObjectId,
-    range: &Range<u64>,
-    exchange: &Exchange,
-) -> GetOptions {
-    let mut options = GetOptions {
-        range: Some(GetRange::Bounded(range.clone())),
-        version: version_id(object),
-        extensions: exchange.extensions(),
-        ..GetOptions::default()
-    };
-    match pin.map(|pin| &pin.validator) {
-        Some(Validator::Strong(etag)) => options.if_match = Some(etag.clone()),
-        // A weak tag under If-Match never matches (RFC 9110 §13.1.1).
-        Some(Validator::Dated { .. }) => {
-            let date = pin.and_then(Version::last_modified);
-            options.if_unmodified_since = date.map(DateTime::<Utc>::from);
-        }
-        Some(Validator::None) | None => {}
-    }
-    options
-}
-
-/// The same pin as headers of a request of our own.
-fn pin_headers(pin: Option<&Version>, headers: &mut HeaderMap) {
-    let (name, text) = match pin.map(|pin| &pin.validator) {
-        Some(Validator::Strong(etag)) => (header::IF_MATCH, etag),
-        Some(Validator::Dated { last_modified, .. }) => {
-            (header::IF_UNMODIFIED_SINCE, last_modified)
-        }
-        Some(Validator::None) | None => return,
-    };
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(name, value);
     }
 }
 

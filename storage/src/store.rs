@@ -1,6 +1,7 @@
 //! One door to the tiers and the running fills: look up, join, or lead.
 
 mod asker;
+mod end;
 mod flights;
 mod purge;
 mod room;
@@ -21,7 +22,6 @@ use self::flights::Flights;
 use self::tiers::Tiers;
 use crate::block::{Block, BlockKey, BlockSize};
 use crate::budget::Budget;
-use crate::error::OriginError;
 use crate::fill::Run;
 use crate::flight::{Flight, Follower};
 use crate::frames::Frames;
@@ -374,7 +374,14 @@ impl Store {
 
     fn join_or_lead(&self, wanted: &Wanted<'_>, key: BlockKey, ahead: bool) -> Option<Found> {
         let mut flights = self.lock();
-        if let Some(flight) = flights.joinable(&key, wanted.asker.level) {
+        let asker = wanted.asker;
+        let class = if ahead {
+            asker.class.ahead()
+        } else {
+            asker.class
+        };
+        if let Some(flight) = flights.joinable(&key, asker.level) {
+            flight.raise(class);
             let outcome = match flight.is_from_nvme() {
                 true => Outcome::Nvme,
                 false => Outcome::Joined,
@@ -400,9 +407,8 @@ impl Store {
         }
         let range = self.block_size.range(key.index, wanted.version.size);
         let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
-        let asker = wanted.asker;
         let spot = (asker.spot)(key.index);
-        let flight = Flight::new(wanted.object.clone(), key, len, asker.level, spot);
+        let flight = Flight::new(wanted.object.clone(), key, len, (asker.level, class), spot);
         let handle = Handle::Following(flight.follow());
         // Asked under the lock: a purge empties the disk's table first and this one after it.
         let on_nvme = self.on_nvme(&key);
@@ -428,68 +434,6 @@ impl Store {
             let flights = std::mem::take(&mut led.flights);
             let (store, version) = (Arc::clone(self), Arc::clone(wanted.version));
             runs.push(Run::new(store, wanted.object.clone(), version, flights));
-        }
-    }
-
-    /// Files the block of a fill that has all its segments, and ends the fill.
-    ///
-    /// A fill that was purged meanwhile is out of the table: its followers get their bytes, and
-    /// nobody who comes later does.
-    pub(crate) fn complete(&self, flight: &Arc<Flight>, version: &Arc<Version>) {
-        let key = flight.key();
-        let mut left = Vec::new();
-        {
-            // Under the lock a purge comes either before, and finds the fill, or after, and finds
-            // the block.
-            let mut table = self.lock();
-            let owned = flight.is_owned();
-            if table.remove(flight) && self.memory.keeps(owned) {
-                // A fill of another level may have filed it already; filed twice, it could be let go
-                // between table and tier, and stay where no purge finds it.
-                if !self.memory.contains(&key) {
-                    self.residents.entered(flight.object(), key, flight.len());
-                    if flight.level() == 0 && self.budget.has_share() {
-                        self.residents.entered_for_clients(key);
-                    }
-                    let block = Block::new(flight.segments());
-                    left = self.memory.insert(key, block, owned);
-                }
-                if let Some(nvme) = self.nvme.as_ref().filter(|_| owned) {
-                    nvme.offer(flight.object(), version, key, flight.len());
-                }
-            }
-        }
-        flight.end(Ok(()));
-        // Giving their frames back takes a while, and nobody waits for us any more.
-        drop(left);
-    }
-
-    /// Ends a fill that will not be done.
-    pub(crate) fn abandon(&self, flight: &Arc<Flight>, error: OriginError) {
-        self.lock().remove(flight);
-        flight.end(Err(error));
-    }
-
-    /// Takes fills off the front that nobody follows, until one that somebody does.
-    pub(crate) fn drop_unfollowed(&self, flights: &mut VecDeque<Arc<Flight>>) {
-        // Under the lock nobody joins, so "not followed" stays true until the fill is out of reach.
-        let mut table = self.lock();
-        while flights.front().is_some_and(|flight| !flight.is_followed()) {
-            if let Some(flight) = flights.pop_front() {
-                table.remove(&flight);
-                flight.end(Err(OriginError::Abandoned));
-            }
-        }
-    }
-
-    /// Takes fills off the back that nobody follows, until one that somebody does.
-    pub(crate) fn drop_unfollowed_tail(&self, flights: &mut VecDeque<Arc<Flight>>) {
-        let mut table = self.lock();
-        while flights.back().is_some_and(|flight| !flight.is_followed()) {
-            if let Some(flight) = flights.pop_back() {
-                table.remove(&flight);
-                flight.end(Err(OriginError::Abandoned));
-            }
         }
     }
 

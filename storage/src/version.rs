@@ -125,7 +125,7 @@ fn passed_on(answer: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for name in PASSED_ON {
         if let Some(value) = answer.get(&name) {
-            headers.insert(name, value.clone());
+            headers.insert(name, apart(value));
         }
     }
     for (name, value) in answer {
@@ -135,17 +135,23 @@ fn passed_on(answer: &HeaderMap) -> HeaderMap {
         if let Some(suffix) = meta
             && let Ok(name) = HeaderName::try_from(format!("x-amz-meta-{suffix}"))
         {
-            headers.insert(name, value.clone());
+            headers.insert(name, apart(value));
         }
     }
     for name in VERSION_ID_HEADERS {
         if let Some(value) = answer.get(name)
             && value != HeaderValue::from_static("null")
         {
-            headers.insert("x-amz-version-id", value.clone());
+            headers.insert("x-amz-version-id", apart(value));
         }
     }
     headers
+}
+
+/// The value in memory of its own: as it came it is a part of what was read from the origin's socket, 8 KiB and more,
+/// and would hold all of that for as long as the version is known.
+fn apart(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 fn validator(headers: &HeaderMap) -> Validator {
@@ -208,6 +214,7 @@ fn version_key(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use bytes::Bytes;
 
     fn identity() -> Arc<Identity> {
         Arc::new(Identity {
@@ -252,6 +259,33 @@ mod tests {
         let none = version("a", 1, &[("etag", "W/\"x\"")]);
         assert_eq!(none.validator, Validator::None);
         assert!(!none.cacheable());
+    }
+
+    #[test]
+    fn a_version_holds_nothing_of_what_was_read_from_the_socket() {
+        struct Read {
+            _held: Arc<()>,
+        }
+        impl AsRef<[u8]> for Read {
+            fn as_ref(&self) -> &[u8] {
+                b"\"x\""
+            }
+        }
+        let held = Arc::new(());
+        let read = Bytes::from_owner(Read {
+            _held: Arc::clone(&held),
+        });
+        let mut answer = HeaderMap::new();
+        for name in ["etag", "x-amz-meta-a", "x-amz-version-id"] {
+            let value = HeaderValue::from_maybe_shared(read.clone()).unwrap();
+            answer.insert(name, value);
+        }
+        drop(read);
+        let object = ObjectId::new("models", "a");
+        let version = Version::from_headers(&object, &identity(), 1, &answer);
+        assert_eq!(version.headers.len(), answer.len());
+        drop(answer);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

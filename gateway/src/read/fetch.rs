@@ -227,7 +227,7 @@ async fn ask(dataset: &Dataset, run: &mut Run, feed: Option<Answer>) -> Result<(
             let version = Arc::clone(run.version());
             dataset
                 .origin
-                .get(run.object(), range, Some(&version))
+                .get(run.object(), range, Some(&version), &run.urgency())
                 .await?
         }
     };

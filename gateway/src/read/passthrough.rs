@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use forebay_storage::SEGMENT;
+use forebay_storage::class::Urgency;
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
 use forebay_storage::origin::{Answer, ExactBody};
@@ -37,7 +38,10 @@ pub async fn open(
     object: &ObjectId,
     range: Range<u64>,
 ) -> Result<(Arc<Version>, Range<u64>, Passthrough), OriginError> {
-    let answer = dataset.origin.get(object, range, None).await?;
+    let answer = dataset
+        .origin
+        .get(object, range, None, &Urgency::default())
+        .await?;
     let Answer {
         version,
         range,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::block::BlockKey;
+use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::flight::Follower;
 use forebay_storage::object::ObjectId;
@@ -313,7 +314,10 @@ async fn ask_by_get(
     };
     let range = start..wanted_end.min(start.saturating_add(most));
     let purges = reads.store.purges();
-    let answer = dataset.origin.get(object, range, None).await?;
+    let answer = dataset
+        .origin
+        .get(object, range, None, &class(asking.level).into());
+    let answer = answer.await?;
     let version = Arc::clone(&answer.version);
     let mut found = Found {
         version: Arc::clone(&version),
@@ -327,6 +331,14 @@ async fn ask_by_get(
     let feed = (range, Feed::Origin(answer));
     found.fills = Some(open_fed(asking, purges, &version, feed));
     Ok(found)
+}
+
+/// Who waits for what is asked for at `level`.
+fn class(level: Level) -> Class {
+    match level {
+        0 => Class::Demand,
+        _ => Class::Peer,
+    }
 }
 
 /// Opens the blocks whose bytes are under way already, and lets these feed the run that begins where they
@@ -356,6 +368,7 @@ pub(super) fn open_fed(
     };
     let asker = Asker {
         level: *level,
+        class: class(*level),
         spot: &spot,
     };
     let Opened { blocks, runs } = reads

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_storage::SEGMENT;
+use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::flight::From;
 use forebay_storage::object::ObjectId;
@@ -75,6 +76,7 @@ pub struct Reader {
     object: ObjectId,
     version: Arc<Version>,
     level: Level,
+    class: Class,
     pieces: VecDeque<Piece>,
     /// Open blocks from the one being read, consecutive.
     window: VecDeque<(u32, Handle)>,
@@ -103,6 +105,7 @@ impl Reader {
             object,
             version,
             level: 0,
+            class: Class::Demand,
             pieces: pieces.into_iter().collect(),
             window: VecDeque::new(),
             opened_to: 0,
@@ -115,7 +118,12 @@ impl Reader {
 
     /// The same for another gateway, which asks at `level`.
     pub fn at(self, level: Level) -> Self {
-        Self { level, ..self }
+        let class = Class::Peer;
+        Self {
+            level,
+            class,
+            ..self
+        }
     }
 
     /// Opens the first window, if that was not done yet, and says what was found.
@@ -289,7 +297,11 @@ impl Reader {
             self.opened_to = self.window.front().map_or(0, |(index, _)| index + 1);
         }
         let follower = match self.window.front() {
-            Some((_, Handle::Following(follower))) => Some(follower.clone()),
+            Some((_, Handle::Following(follower))) => {
+                // It may have been read ahead so far.
+                follower.urge(self.class);
+                Some(follower.clone())
+            }
             _ => None,
         };
         let waiting = follower.is_some().then(|| self.reads.demand.wait());
@@ -339,7 +351,11 @@ impl Reader {
         let demanded = demanded.then_some(from);
         let (object, size, level) = (&self.object, self.version.size, self.level);
         let spot = self.reads.spots(object, size, level);
-        let asker = Asker { level, spot: &spot };
+        let asker = Asker {
+            level,
+            class: self.class,
+            spot: &spot,
+        };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
         for run in opened.runs {

@@ -52,7 +52,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         });
     }
     let mut good = Client::new(&rig.gateway.dataset("models"))?;
-    let (mut longest, mut reads) = (Duration::ZERO, 0_u32);
+    let (mut longest, mut first_byte, mut reads) = (Duration::ZERO, Duration::ZERO, 0_u32);
     while Instant::now() < end {
         let key = format!("cold{reads}");
         rig.origin.put(&key, COLD, 0);
@@ -62,6 +62,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
             bail!("a read of the good client ended {:?}", read.outcome);
         }
         longest = longest.max(begun.elapsed());
+        first_byte = first_byte.max(read.first_byte_after.unwrap_or(TOGETHER));
         reads += 1;
     }
     let mut kept = 0_u32;
@@ -83,11 +84,14 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         Unit::Count,
     );
     report.at_most(
-        "a good client's longest wait for 4 cold MiB",
-        longest.as_secs_f64(),
+        "a good client's latest first byte",
+        first_byte.as_secs_f64(),
         5.0,
         Unit::Seconds,
     );
+    // Its later blocks queue behind those of four thousand streams once more.
+    let longest = longest.as_secs_f64();
+    report.tell("its longest read of 4 cold MiB", longest, Unit::Seconds);
     report.tell("its reads", f64::from(reads), Unit::Count);
     rig.finish(report).await
 }

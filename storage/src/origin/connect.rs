@@ -32,6 +32,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, Sleep};
 
 use super::slots::{Slot, Slots};
+use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::stats::DatasetStats;
 
@@ -86,11 +87,22 @@ pub(crate) enum Seen {
     Failed(OriginError),
 }
 
-/// Travels with a request about data, and is told what came back.
+/// Travels with a request about data, says how urgent it is, and is told what came back.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Exchange(Arc<OnceLock<Seen>>);
+pub(crate) struct Exchange {
+    seen: Arc<OnceLock<Seen>>,
+    urgency: Urgency,
+}
 
 impl Exchange {
+    /// For a request of this urgency.
+    pub(crate) fn of(urgency: &Urgency) -> Self {
+        Self {
+            seen: Arc::default(),
+            urgency: urgency.clone(),
+        }
+    }
+
     /// Request extensions that carry this exchange.
     pub(crate) fn extensions(&self) -> http::Extensions {
         let mut extensions = http::Extensions::new();
@@ -100,12 +112,12 @@ impl Exchange {
 
     /// What came back, if the request got as far as leaving.
     pub(crate) fn seen(&self) -> Option<&Seen> {
-        self.0.get()
+        self.seen.get()
     }
 
     fn set(&self, seen: Seen) {
         // One request a exchange: a second answer can't be meant for whoever reads the first.
-        let _ = self.0.set(seen);
+        let _ = self.seen.set(seen);
     }
 }
 
@@ -251,6 +263,11 @@ impl Connector {
         self.slots.set(connections);
     }
 
+    /// How many requests it makes at once.
+    pub(crate) fn connections(&self) -> usize {
+        self.slots.wanted()
+    }
+
     /// The client that object_store would be given.
     pub(crate) fn client(&self) -> HttpClient {
         HttpClient::new(self.clone())
@@ -276,7 +293,7 @@ impl HttpService for Connector {
         let Some(exchange) = carried.or_else(|| self.exchange.clone()) else {
             return self.credentials(request).await;
         };
-        let slot = self.slots.take().await;
+        let slot = self.slots.take(&exchange.urgency).await;
         self.count(request.method());
         let answer = self.transport.execute(request);
         match tokio::time::timeout(FIRST_BYTE_TIMEOUT, answer).await {

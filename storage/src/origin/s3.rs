@@ -13,6 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::answer::{bad, of_status};
 use super::connect::{Exchange, Seen};
 use super::s3_xml;
+use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::listing::{ListPage, ListRequest, Start};
 
@@ -69,6 +70,7 @@ impl S3 {
         key: Option<&str>,
         query: &[(&str, &str)],
         headers: HeaderMap,
+        urgency: &Urgency,
     ) -> Result<S3Answer, OriginError> {
         let mut uri = self.endpoint.clone();
         uri.push('/');
@@ -81,7 +83,7 @@ impl S3 {
             uri.push('=');
             uri.extend(utf8_percent_encode(value, QUERY));
         }
-        let exchange = Exchange::default();
+        let exchange = Exchange::of(urgency);
         let mut request = Request::new(HttpRequestBody::empty());
         *request.method_mut() = method;
         *request.uri_mut() = uri
@@ -140,7 +142,13 @@ impl S3 {
             Start::Token(token) => query.push(("continuation-token", token)),
         }
         let answer = self
-            .ask(Method::GET, None, &query, HeaderMap::new())
+            .ask(
+                Method::GET,
+                None,
+                &query,
+                HeaderMap::new(),
+                &Urgency::default(),
+            )
             .await?;
         let body = Limited::new(answer.response.into_body(), s3_xml::MAX_BODY_BYTES);
         let body = body.collect().await.map_err(|_| OriginError::Cut)?;

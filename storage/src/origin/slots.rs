@@ -1,110 +1,300 @@
 //! The connections that a dataset may have to its origin at once: a number that changes while they
 //! are in use, since the members of a fleet share one budget.
+//!
+//! Who waits for one is served by how urgent it is at that moment, and in the order of asking within a
+//! class. One turn in twenty is kept for whoever has no turn else, warming first, so that it ends.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
+
+use crate::class::{Class, Urgency};
+
+/// One turn in so many goes to what the classes alone would leave waiting: 5 %.
+const KEPT: u64 = 20;
 
 /// So many requests at once, and no more.
 #[derive(Clone, Debug)]
-pub(crate) struct Slots(Arc<Inner>);
+pub(crate) struct Slots(Arc<Mutex<Count>>);
 
-#[derive(Debug)]
-struct Inner {
-    free: Arc<Semaphore>,
-    count: Mutex<Count>,
-}
-
-/// How many there are to be, and how many have to go once they come back.
+/// How many there are to be, how many are in use, and who waits.
 #[derive(Debug)]
 struct Count {
     wanted: usize,
-    owed: usize,
+    in_use: usize,
+    waiting: VecDeque<Waiter>,
+    /// Turns that were given while somebody waited.
+    turns: u64,
+    tickets: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    urgency: Urgency,
+    turn: oneshot::Sender<Slot>,
 }
 
 /// The right to one request, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    permit: Option<OwnedSemaphorePermit>,
-    slots: Slots,
+    slots: Option<Slots>,
 }
 
 impl Slots {
     /// `count` of them.
     pub(crate) fn new(count: usize) -> Self {
-        Self(Arc::new(Inner {
-            free: Arc::new(Semaphore::new(count)),
-            count: Mutex::new(Count {
-                wanted: count,
-                owed: 0,
-            }),
-        }))
+        Self(Arc::new(Mutex::new(Count {
+            wanted: count,
+            in_use: 0,
+            waiting: VecDeque::new(),
+            turns: 0,
+            tickets: 0,
+        })))
     }
 
-    /// A slot, in the order of asking. Dropping the future gives the place in the queue up.
-    pub(crate) async fn take(&self) -> Slot {
-        let permit = Arc::clone(&self.0.free).acquire_owned().await;
-        Slot {
-            // Nobody closes this semaphore.
-            permit: permit.ok(),
-            slots: self.clone(),
-        }
+    /// A slot, when it is the asker's turn. Dropping the future gives the place in the queue up.
+    pub(crate) async fn take(&self, urgency: &Urgency) -> Slot {
+        let (ticket, turn) = {
+            let mut count = self.lock();
+            // Who waits comes first: a slot is free beside them only while it is being given.
+            if count.in_use < count.wanted && count.waiting.is_empty() {
+                count.in_use += 1;
+                return self.slot();
+            }
+            count.tickets += 1;
+            let ticket = count.tickets;
+            let (sender, turn) = oneshot::channel();
+            count.waiting.push_back(Waiter {
+                ticket,
+                urgency: urgency.clone(),
+                turn: sender,
+            });
+            (ticket, turn)
+        };
+        let _queued = Queued {
+            slots: self,
+            ticket,
+        };
+        // The sender is in the queue until it sends.
+        turn.await.unwrap_or(Slot { slots: None })
     }
 
     /// Makes it `wanted` slots. What is in use beyond them goes as it comes back.
     pub(crate) fn set(&self, wanted: usize) {
-        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted >= count.wanted {
-            let more = wanted - count.wanted;
-            let paid = more.min(count.owed);
-            count.owed -= paid;
-            self.0.free.add_permits(more - paid);
-        } else {
-            let fewer = count.wanted - wanted;
-            count.owed += fewer - self.0.free.forget_permits(fewer);
+        self.lock().wanted = wanted;
+        self.give();
+    }
+
+    /// How many there are to be.
+    pub(crate) fn wanted(&self) -> usize {
+        self.lock().wanted
+    }
+
+    /// Gives what is free to those whose turn it is.
+    fn give(&self) {
+        loop {
+            let waiter = self.lock().next();
+            let Some(waiter) = waiter else { return };
+            if let Err(mut slot) = waiter.turn.send(self.slot()) {
+                // It left just now. Not by dropping the slot: that would come here again, and deeper.
+                slot.slots = None;
+                self.lock().in_use -= 1;
+            }
         }
-        count.wanted = wanted;
+    }
+
+    fn slot(&self) -> Slot {
+        Slot {
+            slots: Some(self.clone()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count {
+    /// Takes out whose turn it is, if a slot is free.
+    fn next(&mut self) -> Option<Waiter> {
+        if self.in_use >= self.wanted || self.waiting.is_empty() {
+            return None;
+        }
+        self.turns += 1;
+        let classes = self.waiting.iter().map(|waiter| waiter.urgency.class());
+        // Of equals, the first that came.
+        let place = match self.turns.is_multiple_of(KEPT) {
+            false => classes.enumerate().min_by_key(|(_, class)| *class),
+            true => {
+                let mut places = classes.enumerate();
+                places.find(|(_, class)| *class == Class::Warm)
+            }
+        };
+        let (place, _) = place.unwrap_or((0, Class::default()));
+        let waiter = self.waiting.remove(place)?;
+        self.in_use += 1;
+        Some(waiter)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let inner = &self.slots.0;
-        let mut count = inner.count.lock().unwrap_or_else(PoisonError::into_inner);
-        if count.owed > 0
-            && let Some(permit) = self.permit.take()
-        {
-            count.owed -= 1;
-            permit.forget();
+        if let Some(slots) = self.slots.take() {
+            slots.lock().in_use -= 1;
+            slots.give();
         }
+    }
+}
+
+/// A place in the queue, left when this is dropped.
+struct Queued<'a> {
+    slots: &'a Slots,
+    ticket: u64,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut count = self.slots.lock();
+        let place = count
+            .waiting
+            .iter()
+            .position(|waiter| waiter.ticket == self.ticket);
+        let left = place.and_then(|place| count.waiting.remove(place));
+        drop(count);
+        drop(left);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::future::Future;
+    use std::pin::Pin;
 
-    #[tokio::test]
-    async fn fewer_slots_hold_once_those_in_use_have_come_back() {
-        let slots = Slots::new(3);
-        let (one, two) = (slots.take().await, slots.take().await);
-        slots.set(1);
-        assert_eq!(slots.0.free.available_permits(), 0);
-        drop(one);
-        assert_eq!(slots.0.free.available_permits(), 0);
-        drop(two);
-        assert_eq!(slots.0.free.available_permits(), 1);
-        slots.set(4);
-        assert_eq!(slots.0.free.available_permits(), 4);
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::block::BlockKey;
+    use crate::flight::Flight;
+    use crate::object::ObjectId;
+    use crate::store::Spot;
+    use crate::version::VersionKey;
+
+    type Taking<'a> = Pin<Box<dyn Future<Output = Slot> + 'a>>;
+
+    /// Asks, and stands in the queue.
+    fn ask<'a>(slots: &'a Slots, urgency: &'a Urgency) -> Taking<'a> {
+        let mut taking: Taking<'a> = Box::pin(slots.take(urgency));
+        assert!((&mut taking).now_or_never().is_none(), "no slot is free");
+        taking
+    }
+
+    fn urgency(class: Class) -> Urgency {
+        class.into()
     }
 
     #[tokio::test]
-    async fn what_is_owed_is_paid_by_a_larger_number_first() {
-        let slots = Slots::new(2);
-        let held = (slots.take().await, slots.take().await);
+    async fn fewer_slots_hold_once_those_in_use_have_come_back() {
+        let (slots, demand) = (Slots::new(3), urgency(Class::Demand));
+        let (one, two) = (slots.take(&demand).await, slots.take(&demand).await);
         slots.set(1);
+        let mut third = ask(&slots, &demand);
+        drop(one);
+        assert!((&mut third).now_or_never().is_none());
+        drop(two);
+        let third = third.now_or_never();
+        assert!(third.is_some());
         slots.set(2);
+        let _fourth = slots.take(&demand).await;
+        ask(&slots, &demand);
+    }
+
+    #[tokio::test]
+    async fn more_slots_go_to_those_who_wait() {
+        let (slots, demand) = (Slots::new(1), urgency(Class::Demand));
+        let _held = slots.take(&demand).await;
+        let waiting = ask(&slots, &demand);
+        slots.set(2);
+        assert!(waiting.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_most_urgent_is_next_and_of_equals_the_first() {
+        let slots = Slots::new(1);
+        let [demand, peer, ahead, warm] = Class::ALL.map(urgency);
+        let held = slots.take(&demand).await;
+        let warm = ask(&slots, &warm);
+        let ahead = ask(&slots, &ahead);
+        let peer = ask(&slots, &peer);
+        let (first, second) = (ask(&slots, &demand), ask(&slots, &demand));
         drop(held);
-        assert_eq!(slots.0.free.available_permits(), 2);
+        let mut held = None;
+        for next in [first, second, peer, ahead, warm] {
+            drop(held.take());
+            held = next.now_or_never();
+            assert!(held.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn warming_gets_one_turn_in_twenty_however_many_wait() {
+        let slots = Slots::new(1);
+        let [demand, _, _, warm] = Class::ALL.map(urgency);
+        let mut held = Some(slots.take(&demand).await);
+        let mut asking: VecDeque<_> = (0..50).map(|_| ask(&slots, &demand)).collect();
+        let mut warming = ask(&slots, &warm);
+        let mut before = 0;
+        loop {
+            drop(held.take());
+            held = (&mut warming).now_or_never();
+            if held.is_some() {
+                break;
+            }
+            held = asking.pop_front().and_then(FutureExt::now_or_never);
+            assert!(held.is_some());
+            before += 1;
+        }
+        assert_eq!(before, KEPT - 1);
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_a_client_joins_passes_those_before_it() {
+        let slots = Slots::new(1);
+        let held = slots.take(&urgency(Class::Demand)).await;
+        let (peer, fills) = (urgency(Class::Peer), [fill(0), fill(1)]);
+        let ahead = Urgency::of(fills.iter().cloned());
+        let before = ask(&slots, &peer);
+        let joined = ask(&slots, &ahead);
+        fills[1].follow().urge(Class::Demand);
+        drop(held);
+        let held = joined.now_or_never();
+        assert!(held.is_some());
+        drop(held);
+        assert!(before.now_or_never().is_some());
+    }
+
+    fn fill(index: u32) -> Arc<Flight> {
+        let version = VersionKey(1);
+        let key = BlockKey { version, index };
+        let asker = (0, Class::ReadAhead);
+        Flight::new(ObjectId::new("models", "a"), key, 1, asker, Spot::ALONE)
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_queue_costs_nobody_a_turn() {
+        let (slots, demand) = (Slots::new(1), urgency(Class::Demand));
+        let held = slots.take(&demand).await;
+        let (leaves, stays) = (ask(&slots, &demand), ask(&slots, &demand));
+        drop(leaves);
+        drop(held);
+        assert!(stays.now_or_never().is_some());
+        // One that leaves with its turn in hand gives it back.
+        let held = slots.take(&demand).await;
+        let leaves = ask(&slots, &demand);
+        let stays = ask(&slots, &demand);
+        drop(held);
+        drop(leaves);
+        assert!(stays.now_or_never().is_some());
     }
 }

@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::class::Class;
+
 /// A step on the way up: 0 is a client, [`ORIGIN`] is what asks nobody any more.
 pub type Level = u8;
 
@@ -39,6 +41,8 @@ impl Spot {
 pub struct Asker<'a> {
     /// Its level.
     pub level: Level,
+    /// How urgent it is to it.
+    pub class: Class,
     /// Where a missing block would come from, by index. Called with a lock held: it must not wait.
     pub spot: &'a dyn Fn(u32) -> Spot,
 }
@@ -47,6 +51,7 @@ impl fmt::Debug for Asker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asker")
             .field("level", &self.level)
+            .field("class", &self.class)
             .finish_non_exhaustive()
     }
 }
@@ -55,6 +60,7 @@ impl Asker<'static> {
     /// A client of a gateway that is a fleet of one.
     pub const ALONE: Self = Self {
         level: 0,
+        class: Class::Demand,
         spot: &|_| Spot::ALONE,
     };
 }

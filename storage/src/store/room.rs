@@ -13,13 +13,13 @@ use crate::budget::{Budget, For, Lease};
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a connection takes beside the segments that it was handed: its task, hyper's two buffers
-/// (which begin at 8 KiB and double), a request's state and a copy of 8 KiB. An estimate: what a process takes is
+/// (which begin at 8 KiB and double), a request's state and a copy of 2 KiB. An estimate: what a process takes is
 /// measured by `check memory`.
 pub const CONNECTION_BYTES: u32 = 44 << 10;
 
-/// What a stream of HTTP/2 takes beside its connection: its task, its answer's state and a copy of 8
-/// KiB. An estimate, and too low: see `check memory-h2`.
-pub const STREAM_BYTES: u32 = 20 << 10;
+/// What a stream of HTTP/2 takes beside its connection: its task, its answer's state and a copy of 2
+/// KiB. An estimate: see `check memory-h2`.
+pub const STREAM_BYTES: u32 = 16 << 10;
 
 /// Of the room for clients, what connections and streams get at most; blocks keep the rest, however
 /// many wait for them.

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use super::*;
 use crate::SEGMENT;
 use crate::block::OVERHEAD;
+use crate::class::Class;
 use crate::fill::Flow;
 use crate::flight::From;
 use crate::version::Identity;
@@ -288,7 +289,12 @@ async fn purge_counts_what_it_let_go() {
 
 /// An asker of a fleet whose missing blocks would come from `source`.
 fn asker(level: Level, spot: &dyn Fn(u32) -> Spot) -> Asker<'_> {
-    Asker { level, spot }
+    let class = if level == 0 {
+        Class::Demand
+    } else {
+        Class::Peer
+    };
+    Asker { level, class, spot }
 }
 
 fn spot(source: Level, owned: bool) -> Spot {
@@ -441,4 +447,42 @@ async fn clients_that_lack_their_share_make_room_among_their_own_blocks() {
         "another gateway's block stays"
     );
     assert!(store.is_in_memory(&version, 49) && !store.is_in_memory(&version, 0));
+}
+
+#[tokio::test]
+async fn a_fill_is_as_urgent_as_the_most_urgent_who_asked_for_it() {
+    let store = store(64 * MIB);
+    let version = version(4 * MIB);
+    let of = |class: Class, demanded: u32| {
+        let asker = Asker {
+            class,
+            ..Asker::ALONE
+        };
+        store.open_as(&asker, &object(), &version, demanded..=1, Some(demanded))
+    };
+    let warmed = of(Class::Warm, 0);
+    let urgency = warmed.runs[0].urgency();
+    assert_eq!(urgency.class(), Class::Warm);
+    let _peer = of(Class::Peer, 1);
+    assert_eq!(urgency.class(), Class::Peer);
+    let _client = of(Class::Demand, 1);
+    assert_eq!(urgency.class(), Class::Demand);
+}
+
+#[tokio::test]
+async fn what_lies_behind_a_demanded_block_is_read_ahead() {
+    let store = store(64 * MIB);
+    let version = version(16 * MIB);
+    let opened = store.open(&object(), &version, 0..=15, Some(0));
+    let classes: Vec<_> = opened
+        .runs
+        .iter()
+        .map(|run| run.urgency().class())
+        .collect();
+    assert_eq!(classes, [Class::Demand, Class::ReadAhead]);
+    let Handle::Following(follower) = &opened.blocks[9].1 else {
+        panic!("it was led");
+    };
+    follower.urge(Class::Demand);
+    assert_eq!(opened.runs[1].urgency().class(), Class::Demand);
 }
