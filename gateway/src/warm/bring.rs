@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::block::BlockKey;
+use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::flight::{Follower, From};
 use forebay_storage::object::ObjectId;
-use forebay_storage::store::{Asker, Handle};
+use forebay_storage::store::{Asker, Handle, Level};
 use forebay_storage::version::{Version, VersionKey};
 use tokio::time::Instant;
 
@@ -20,6 +21,9 @@ use super::order::Tier;
 use crate::dataset::Dataset;
 use crate::read::demand::Leave;
 use crate::read::{Reads, fetch};
+
+/// It asks as a client does, and less urgently than any.
+const ASKER: (Level, Class) = (0, Class::Warm);
 
 /// How often an object may turn out to be another version while it is brought.
 const VERSIONS: u32 = 3;
@@ -176,7 +180,7 @@ async fn current(
     let bytes = block_size.start(part.blocks.start)..block_size.start(part.blocks.end);
     let first = (!bytes.is_empty()).then_some(bytes);
     let current = reads
-        .current(dataset, &part.object, first.clone(), doubting)
+        .current_as(ASKER, dataset, &part.object, first.clone(), doubting)
         .await?;
     let other = part
         .listed
@@ -185,7 +189,9 @@ async fn current(
         return Ok((current.version, current.fills));
     }
     // The listing names another: one of the two is old.
-    let current = reads.current(dataset, &part.object, first, true).await?;
+    let current = reads
+        .current_as(ASKER, dataset, &part.object, first, true)
+        .await?;
     Ok((current.version, current.fills))
 }
 
@@ -323,9 +329,10 @@ impl Bringing<'_> {
 
     fn open(&self, first: u32, last: u32) -> Vec<(u32, Handle)> {
         let (object, version) = (&self.part.object, self.version);
-        let spot = self.reads.spots(object, version.size, 0);
+        let spot = self.reads.spots(object, version.size, ASKER.0);
         let asker = Asker {
-            level: 0,
+            level: ASKER.0,
+            class: ASKER.1,
             spot: &spot,
         };
         let store = &self.reads.store;
