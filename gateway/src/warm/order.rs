@@ -199,8 +199,10 @@ impl Order {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(order);
         }
-        let asked: Asked = serde_json::from_slice(body)
-            .map_err(|error| format!("the body is not what a job can be asked for: {error}"))?;
+        let asked: serde_json::Map<String, Value> = serde_json::from_slice(body)
+            .map_err(|error| format!("the body is no JSON object: {error}"))?;
+        let asked = Asked::deserialize(Value::Object(asked))
+            .map_err(|error| format!("the body asks for what no job does: {error}"))?;
         for (name, value) in [("pin", &asked.pin), ("verify", &asked.verify)] {
             if value.is_some() {
                 return Err(format!(

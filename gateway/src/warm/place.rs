@@ -100,12 +100,13 @@ impl Room {
         };
         let refused = |load: Load, needs: u64, keeps: u64, what: &str| {
             Err(format!(
-                "it does not fit: on {member} {} in {} blocks take {} of {what}, which keeps {}; warm less, or give it \
-                 more",
+                "it does not fit: on {member} {} in {} blocks take {} of {what}, which keeps {}: {} too many; \
+                 warm less, or give it more",
                 shown(load.bytes),
                 load.blocks,
                 shown(needs),
                 shown(keeps),
+                shown(needs.saturating_sub(keeps)),
             ))
         };
         let memory = || {
@@ -271,7 +272,11 @@ mod tests {
         );
         let sentence = room.takes("a", Tier::Memory, load(10, 10 << 20), none);
         let sentence = sentence.err().unwrap_or_default();
-        for part in ["on a 10 MiB in 10 blocks", "take 10.0 MiB", "keeps 10 MiB"] {
+        for part in [
+            "on a 10 MiB in 10 blocks",
+            "10 KiB too many",
+            "keeps 10 MiB",
+        ] {
             assert!(sentence.contains(part), "{part}: {sentence}");
         }
         assert!(

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -35,16 +35,23 @@ struct Ended {
 
 /// The documents of one data directory.
 #[derive(Debug)]
-pub(super) struct Records(PathBuf);
+pub(super) struct Records {
+    directory: PathBuf,
+    /// Held by whoever writes: a job that ends quickly is written again before it is written first.
+    writing: Mutex<()>,
+}
 
 impl Records {
     pub(super) fn new(data_dir: &Path) -> Self {
-        Self(data_dir.join(DIRECTORY))
+        Self {
+            directory: data_dir.join(DIRECTORY),
+            writing: Mutex::default(),
+        }
     }
 
     /// All jobs that can be read. Blocks on the disk.
     pub(super) fn load(&self) -> Vec<Job> {
-        let Ok(entries) = std::fs::read_dir(&self.0) else {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else {
             return Vec::new();
         };
         let mut jobs = Vec::new();
@@ -69,6 +76,7 @@ impl Records {
     /// # Errors
     /// If the disk does not take it; then what it had stays.
     pub(super) fn save(&self, job: &Job) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let state = job.state();
         let record = Record {
             id: job.id.clone(),
@@ -84,7 +92,7 @@ impl Records {
                 counts: job.counts(),
             }),
         };
-        std::fs::create_dir_all(&self.0)?;
+        std::fs::create_dir_all(&self.directory)?;
         let path = self.path(&job.id);
         let part = path.with_extension("part");
         let file = std::fs::File::create(&part)?;
@@ -103,7 +111,7 @@ impl Records {
     }
 
     fn path(&self, id: &str) -> PathBuf {
-        self.0.join(format!("{id}.json"))
+        self.directory.join(format!("{id}.json"))
     }
 }
 

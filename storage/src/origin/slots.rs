@@ -207,7 +207,7 @@ mod tests {
         assert!(third.is_some());
         slots.set(2);
         let _fourth = slots.take(&demand).await;
-        ask(&slots, &demand);
+        drop(ask(&slots, &demand));
     }
 
     #[tokio::test]
