@@ -277,6 +277,7 @@ async fn serve_until_told(
     gateway.state.remember_in(Arc::clone(&file));
     file.load(&gateway);
     known::recall(&gateway);
+    gateway.state.jobs.keep_in(&settings.data_dir);
     let nvme = tokio::spawn(Arc::clone(&gateway.reads.store).keep_nvme());
     let (stop, stopped) = watch::channel(false);
     let listeners =
@@ -347,6 +348,7 @@ async fn run_until(
         return Ok(());
     }
     gateway.state.set_ready(true);
+    gateway.state.jobs.begin();
     announce(address, settings).context("write to standard output")?;
     let notify = Notify::from_environment();
     notify.ready();

@@ -1,10 +1,14 @@
 //! The command line: what may be typed, and its help. Running what was asked is not done here.
 
+mod warm;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use self::warm::{Prefix, WaitArgs, WarmArgs};
 
 use crate::settings::Flags;
 
@@ -12,7 +16,7 @@ use crate::settings::Flags;
 const DEFAULT_GATEWAY: &str = "http://127.0.0.1:7070";
 
 /// Commands that later versions bring: known by name, so that they are refused with a sentence.
-const LATER: [&str; 4] = ["warm", "wait", "flow", "pin"];
+const LATER: [&str; 2] = ["flow", "pin"];
 
 const ABOUT: &str = "\
 Forebay keeps model weights in memory next to the machines that load them: an HTTP
@@ -28,6 +32,9 @@ Examples:
       forebay serve models=s3://my-bucket/prefix
       curl -O http://127.0.0.1:7070/models/model.safetensors
 
+  Warm a model before anybody loads it; ends once it is all there, and not with 0 if it is not.
+      forebay warm models/llama/
+
   Judge a settings file: every mistake with its line, and whether each origin answers.
       forebay check --config forebay.toml
       forebay serve --config forebay.toml
@@ -35,7 +42,7 @@ Examples:
 README.md, beside the source, documents the settings file, the HTTP interface and the metrics.";
 
 const LATER_HELP: &str = "\
-Later versions add the commands warm, wait, flow and pin.";
+Later versions add the commands flow and pin.";
 
 /// What was asked of `forebay`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -54,6 +61,10 @@ pub enum Command {
     Plan(PlanArgs),
     /// Take a running gateway out of its fleet: it wants no traffic any more and owns nothing
     Drain(ClientArgs),
+    /// Bring everything below a prefix into the cache, show how it goes, and end when it is there
+    Warm(WarmArgs),
+    /// Wait until everything below a prefix is in the cache; brings nothing itself
+    Wait(WaitArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache
     Purge(PurgeArgs),
 }

@@ -1,5 +1,7 @@
-//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `drain` and `purge` ask
-//! and print.
+//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `drain` and `purge`
+//! ask and print.
+
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,12 +10,14 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use forebay_storage::origin::{self, ClientTls, HttpClient, HttpRequestBody};
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use crate::access::canonical::{EMPTY_PAYLOAD, PATH};
+pub use self::warm::{wait, warm};
+
+use crate::access::canonical::{PATH, sha256_hex};
 use crate::access::sign::{Signer, Unsigned};
 use crate::cli::{ClientArgs, PlanArgs, PurgeArgs};
 use crate::say::say;
@@ -242,12 +246,41 @@ fn host(uri: &Uri) -> String {
     }
 }
 
-/// Asks the gateway, in the name of the access key that the environment holds, if it holds one; an
-/// answer other than 2xx is an error that says what the gateway said.
+/// What a gateway could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("reach the gateway at {0}; is it running? name another with --gateway")]
+struct Unreachable(String);
+
+/// Asks the gateway; an answer other than 2xx is an error that says what the gateway said.
 async fn ask(args: &ClientArgs, method: Method, path: &str) -> Result<Bytes> {
+    let (status, body) = exchange(args, method, path, Bytes::new()).await?;
+    good(status, body)
+}
+
+/// The body of an answer that is 2xx; of any other, what the gateway says is wrong.
+fn good(status: StatusCode, body: Bytes) -> Result<Bytes> {
+    if status.is_success() {
+        return Ok(body);
+    }
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let detail = problem["detail"].as_str().unwrap_or("no reason given");
+    bail!("the gateway answered {status}: {detail}")
+}
+
+/// Sends a request to the gateway, in the name of the access key that the environment holds, if it holds one. The
+/// error of a gateway that gives no answer is caused by [`Unreachable`].
+async fn exchange(
+    args: &ClientArgs,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes)> {
     let url = format!("{}{path}", args.gateway);
     let transport = transport(args)?;
-    let mut request = Request::builder().method(method.clone()).uri(&url);
+    let mut request = Request::builder()
+        .method(method.clone())
+        .uri(&url)
+        .header(header::ACCEPT, "application/json");
     if let Some(signer) = Signer::of_environment(|name| std::env::var(name).ok()) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let uri: Uri = url.parse().with_context(|| format!("ask {url}"))?;
@@ -258,27 +291,18 @@ async fn ask(args: &ClientArgs, method: Method, path: &str) -> Result<Bytes> {
             path,
             query,
         };
-        for (name, value) in signer.headers(&unsigned, EMPTY_PAYLOAD, SystemTime::now()) {
+        for (name, value) in signer.headers(&unsigned, &sha256_hex(&body), SystemTime::now()) {
             request = request.header(name, value);
         }
     }
     let request = request
-        .body(HttpRequestBody::empty())
+        .body(HttpRequestBody::from(body))
         .with_context(|| format!("ask {url}"))?;
+    let unreachable = || Unreachable(args.gateway.clone());
     let response = transport.execute(request).await;
-    let response = response.with_context(|| {
-        format!(
-            "reach the gateway at {}; is it running? name another with --gateway",
-            args.gateway
-        )
-    })?;
+    let response = response.map_err(|error| anyhow::Error::new(error).context(unreachable()))?;
     let status = response.status();
     let body = response.into_body().collect().await;
-    let body = body.context("read the gateway's answer")?.to_bytes();
-    if status.is_success() {
-        return Ok(body);
-    }
-    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let detail = problem["detail"].as_str().unwrap_or("no reason given");
-    bail!("the gateway answered {status}: {detail}")
+    let body = body.map_err(|error| anyhow::Error::new(error).context(unreachable()))?;
+    Ok((status, body.to_bytes()))
 }

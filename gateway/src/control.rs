@@ -6,6 +6,7 @@
 pub mod fleet;
 pub mod guard;
 mod state;
+mod warm;
 mod well_formed;
 
 use std::collections::HashMap;
@@ -43,7 +44,7 @@ const MOST_BLOCKS: u32 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is known by name and comes with a later version.
-const LATER: [&str; 6] = ["warm", "resident", "pin", "flow", "wait", "jobs"];
+const LATER: [&str; 2] = ["pin", "flow"];
 
 /// A failure under `/-/` (RFC 9457).
 #[derive(Debug)]
@@ -110,6 +111,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
             .route(&format!("/-/{name}/{{*rest}}"), any(later));
     }
     open.merge(admin)
+        .merge(warm::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(TimeoutLayer::with_status_code(

@@ -67,6 +67,11 @@ impl Dataset {
         &self.settings.cors
     }
 
+    /// Connections to the origin that the whole fleet may have.
+    pub fn origin_connections(&self) -> usize {
+        self.settings.origin_connections
+    }
+
     /// Takes this gateway's share of the connections to the origin, which `sharers` gateways have
     /// together.
     fn share_among(&self, sharers: usize) {

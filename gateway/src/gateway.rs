@@ -129,6 +129,7 @@ impl Gateway {
             versions: Arc::new(Versions::default()),
             metrics: Arc::clone(&metrics),
             write_timeout: parts.write_timeout,
+            demand: Arc::default(),
             peers: peers.clone(),
         });
         let desk = peers.map(|peers| {
@@ -141,6 +142,7 @@ impl Gateway {
             Arc::clone(&reads),
             Arc::clone(&parts.datasets),
             Arc::clone(&listings),
+            parts.seed,
         ));
         Ok(Arc::new(Self {
             control: control::router(Arc::clone(&state)),

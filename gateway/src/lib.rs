@@ -11,6 +11,7 @@
 //! | [`control`] | everything of ours, under `/-/` |
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
+//! | [`warm`] | jobs that bring blocks before anybody reads them |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
@@ -60,3 +61,4 @@ mod say;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod warm;

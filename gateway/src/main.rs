@@ -40,6 +40,8 @@ fn main() -> ExitCode {
             Command::Plan(args) => client::plan(args).await,
             Command::Drain(args) => client::drain(args).await,
             Command::Purge(args) => client::purge(args).await,
+            Command::Warm(args) => client::warm(args).await,
+            Command::Wait(args) => client::wait(args).await,
         }
     });
     // A thread that waits for a disk or a mount that does not answer is not waited for.

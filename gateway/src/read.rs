@@ -9,10 +9,12 @@
 //! | [`fetch`] | bringing a run of missing blocks, by one hop after the other |
 //! | [`remote`] | one of these hops: another gateway |
 //! | [`body`] | the stream that leaves, at the socket's own pace |
+//! | [`demand`] | whether readers wait: then warming stands back |
 //! | [`passthrough`] | objects whose versions can't be told apart: nothing of them is kept |
 
 mod authority;
 pub mod body;
+pub mod demand;
 pub mod fetch;
 pub mod passthrough;
 pub mod remote;
@@ -30,6 +32,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Level, ORIGIN, Spot, Store};
 use forebay_storage::versions::Versions;
 
+use self::demand::Demand;
 use self::route::{Hop, Place, Route};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
@@ -45,6 +48,8 @@ pub struct Reads {
     pub metrics: Arc<Metrics>,
     /// How long a client may take no byte of a body.
     pub write_timeout: Duration,
+    /// The readers that wait for bytes.
+    pub demand: Arc<Demand>,
     /// The other gateways; `None` in a fleet of one.
     pub peers: Option<Arc<Peers>>,
 }

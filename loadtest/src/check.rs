@@ -20,6 +20,7 @@ mod ready;
 mod restart;
 mod slow;
 mod throttle;
+mod warm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub const NAMES: &[&str] = &[
     "owners",
     "frozen",
     "members",
+    "warm",
 ];
 
 /// What all checks are told.
@@ -92,6 +94,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "owners" => owners::run(options).await,
         "frozen" => frozen::run(options).await,
         "members" => members::run(options).await,
+        "warm" => warm::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")

@@ -251,7 +251,11 @@ impl Gateway {
         Ok(self.ask(Method::POST, path).await?.0)
     }
 
-    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    /// Sends a request without a body and gives status and body.
+    ///
+    /// # Errors
+    /// No whole answer came.
+    pub async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         let route = Route {
             tls: self.tls.clone(),
             ..Route::default()

@@ -222,6 +222,11 @@ impl Follower {
         self.flight.is_from_nvme()
     }
 
+    /// Which block of its object it is.
+    pub fn index(&self) -> u32 {
+        self.flight.key().index
+    }
+
     /// Where the bytes that are here came from.
     pub fn from(&self) -> From {
         self.flight.from()
@@ -253,6 +258,19 @@ impl Follower {
                 Some(Err(error)) => Err(error.clone()),
                 _ => Err(OriginError::Abandoned),
             },
+            // The sender lives in the flight that `self` holds.
+            Err(_) => Err(OriginError::Abandoned),
+        }
+    }
+
+    /// Waits until the fill has ended: then its block is filed, or was purged meanwhile.
+    ///
+    /// # Errors
+    /// What ended it before the block was whole.
+    pub async fn end(&mut self) -> Result<(), OriginError> {
+        let ended = self.progress.wait_for(|progress| progress.end.is_some());
+        match ended.await {
+            Ok(progress) => progress.end.clone().unwrap_or(Ok(())),
             // The sender lives in the flight that `self` holds.
             Err(_) => Err(OriginError::Abandoned),
         }

@@ -345,10 +345,23 @@ impl Nvme {
         let full = held.bytes + held.blocks * geometry::OVERHEAD >= self.geometry.kept()
             || held.blocks >= self.geometry.most_blocks();
         match locked(&self.admission).judge(key, len, full) {
-            Ok(()) => {}
-            Err(Refusal::FirstSight) => return count(&self.stats.refused_first_sight),
-            Err(Refusal::Budget) => return count(&self.stats.refused_budget),
+            Ok(()) => self.queue(object, version, key),
+            Err(Refusal::FirstSight) => count(&self.stats.refused_first_sight),
+            Err(Refusal::Budget) => count(&self.stats.refused_budget),
         }
+    }
+
+    /// Takes note of a block that is in memory and was asked to be here: it is written in its turn, however full the
+    /// tier is.
+    pub(crate) fn offer_for_sure(&self, object: &ObjectId, version: &Arc<Version>, key: BlockKey) {
+        match &*self.phase.borrow() {
+            Phase::Off(_) => count(&self.stats.dropped_off),
+            _ if self.residents.contains(&key) => {}
+            _ => self.queue(object, version, key),
+        }
+    }
+
+    fn queue(&self, object: &ObjectId, version: &Arc<Version>, key: BlockKey) {
         let offer = Offer {
             object: object.clone(),
             version: Arc::clone(version),

@@ -6,6 +6,7 @@ mod flights;
 mod purge;
 mod room;
 mod tiers;
+mod warm;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -250,7 +251,8 @@ impl Store {
         }
     }
 
-    fn on_nvme(&self, key: &BlockKey) -> bool {
+    /// Whether a block is on NVMe, as far as can be told without reading it; moves nothing.
+    pub fn on_nvme(&self, key: &BlockKey) -> bool {
         self.nvme.as_ref().is_some_and(|nvme| nvme.holds(key))
     }
 

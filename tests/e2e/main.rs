@@ -31,6 +31,7 @@
 //! | `lying_peer` | bytes that change between two gateways |
 //! | `deploy` | what runs it elsewhere: service manager, units, compose file |
 //! | `scenario` | the load generator's shaped networks: that they work, and that they go |
+//! | `warm` | warming: jobs, what `done` means, kills and purges meanwhile, several gateways |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
 // The processes under test live by the real clock, so these tests do too.
@@ -66,4 +67,5 @@ mod stage;
 mod standing_still;
 mod tls;
 mod under_way;
+mod warm;
 mod when;

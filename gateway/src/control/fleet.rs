@@ -28,6 +28,7 @@ use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, Peers, wire};
 use crate::read::route::OWNER;
+use crate::warm;
 
 /// How long a member may take to answer what concerns the whole fleet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -317,6 +318,11 @@ where
     B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
 {
     let path = parts.uri.path();
+    if path.starts_with("/warm") {
+        let crew = &state.jobs.crew;
+        let answered = warm::remote::answer(crew, &parts.method, path, body).await;
+        return answered.unwrap_or_else(unknown);
+    }
     let answered = match (&parts.method, path) {
         (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,
         (&Method::GET, "/datasets") => Some(datasets(state)),
@@ -331,14 +337,15 @@ where
     };
     match answered {
         Some(value) => text(value.to_string()),
-        None => {
-            let (status, headers) =
-                wire::refusal(StatusCode::NOT_FOUND, "it knows no such question");
-            let mut response = Response::new(nothing());
-            (*response.status_mut(), *response.headers_mut()) = (status, headers);
-            response
-        }
+        None => unknown(),
     }
+}
+
+fn unknown() -> Response<PeerBody> {
+    let (status, headers) = wire::refusal(StatusCode::NOT_FOUND, "it knows no such question");
+    let mut response = Response::new(nothing());
+    (*response.status_mut(), *response.headers_mut()) = (status, headers);
+    response
 }
 
 async fn sync<B>(state: &State, parts: &request::Parts, body: B) -> Response<PeerBody>

@@ -16,6 +16,8 @@ use crate::dataset::Datasets;
 use crate::known::KnownFile;
 use crate::listings::Listings;
 use crate::read::Reads;
+use crate::warm::Jobs;
+use crate::warm::place::Crew;
 
 /// Answers a question of another member about membership; `None`: it can't be read.
 pub struct Exchange(pub Box<Answer>);
@@ -56,7 +58,9 @@ pub struct State {
     alone: Arc<Fleet>,
     pub(super) reads: Arc<Reads>,
     pub(super) datasets: Arc<Datasets>,
-    listings: Arc<Listings>,
+    pub(super) listings: Arc<Listings>,
+    /// Warming jobs.
+    pub jobs: Arc<Jobs>,
     ready: AtomicBool,
     draining: AtomicBool,
     /// Where clients reach this gateway, once that is known.
@@ -72,15 +76,22 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a gateway that is not ready yet.
+    /// The state of a gateway that is not ready yet. `seed` names its jobs: another one at each start.
     pub fn new(
         name: Arc<str>,
         reads: Arc<Reads>,
         datasets: Arc<Datasets>,
         listings: Arc<Listings>,
+        seed: u64,
     ) -> Self {
+        let crew = Crew {
+            reads: Arc::clone(&reads),
+            datasets: Arc::clone(&datasets),
+            own: Arc::clone(&name),
+        };
         Self {
             alone: Arc::new(alone(&name)),
+            jobs: Jobs::new(crew, seed),
             name,
             reads,
             datasets,

@@ -265,7 +265,7 @@ pub(super) async fn changed(
 
 /// Doubles with each try, and differs by `spread` by up to half, so that questions that failed
 /// together do not come back together.
-pub(super) fn backoff(tries: u32, spread: u64) -> Duration {
+pub(crate) fn backoff(tries: u32, spread: u64) -> Duration {
     let step = BACKOFF * 2u32.saturating_pow(tries.saturating_sub(1));
     let part = xxh3_64(&spread.to_le_bytes()) % 512;
     step - step / 2 * u32::try_from(part).unwrap_or(0) / 512

@@ -14,6 +14,10 @@ pub const ZONE_OWNER: Level = 1;
 /// The level of the owner, and of those who stand in for it.
 pub const OWNER: Level = 2;
 
+/// No step of the way: what members bring for each other before anybody reads it. It lasts, and must not take the turns
+/// of what readers wait for.
+pub const WARMING: Level = 3;
+
 /// Candidates that may read the origin.
 const CANDIDATES: usize = 3;
 

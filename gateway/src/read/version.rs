@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::block::BlockKey;
-use forebay_storage::class::Class;
+use forebay_storage::class::{Class, Urgency};
 use forebay_storage::error::OriginError;
 use forebay_storage::flight::Follower;
 use forebay_storage::object::ObjectId;
@@ -106,6 +106,23 @@ impl Reads {
         first: Option<FirstBytes>,
         doubting: bool,
     ) -> Result<Current, OriginError> {
+        let asker = (level, class(level));
+        self.current_as(asker, dataset, object, first, doubting)
+            .await
+    }
+
+    /// The same for whoever asks at a level and is of a class.
+    ///
+    /// # Errors
+    /// As [`Self::current`].
+    pub async fn current_as(
+        self: &Arc<Self>,
+        (level, class): (Level, Class),
+        dataset: &Arc<Dataset>,
+        object: &ObjectId,
+        first: Option<FirstBytes>,
+        doubting: bool,
+    ) -> Result<Current, OriginError> {
         let due = match self.known(dataset, object) {
             Known::Fresh(version) if !doubting || dataset.rules.immutable => {
                 return Ok(Current {
@@ -134,6 +151,7 @@ impl Reads {
             first: first.filter(|first| self.may_come_along(first)),
             doubting,
             level,
+            class,
         };
         match asking.look_up().await {
             Ok((found, how)) => Ok(Current {
@@ -195,6 +213,7 @@ impl Reads {
                 first: None,
                 doubting: false,
                 level: 0,
+                class: Class::Demand,
             };
             let asked = asking.look_up().await;
             if let Err(error) = asked {
@@ -213,6 +232,7 @@ pub(super) struct Asking {
     pub(super) first: Option<FirstBytes>,
     pub(super) doubting: bool,
     pub(super) level: Level,
+    pub(super) class: Class,
 }
 
 impl Asking {
@@ -318,7 +338,7 @@ async fn ask_by_get(
     };
     let range = start..wanted_end.min(start.saturating_add(most));
     let purges = reads.store.purges();
-    let urgency = class(asking.level).into();
+    let urgency = Urgency::from(asking.class);
     let answer = dataset.origin.get(object, range, None, &urgency).await?;
     let version = Arc::clone(&answer.version);
     let mut found = Found {
@@ -356,6 +376,7 @@ pub(super) fn open_fed(
         dataset,
         object,
         level,
+        class,
         ..
     } = asking;
     let block_size = reads.store.block_size();
@@ -370,7 +391,7 @@ pub(super) fn open_fed(
     };
     let asker = Asker {
         level: *level,
-        class: class(*level),
+        class: *class,
         spot: &spot,
     };
     let Opened { blocks, runs } = reads

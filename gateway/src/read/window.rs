@@ -304,7 +304,9 @@ impl Reader {
             }
             _ => None,
         };
+        let waiting = follower.is_some().then(|| self.reads.demand.wait());
         async move {
+            let _waiting = waiting;
             if let Some(mut follower) = follower {
                 // How it ended is read from the window's own follower by `step`.
                 let _ = tokio::time::timeout(LOOK_AGAIN, follower.wait(place)).await;

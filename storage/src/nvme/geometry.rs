@@ -9,7 +9,7 @@ pub(super) const PAGE: u64 = 4096;
 /// frame, and one for its share of the index, which is more than enough: foyer writes a page of
 /// index for about 170 entries, and writes it again with each of them. A page of index that goes bad
 /// costs up to that many blocks.
-pub(super) const OVERHEAD: u64 = 2 * PAGE;
+pub const OVERHEAD: u64 = 2 * PAGE;
 
 /// Segments of the device aimed at: one of 512 is 0.2 % of the tier, which is what one eviction
 /// takes.

@@ -33,6 +33,7 @@ pub(super) struct Tiers {
     apart: Option<Box<dyn BlockStore>>,
     drop_copies: bool,
     limit: u64,
+    copies_limit: u64,
 }
 
 impl Tiers {
@@ -51,6 +52,7 @@ impl Tiers {
             apart: (apart > 0).then(|| part(apart) as Box<dyn BlockStore>),
             drop_copies: copies == Copies::Dropped,
             limit,
+            copies_limit: apart,
         }
     }
 
@@ -61,12 +63,23 @@ impl Tiers {
             apart: None,
             drop_copies: false,
             limit: memory / CACHE_SHARE.1 * CACHE_SHARE.0,
+            copies_limit: 0,
         }
     }
 
     /// Bytes that all parts may keep together.
     pub(super) fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// Of that, bytes of copies where they have a part of their own; else 0.
+    pub(super) fn copies_limit(&self) -> u64 {
+        self.copies_limit
+    }
+
+    /// Whether copies have a part of their own.
+    pub(super) fn keeps_copies_apart(&self) -> bool {
+        self.apart.is_some()
     }
 
     /// Bytes that the blocks of all parts are charged for.

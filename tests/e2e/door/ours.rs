@@ -46,7 +46,7 @@ fn our_own_routes_are_an_administrators_but_for_health_and_metrics() {
             answer.text()
         );
     }
-    // Plan and residence are whose the dataset is, for a version that has them.
+    // Plan and residence are whose the dataset is.
     for target in ["/-/plan/NAME/a.bin", "/-/resident/NAME/"] {
         let ask = |name: &str, headers: &[(&str, &str)]| {
             gateway

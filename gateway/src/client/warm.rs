@@ -1,0 +1,237 @@
+//! `forebay warm` and `forebay wait`.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use percent_encoding::utf8_percent_encode;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Unreachable, exchange, finish, good};
+use crate::access::canonical::PATH;
+use crate::cli::{ClientArgs, Prefix, WaitArgs, WarmArgs};
+use crate::say::say;
+use crate::settings::size::shown;
+
+/// Between two looks at a job, and at what is resident.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A job goes on after a restart of its gateway: that is waited for.
+const RESTART: Duration = Duration::from_secs(60);
+
+/// `forebay warm`: 0 only once everything is resident.
+pub async fn warm(args: &WarmArgs) -> ExitCode {
+    let warmed = async {
+        let keys = args.from.as_deref().map(keys_of).transpose()?;
+        let mut jobs = Vec::new();
+        for target in &args.targets {
+            let body = body(args, keys.as_deref())?;
+            let path = path("/-/warm", target);
+            let taken = exchange(&args.client, Method::POST, &path, body).await?;
+            let job: Value = serde_json::from_slice(&good(taken.0, taken.1)?)
+                .context("read the gateway's answer")?;
+            let id = job["id"].as_str().context("the job has no id")?;
+            jobs.push((target, id.to_owned()));
+        }
+        let mut failed = Vec::new();
+        for (target, id) in &jobs {
+            let job = follow(&args.client, target, id).await?;
+            if args.client.json {
+                say!("{job}");
+            }
+            if job["state"] != "done" {
+                let why = job["error"].as_str().unwrap_or("it was cancelled");
+                failed.push(format!("{}: {why}", name(target)));
+            }
+        }
+        match failed.is_empty() {
+            true => Ok(()),
+            false => bail!("{}", failed.join("; ")),
+        }
+    };
+    finish(warmed.await)
+}
+
+/// `forebay wait`: 0 once everything is resident.
+pub async fn wait(args: &WaitArgs) -> ExitCode {
+    let waited = async {
+        for target in &args.targets {
+            wait_for(args, target).await?;
+        }
+        Ok(())
+    };
+    let waited = match args.timeout {
+        None => waited.await,
+        Some(timeout) => tokio::time::timeout(timeout, waited)
+            .await
+            .unwrap_or_else(|_| bail_late(timeout)),
+    };
+    finish(waited)
+}
+
+fn bail_late(timeout: Duration) -> Result<()> {
+    bail!("it is not all resident after {timeout:?}")
+}
+
+async fn wait_for(args: &WaitArgs, target: &Prefix) -> Result<()> {
+    let mut path = path("/-/resident", target);
+    if let Some(tier) = &args.tier {
+        path = format!("{path}?tier={tier}");
+    }
+    let mut said = None;
+    loop {
+        let (status, body) = match exchange(&args.client, Method::GET, &path, Bytes::new()).await {
+            Ok(answer) => answer,
+            // It may be about to start.
+            Err(error) if error.downcast_ref::<Unreachable>().is_some() => {
+                say_once(&mut said, format!("{error:#}"));
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status == StatusCode::OK {
+            if args.client.json {
+                say!("{answer}");
+            } else {
+                let bytes = answer["bytes"].as_u64().unwrap_or(0);
+                say!("{} is resident: {}", name(target), shown(bytes));
+            }
+            return Ok(());
+        }
+        if status != StatusCode::SERVICE_UNAVAILABLE {
+            return good(status, body).map(|_| ());
+        }
+        let percent = answer["percent"].as_f64();
+        let word = match percent {
+            Some(percent) => format!("{} is resident to {percent:.1} %", name(target)),
+            None => answer["detail"].as_str().unwrap_or("not yet").to_owned(),
+        };
+        say_once(&mut said, word);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Says on standard error why it waits, once for each reason.
+fn say_once(said: &mut Option<String>, word: String) {
+    if said.as_ref() != Some(&word) {
+        eprintln!("forebay: waiting: {word}");
+        *said = Some(word);
+    }
+}
+
+/// Shows how a job goes until it is over; the job then.
+async fn follow(args: &ClientArgs, target: &Prefix, id: &str) -> Result<Value> {
+    let terminal = std::io::stdout().is_terminal();
+    let path = format!("/-/warm/{id}");
+    let mut heard = Instant::now();
+    loop {
+        let job: Value = match exchange(args, Method::GET, &path, Bytes::new()).await {
+            Ok((status, body)) => {
+                serde_json::from_slice(&good(status, body)?).context("read the job")?
+            }
+            Err(_) if heard.elapsed() < RESTART => {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        heard = Instant::now();
+        let over = ["done", "failed", "cancelled"].contains(&job["state"].as_str().unwrap_or(""));
+        if !args.json {
+            show(&progress(target, &job), terminal, over);
+        }
+        if over {
+            return Ok(job);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// One line; on a terminal it takes the place of the one before.
+fn show(line: &str, terminal: bool, last: bool) {
+    if !terminal {
+        return say!("{line}");
+    }
+    let end = if last { "\n" } else { "" };
+    let mut out = std::io::stdout();
+    // Where nobody reads any more, nothing is written and nothing is wrong.
+    let _ = write!(out, "\r\x1b[K{line}{end}");
+    let _ = out.flush();
+}
+
+fn progress(target: &Prefix, job: &Value) -> String {
+    let number = |field: &str| job[field].as_u64();
+    let bytes = |field: &str| shown(number(field).unwrap_or(0));
+    let name = name(target);
+    let percent = job["percent"].as_f64().unwrap_or(0.0);
+    let state = job["state"].as_str().unwrap_or_default();
+    let bar = "#".repeat((percent / 5.0) as usize);
+    let mut line = format!(
+        "{name} {state} [{bar:<20}] {percent:.1} % {} of {}",
+        bytes("resident_bytes"),
+        bytes("bytes")
+    );
+    if let Some(rate) = number("rate") {
+        line = format!("{line}, {}/s", shown(rate));
+    }
+    if let Some(eta) = number("eta_seconds").filter(|_| state != "done") {
+        line = format!("{line}, {eta} s left");
+    }
+    line
+}
+
+fn name(target: &Prefix) -> String {
+    format!("{}/{}", target.dataset, target.prefix)
+}
+
+fn path(route: &str, target: &Prefix) -> String {
+    let dataset = utf8_percent_encode(&target.dataset, PATH);
+    let prefix = utf8_percent_encode(&target.prefix, PATH);
+    format!("{route}/{dataset}/{prefix}")
+}
+
+/// The keys in a file, one a line.
+fn keys_of(file: &Path) -> Result<Vec<String>> {
+    let mut text = String::new();
+    let read = match file.as_os_str() == "-" {
+        true => std::io::stdin().read_to_string(&mut text),
+        false => std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("read the keys in {}", file.display()))?;
+    let keys = text.lines().filter(|line| !line.is_empty());
+    let keys: Vec<String> = keys.map(str::to_owned).collect();
+    if keys.is_empty() {
+        bail!("{} names no keys: write one a line", file.display());
+    }
+    Ok(keys)
+}
+
+fn body(args: &WarmArgs, keys: Option<&[String]>) -> Result<Bytes> {
+    let mut body = serde_json::Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value);
+        }
+    };
+    put("keys", keys.map(|keys| json!(keys)));
+    put("index", (!args.index.is_empty()).then(|| json!(args.index)));
+    put("glob", args.glob.as_ref().map(|glob| json!(glob)));
+    put("tier", args.tier.as_ref().map(|tier| json!(tier)));
+    put("copies", args.copies.as_ref().map(|copies| json!(copies)));
+    put("rate", args.rate.map(|rate| json!(rate)));
+    put("priority", args.priority.map(|priority| json!(priority)));
+    let deadline = args
+        .deadline
+        .map(|time| json!(format!("{}ms", time.as_millis())));
+    put("deadline", deadline);
+    serde_json::to_vec(&body)
+        .map(Bytes::from)
+        .context("write the request")
+}

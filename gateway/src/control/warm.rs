@@ -1,0 +1,239 @@
+//! Warming under `/-/`: jobs taken, told of, cancelled and tried again; and how much of a prefix is resident.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State as Shared};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures::{Stream, stream};
+use serde_json::{Value, json};
+
+use super::{Params, Problem, State};
+use crate::warm::job::{Job, State as JobState};
+use crate::warm::order::{Order, Tier};
+
+/// No body of a request for a job is longer: it takes the keys of some hundred thousand objects.
+const LONGEST: usize = 16 << 20;
+
+/// Between two lines of progress.
+const EACH: Duration = Duration::from_secs(1);
+
+/// The routes of warming.
+pub(super) fn routes() -> axum::Router<Arc<State>> {
+    axum::Router::new()
+        .route("/-/warm", get(list).post(retry))
+        .route("/-/warm/{name}", get(show).delete(cancel).post(whole))
+        .route("/-/warm/{name}/", post(whole))
+        .route("/-/warm/{name}/events", get(events).post(called_events))
+        .route("/-/warm/{name}/{*prefix}", post(below))
+        .route("/-/resident/{name}", get(resident_all))
+        .route("/-/resident/{name}/", get(resident_all))
+        .route("/-/resident/{name}/{*prefix}", get(resident))
+        .layer(DefaultBodyLimit::max(LONGEST))
+}
+
+fn bad(sentence: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, sentence)
+}
+
+async fn whole(
+    shared: Shared<Arc<State>>,
+    Path(name): Path<String>,
+    params: Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    below(shared, Path((name, String::new())), params, headers, body).await
+}
+
+/// A prefix may have the name of a route.
+async fn called_events(
+    shared: Shared<Arc<State>>,
+    Path(name): Path<String>,
+    params: Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let prefix = "events".to_owned();
+    below(shared, Path((name, prefix)), params, headers, body).await
+}
+
+async fn below(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, prefix)): Path<(String, String)>,
+    Query(params): Params,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    if let Some(name) = params.keys().next() {
+        return Err(bad(format!(
+            "a job has no parameter {name:?}: name what is wanted in a JSON body"
+        )));
+    }
+    if state.datasets.get(&name).is_none() {
+        return Err(Problem::no_dataset(&name));
+    }
+    let has_nvme = state.reads.store.nvme().is_some();
+    let order = Order::parse(&name, &prefix, &body, has_nvme).map_err(bad)?;
+    take(&state, order, &headers).await
+}
+
+/// `POST /-/warm?retry={id}`: the same once more.
+async fn retry(
+    Shared(state): Shared<Arc<State>>,
+    Query(params): Params,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = params.get("retry").ok_or_else(|| {
+        bad("POST /-/warm/DATASET/PREFIX warms, POST /-/warm?retry=ID tries a job again")
+    })?;
+    let order = job(&state, id)?.order.clone();
+    take(&state, order, &headers).await
+}
+
+async fn take(state: &State, order: Order, headers: &HeaderMap) -> Result<Response, Problem> {
+    let job = state.jobs.take(order).await.map_err(|error| {
+        let detail = format!("the job can't be taken: {error}");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    })?;
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        return Ok((StatusCode::ACCEPTED, axum::Json(job.json())).into_response());
+    }
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    let lines = told(job, Job::line, true);
+    Ok((kind, Body::from_stream(lines)).into_response())
+}
+
+fn job(state: &State, id: &str) -> Result<Arc<Job>, Problem> {
+    state.jobs.get(id).ok_or_else(|| {
+        let detail = format!("this gateway knows no job {id:?}; GET /-/warm lists its jobs");
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
+async fn list(Shared(state): Shared<Arc<State>>) -> Response {
+    let jobs = state.jobs.all();
+    let jobs: Vec<Value> = jobs.iter().map(|job| job.json()).collect();
+    axum::Json(json!({ "jobs": jobs })).into_response()
+}
+
+async fn show(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    Ok(axum::Json(job(&state, &id)?.json()).into_response())
+}
+
+async fn cancel(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let job = job(&state, &id)?;
+    state.jobs.cancel(&job).await;
+    Ok(axum::Json(job.json()).into_response())
+}
+
+async fn events(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let lines = told(job(&state, &id)?, |job| format!("{}\n", job.json()), false);
+    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
+    Ok((kind, Body::from_stream(lines)).into_response())
+}
+
+/// What comes next of a body that tells of a job.
+enum Next {
+    First,
+    Later,
+    /// The body is broken off, for its client to see that the job did not end well.
+    Break,
+    Nothing,
+}
+
+/// A line now, whenever the state changes, and each second, until the job is over. With `breaks` the body of one that
+/// did not end well is broken off behind its last line.
+fn told(
+    job: Arc<Job>,
+    line: impl Fn(&Job) -> String + Send + 'static,
+    breaks: bool,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let states = job.states();
+    let begin = (Next::First, states, job, line);
+    stream::unfold(begin, move |(next, mut states, job, line)| async move {
+        match next {
+            Next::First => {
+                states.mark_unchanged();
+            }
+            Next::Later => {
+                // The sender is the job's own, which we hold.
+                let _ = tokio::time::timeout(EACH, states.changed()).await;
+            }
+            Next::Break => {
+                // The line before has to leave first.
+                tokio::task::yield_now().await;
+                let failed = io::Error::other("the job did not end well");
+                return Some((Err(failed), (Next::Nothing, states, job, line)));
+            }
+            Next::Nothing => return None,
+        }
+        let (mut state, mut text) = (job.state(), line(&job));
+        // One that has gone on while its line was made has another.
+        while job.state() != state {
+            (state, text) = (job.state(), line(&job));
+        }
+        let next = match state {
+            JobState::Done => Next::Nothing,
+            state if state.is_over() && breaks => Next::Break,
+            state if state.is_over() => Next::Nothing,
+            _ => Next::Later,
+        };
+        Some((Ok(Bytes::from(text)), (next, states, job, line)))
+    })
+}
+
+async fn resident_all(
+    shared: Shared<Arc<State>>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, Problem> {
+    resident(shared, Path((name, String::new())), params).await
+}
+
+async fn resident(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, prefix)): Path<(String, String)>,
+    Query(params): Params,
+) -> Result<Response, Problem> {
+    let dataset = state.datasets.get(&name);
+    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let tier = match params.get("tier") {
+        None => Tier::Any,
+        Some(tier) => Tier::parse(tier)
+            .ok_or_else(|| bad(format!("tier is memory, nvme or any, not {tier:?}")))?,
+    };
+    let (crew, listings) = (&state.jobs.crew, &state.listings);
+    let resident = crew.resident(listings, &dataset, &prefix, tier).await;
+    let resident = resident.map_err(|error| Problem::of_origin(&error))?;
+    let status = match resident.is_all() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let answer = json!({
+        "resident": resident.is_all(),
+        "percent": resident.percent(),
+        "objects": resident.objects,
+        "bytes": resident.bytes,
+        "resident_bytes": resident.resident_bytes,
+        "missing": resident.missing,
+    });
+    Ok((status, axum::Json(answer)).into_response())
+}

@@ -1,0 +1,395 @@
+//! What a job is asked to warm: the request's path and body, judged before anything is begun.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use forebay_storage::block::{BlockKey, BlockSize};
+use forebay_storage::store::Store;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::glob::Glob;
+use crate::settings::{duration, size};
+
+/// Keys and prefixes that one job may name. More is a list that the origin can give.
+const MOST_NAMES: usize = 1_000_000;
+
+/// Where blocks are to be.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// In memory.
+    Memory,
+    /// On NVMe.
+    Nvme,
+    /// In one of them.
+    #[default]
+    Any,
+}
+
+impl Tier {
+    /// The tier of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "memory" => Some(Self::Memory),
+            "nvme" => Some(Self::Nvme),
+            "any" => Some(Self::Any),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Nvme => "nvme",
+            Self::Any => "any",
+        }
+    }
+
+    /// Whether a block is resident there; moves nothing.
+    pub fn holds(self, store: &Store, key: &BlockKey) -> bool {
+        match self {
+            Self::Memory => store.in_memory_tier(key),
+            Self::Nvme => store.on_nvme(key),
+            Self::Any => store.contains(key),
+        }
+    }
+}
+
+/// On how many members blocks are to be.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Copies {
+    /// On each block's owner.
+    #[default]
+    Owners,
+    /// On the owner in each zone too.
+    Zone,
+    /// On every member.
+    All,
+}
+
+/// Bytes of each object, as a range of HTTP without its unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Span {
+    /// From the first byte to the last, that included, or to the end.
+    From(u64, Option<u64>),
+    /// The last so many bytes.
+    Last(u64),
+}
+
+impl Span {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("the range {text:?} is none: write FIRST-LAST, FIRST- or -COUNT, in bytes");
+        let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+        let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+        match (first, last) {
+            ("", last) => Ok(Self::Last(number(last)?)),
+            (first, "") => Ok(Self::From(number(first)?, None)),
+            (first, last) => {
+                let (first, last) = (number(first)?, number(last)?);
+                match first <= last {
+                    true => Ok(Self::From(first, Some(last))),
+                    false => Err(wrong()),
+                }
+            }
+        }
+    }
+
+    fn of(self, size: u64) -> Range<u64> {
+        match self {
+            Self::From(first, last) => {
+                let end = last.map_or(size, |last| last.saturating_add(1).min(size));
+                first.min(size)..end
+            }
+            Self::Last(count) => size.saturating_sub(count)..size,
+        }
+    }
+}
+
+/// What a job is asked to warm.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// The dataset's name.
+    pub dataset: String,
+    /// The prefix in the request's path.
+    pub prefix: String,
+    /// Prefixes of whole keys, none of which begins with another.
+    pub prefixes: Vec<String>,
+    /// Which keys below `prefix`, by what follows it.
+    pub glob: Option<String>,
+    /// Whole keys, instead of prefixes: nothing is listed.
+    pub keys: Vec<String>,
+    /// Keys of index files, whose shards are warmed with them.
+    pub index: Vec<String>,
+    /// Bytes of each object; empty: all.
+    pub ranges: Vec<Span>,
+    /// Where the blocks are to be.
+    pub tier: Tier,
+    /// On how many members.
+    pub copies: Copies,
+    /// Bytes a second at most.
+    pub rate: Option<u64>,
+    /// Jobs of a higher one begin earlier.
+    pub priority: i32,
+    /// Seconds from the job's creation within which it has to be done.
+    pub deadline: Option<u64>,
+}
+
+/// The body of a request, as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Asked {
+    prefixes: Vec<String>,
+    glob: Option<String>,
+    keys: Vec<String>,
+    index: Names,
+    ranges: Vec<String>,
+    tier: Option<String>,
+    copies: Option<String>,
+    rate: Option<Value>,
+    priority: i32,
+    deadline: Option<String>,
+    pin: Option<Value>,
+    verify: Option<Value>,
+}
+
+/// One name or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl Order {
+    /// Everything below `prefix`, in the tier that is meant where none is named.
+    pub fn all(dataset: &str, prefix: &str, tier: Tier) -> Self {
+        Self {
+            dataset: dataset.to_owned(),
+            prefix: prefix.to_owned(),
+            prefixes: vec![prefix.to_owned()],
+            glob: None,
+            keys: Vec::new(),
+            index: Vec::new(),
+            ranges: Vec::new(),
+            tier,
+            copies: Copies::Owners,
+            rate: None,
+            priority: 0,
+            deadline: None,
+        }
+    }
+
+    /// What a request for `prefix` of `dataset` with this body asks for; without a body, for all of it.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence.
+    pub fn parse(dataset: &str, prefix: &str, body: &[u8], has_nvme: bool) -> Result<Self, String> {
+        let usual = if has_nvme { Tier::Nvme } else { Tier::Memory };
+        let mut order = Self::all(dataset, prefix, usual);
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(order);
+        }
+        let asked: serde_json::Map<String, Value> = serde_json::from_slice(body)
+            .map_err(|error| format!("the body is no JSON object: {error}"))?;
+        let asked = Asked::deserialize(Value::Object(asked))
+            .map_err(|error| format!("the body asks for what no job does: {error}"))?;
+        for (name, value) in [("pin", &asked.pin), ("verify", &asked.verify)] {
+            if value.is_some() {
+                return Err(format!(
+                    "`{name}` comes with a later version of Forebay; this one does not have it"
+                ));
+            }
+        }
+        order.tier = match asked.tier.as_deref() {
+            None => usual,
+            Some(name) => Tier::parse(name)
+                .ok_or_else(|| format!("tier is memory, nvme or any, not {name:?}"))?,
+        };
+        if order.tier == Tier::Nvme && !has_nvme {
+            return Err(
+                "there is no NVMe tier: set [cache] nvme, or ask for the tier memory".into(),
+            );
+        }
+        order.copies = match asked.copies.as_deref() {
+            None | Some("owners") => Copies::Owners,
+            Some("zone") => Copies::Zone,
+            Some("all") => Copies::All,
+            Some(name) => return Err(format!("copies is owners, zone or all, not {name:?}")),
+        };
+        order.rate = asked.rate.as_ref().map(rate).transpose()?;
+        order.priority = asked.priority;
+        order.deadline = asked.deadline.as_deref().map(deadline).transpose()?;
+        let ranges = asked.ranges.iter().map(|text| Span::parse(text));
+        order.ranges = ranges.collect::<Result<_, _>>()?;
+        order.name(asked)?;
+        Ok(order)
+    }
+
+    fn name(&mut self, asked: Asked) -> Result<(), String> {
+        let index = match asked.index {
+            Names::One(name) => vec![name],
+            Names::Several(names) => names,
+        };
+        let listed = asked.keys.is_empty() && index.is_empty();
+        if !listed && (!asked.prefixes.is_empty() || asked.glob.is_some()) {
+            return Err(
+                "name either prefixes and a glob, or keys and an index: one is listed \
+                        at the origin and the other is not"
+                    .into(),
+            );
+        }
+        if asked.prefixes.len() + asked.keys.len() + index.len() > MOST_NAMES {
+            return Err(format!("it names more than {MOST_NAMES} keys and prefixes"));
+        }
+        let whole = |names: Vec<String>| -> Vec<String> {
+            let names = names.into_iter();
+            names.map(|name| format!("{}{name}", self.prefix)).collect()
+        };
+        if let Some(glob) = &asked.glob {
+            Glob::parse(glob)?;
+        }
+        self.glob = asked.glob;
+        self.keys = whole(asked.keys);
+        self.index = whole(index);
+        match (listed, asked.prefixes.is_empty()) {
+            (false, _) => self.prefixes.clear(),
+            (true, true) => {}
+            (true, false) => self.prefixes = apart(whole(asked.prefixes)),
+        }
+        self.keys.sort();
+        self.keys.dedup();
+        Ok(())
+    }
+
+    /// The blocks of an object of `size` bytes that are asked for: ranges in order that do not meet.
+    pub fn blocks(&self, block_size: BlockSize, size: u64) -> Vec<Range<u32>> {
+        if size == 0 {
+            return Vec::new();
+        }
+        if self.ranges.is_empty() {
+            return std::iter::once(0..block_size.count(size)).collect();
+        }
+        let ranges = self.ranges.iter().map(|span| span.of(size));
+        let mut blocks: Vec<Range<u32>> = ranges
+            .filter(|range| !range.is_empty())
+            .map(|range| block_size.index(range.start)..block_size.index(range.end - 1) + 1)
+            .collect();
+        blocks.sort_by_key(|range| range.start);
+        let mut merged: Vec<Range<u32>> = Vec::new();
+        for range in blocks {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(range),
+            }
+        }
+        merged
+    }
+
+    /// When the job has to be done, from its creation on.
+    pub fn time(&self) -> Option<Duration> {
+        self.deadline.map(Duration::from_secs)
+    }
+}
+
+/// Those of these prefixes that begin with no other: what one lists, another need not.
+fn apart(mut prefixes: Vec<String>) -> Vec<String> {
+    prefixes.sort();
+    let mut kept: Vec<String> = Vec::new();
+    for prefix in prefixes {
+        // Sorted, whatever begins with a prefix comes right behind it.
+        if kept.last().is_none_or(|last| !prefix.starts_with(last)) {
+            kept.push(prefix);
+        }
+    }
+    kept
+}
+
+fn rate(value: &Value) -> Result<u64, String> {
+    let bytes = match value {
+        Value::Number(number) => number.as_u64().ok_or_else(|| "is no whole number".into()),
+        Value::String(text) => size::parse(text),
+        _ => Err("is neither a number nor a text".to_owned()),
+    };
+    match bytes {
+        Ok(0) => Err("rate is bytes a second, and with 0 nothing would ever move".into()),
+        Ok(bytes) => Ok(bytes),
+        Err(clause) => Err(format!(
+            "rate {clause}; it is bytes a second, such as \"100MiB\""
+        )),
+    }
+}
+
+fn deadline(text: &str) -> Result<u64, String> {
+    let time = duration::parse(text).map_err(|clause| format!("deadline {clause}"))?;
+    match time.as_secs() {
+        0 => Err("deadline is at least 1s".into()),
+        seconds => Ok(seconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(body: &str) -> Result<Order, String> {
+        Order::parse("models", "a/", body.as_bytes(), false)
+    }
+
+    #[test]
+    fn a_body_names_what_is_below_the_path() {
+        let order = parse(r#"{"prefixes": ["b/c", "b/", "x"], "glob": "*.bin", "rate": "1MiB"}"#);
+        let order = order.unwrap();
+        assert_eq!(order.prefixes, ["a/b/", "a/x"]);
+        assert_eq!((order.rate, order.tier), (Some(1 << 20), Tier::Memory));
+        let order = parse(r#"{"keys": ["y", "x", "y"], "index": "i.json"}"#).unwrap();
+        assert_eq!(order.keys, ["a/x", "a/y"]);
+        assert_eq!((order.index.len(), order.prefixes.len()), (1, 0));
+        assert_eq!(parse(" \n").unwrap().prefixes, ["a/"]);
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        for (body, word) in [
+            (r#"{"pin": true}"#, "pin"),
+            (r#"{"verify": "sha256"}"#, "verify"),
+            (r#"{"speed": 1}"#, "speed"),
+            (r#"{"tier": "nvme"}"#, "[cache] nvme"),
+            (r#"{"tier": "tape"}"#, "tape"),
+            (r#"{"copies": "three"}"#, "three"),
+            (r#"{"glob": "[a"}"#, "no ] closes"),
+            (r#"{"rate": 0}"#, "rate"),
+            (r#"{"rate": "8 parsecs"}"#, "rate"),
+            (r#"{"deadline": "soon"}"#, "deadline"),
+            (r#"{"ranges": ["9-3"]}"#, "9-3"),
+            (r#"{"keys": ["x"], "glob": "*"}"#, "either"),
+            ("models", "the body"),
+            ("[]", "the body"),
+        ] {
+            let sentence = parse(body).unwrap_err();
+            assert!(sentence.contains(word), "{body}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn ranges_become_blocks_that_do_not_meet() {
+        let size = BlockSize::new(1 << 20);
+        let order = parse(r#"{"ranges": ["0-7", "1048576-1048577", "-8", "99999999999-"]}"#);
+        let order = order.unwrap();
+        assert_eq!(order.blocks(size, 10 << 20), [0..2, 9..10]);
+        let to = |end: u32| vec![0..end, 0..0][..1].to_vec();
+        assert_eq!(order.blocks(size, 3), to(1));
+        assert!(order.blocks(size, 0).is_empty());
+        assert_eq!(parse("").unwrap().blocks(size, (2 << 20) + 1), to(3));
+    }
+}

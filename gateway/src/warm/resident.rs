@@ -1,0 +1,152 @@
+//! How much of what an origin has is resident: asked of the owners, and nothing is moved.
+
+use std::sync::Arc;
+
+use forebay_storage::error::OriginError;
+use forebay_storage::listing::{ListPage, ListRequest, Start};
+use forebay_storage::object::ObjectId;
+use futures::{StreamExt, stream};
+
+use super::list::Entry;
+use super::order::{Order, Tier};
+use super::place::Crew;
+use crate::dataset::Dataset;
+use crate::listings::Listings;
+
+/// Keys that are told of.
+const TOLD: usize = 10;
+
+/// Objects whose versions are asked for at once, where a listing does not tell them.
+const ASKED_AT_ONCE: usize = 16;
+
+/// What of a prefix is resident.
+#[derive(Clone, Debug, Default)]
+pub struct Resident {
+    /// Objects that the origin has.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of those, the resident ones.
+    pub resident_bytes: u64,
+    /// The first keys of which something is missing.
+    pub missing: Vec<String>,
+}
+
+impl Resident {
+    /// Whether there is something, and all of it is resident.
+    pub fn is_all(&self) -> bool {
+        self.objects > 0 && self.missing.is_empty()
+    }
+
+    /// The resident part, in percent.
+    pub fn percent(&self) -> f64 {
+        match self.bytes {
+            0 if self.is_all() => 100.0,
+            0 => 0.0,
+            bytes => self.resident_bytes as f64 * 100.0 / bytes as f64,
+        }
+    }
+}
+
+impl Crew {
+    /// What of everything below `prefix` is resident in `tier` with its owners.
+    ///
+    /// # Errors
+    /// If the origin can't be listed, and has no object of that very name either.
+    pub async fn resident(
+        self: &Arc<Self>,
+        listings: &Arc<Listings>,
+        dataset: &Arc<Dataset>,
+        prefix: &str,
+        tier: Tier,
+    ) -> Result<Resident, OriginError> {
+        let order = Order::all(&dataset.name, prefix, tier);
+        let mut resident = Resident::default();
+        let mut request = ListRequest {
+            prefix: prefix.to_owned(),
+            delimiter: None,
+            start: Start::Beginning,
+            max_keys: 1000,
+        };
+        loop {
+            let page = match listings.page(dataset, &request).await {
+                Err(OriginError::Unsupported(_)) if !prefix.is_empty() => {
+                    let named = self.named(dataset, prefix).await?;
+                    self.add(dataset, &order, vec![named], &mut resident).await;
+                    return Ok(resident);
+                }
+                page => page?,
+            };
+            let entries = self.entries(dataset, &page).await?;
+            self.add(dataset, &order, entries, &mut resident).await;
+            match &page.next {
+                Some(token) => request.start = Start::Token(token.clone()),
+                None => return Ok(resident),
+            }
+        }
+    }
+
+    async fn named(
+        self: &Arc<Self>,
+        dataset: &Arc<Dataset>,
+        key: &str,
+    ) -> Result<Entry, OriginError> {
+        let object = ObjectId::new(Arc::clone(&dataset.name), key);
+        let current = self.reads.current(dataset, &object, None, false).await?;
+        Ok(Entry {
+            key: key.into(),
+            size: current.version.size,
+            version: Some(current.version.key),
+        })
+    }
+
+    /// The objects of a page with their versions.
+    async fn entries(
+        self: &Arc<Self>,
+        dataset: &Arc<Dataset>,
+        page: &ListPage,
+    ) -> Result<Vec<Entry>, OriginError> {
+        let listed = page.objects.iter().cloned();
+        let entries = listed.map(|object| async move {
+            let entry = Entry::listed(dataset, object);
+            match entry.version {
+                Some(_) => Ok(entry),
+                None if entry.size == 0 => Ok(entry),
+                None => match self.named(dataset, &entry.key).await {
+                    // It was listed a moment ago: then it is missing here in any case.
+                    Err(OriginError::NotFound) => Ok(entry),
+                    named => named,
+                },
+            }
+        });
+        let entries: Vec<_> = stream::iter(entries)
+            .buffered(ASKED_AT_ONCE)
+            .collect()
+            .await;
+        entries.into_iter().collect()
+    }
+
+    async fn add(
+        self: &Arc<Self>,
+        dataset: &Dataset,
+        order: &Order,
+        entries: Vec<Entry>,
+        resident: &mut Resident,
+    ) {
+        let checked = self.check(dataset, order, &entries).await;
+        resident.objects += entries.len() as u64;
+        resident.bytes += checked.bytes;
+        resident.resident_bytes += checked.bytes - checked.missing_bytes;
+        let mut last = None;
+        for missing in checked.missing {
+            if resident.missing.len() >= TOLD {
+                break;
+            }
+            if last.replace(missing.entry) != Some(missing.entry) {
+                resident
+                    .missing
+                    .push(entries[missing.entry].key.to_string());
+            }
+        }
+    }
+}
