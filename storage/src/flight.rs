@@ -257,6 +257,19 @@ impl Follower {
             Err(_) => Err(OriginError::Abandoned),
         }
     }
+
+    /// Waits until the fill has ended: then its block is filed, or was purged meanwhile.
+    ///
+    /// # Errors
+    /// What ended it before the block was whole.
+    pub async fn end(&mut self) -> Result<(), OriginError> {
+        let ended = self.progress.wait_for(|progress| progress.end.is_some());
+        match ended.await {
+            Ok(progress) => progress.end.clone().unwrap_or(Ok(())),
+            // The sender lives in the flight that `self` holds.
+            Err(_) => Err(OriginError::Abandoned),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -314,10 +314,8 @@ async fn ask_by_get(
     };
     let range = start..wanted_end.min(start.saturating_add(most));
     let purges = reads.store.purges();
-    let answer = dataset
-        .origin
-        .get(object, range, None, &class(asking.level).into());
-    let answer = answer.await?;
+    let urgency = class(asking.level).into();
+    let answer = dataset.origin.get(object, range, None, &urgency).await?;
     let version = Arc::clone(&answer.version);
     let mut found = Found {
         version: Arc::clone(&version),

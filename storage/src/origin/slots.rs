@@ -207,7 +207,7 @@ mod tests {
         assert!(third.is_some());
         slots.set(2);
         let _fourth = slots.take(&demand).await;
-        ask(&slots, &demand);
+        let _fifth = ask(&slots, &demand);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use super::*;
 use crate::SEGMENT;
 use crate::block::OVERHEAD;
 use crate::class::Class;
+use crate::error::OriginError;
 use crate::fill::Flow;
 use crate::flight::From;
 use crate::version::Identity;
