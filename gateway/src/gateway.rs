@@ -37,6 +37,8 @@ use crate::metrics::{Metrics, PeerMetrics};
 use crate::peer::wire::{self, Question};
 use crate::peer::{Peer, PeerBody, Peers};
 use crate::read::Reads;
+use crate::read::growth::Ahead;
+use crate::read::passes::Passes;
 
 /// How long a request beyond `max_requests` waits for its turn.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
@@ -124,6 +126,8 @@ impl Gateway {
             }
             None => None,
         };
+        let block_size = parts.store.block_size();
+        let [used, unused] = metrics.read_ahead.clone();
         let reads = Arc::new(Reads {
             store: parts.store,
             versions: Arc::new(Versions::default()),
@@ -131,6 +135,8 @@ impl Gateway {
             write_timeout: parts.write_timeout,
             demand: Arc::default(),
             peers: peers.clone(),
+            ahead: Ahead::default(),
+            passes: Passes::new(block_size, used, unused),
         });
         let desk = peers.map(|peers| {
             let (reads, datasets) = (Arc::clone(&reads), Arc::clone(&parts.datasets));

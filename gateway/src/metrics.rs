@@ -75,6 +75,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Requests that are being answered.
     pub requests_in_flight: IntGauge,
+    /// Bytes that were read ahead: those that somebody read, and those that nobody came for.
+    pub(crate) read_ahead: [IntCounter; 2],
     block_reads: [IntCounter; 4],
     response_bytes: [IntCounter; 4],
     reads: ReadChildren,
@@ -124,6 +126,11 @@ impl Metrics {
             "Blocks that requests opened, by outcome: hit (memory), nvme, joined (another's fill), led",
             &["outcome"],
         )?;
+        let read_ahead = counters(
+            "read_ahead_bytes_total",
+            "Bytes that were read before anybody waited for them, by what came of it: used, unused",
+            &["outcome"],
+        )?;
         let response_bytes = counters(
             "response_bytes_total",
             "Body bytes of objects that went to clients, by source",
@@ -164,6 +171,7 @@ impl Metrics {
             certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
+            read_ahead: ["used", "unused"].map(|outcome| read_ahead.with_label_values(&[outcome])),
             block_reads: ["hit", "nvme", "joined", "led"]
                 .map(|outcome| block_reads.with_label_values(&[outcome])),
             response_bytes: [Source::Memory, Source::Nvme, Source::Origin, Source::Peer]

@@ -5,6 +5,9 @@
 //! | [`version`] | which version is current, asked together with the first block where nothing is known |
 //! | `authority` | the same, asked of the gateway that knows |
 //! | [`window`] | the blocks in flight for one request |
+//! | [`growth`] | how far one stream reads ahead |
+//! | [`passes`] | readers that go over an object in ranges, recognised as one |
+//! | `ahead` | what is read for those who come next |
 //! | [`route`] | where to ask for them: owner, candidates, origin |
 //! | [`fetch`] | bringing a run of missing blocks, by one hop after the other |
 //! | [`remote`] | one of these hops: another gateway |
@@ -12,10 +15,13 @@
 //! | [`demand`] | whether readers wait: then warming stands back |
 //! | [`passthrough`] | objects whose versions can't be told apart: nothing of them is kept |
 
+mod ahead;
 mod authority;
 pub mod body;
 pub mod demand;
 pub mod fetch;
+pub mod growth;
+pub mod passes;
 pub mod passthrough;
 pub mod remote;
 pub mod route;
@@ -29,11 +35,15 @@ use std::time::Duration;
 use forebay_ring::Extents;
 use forebay_storage::fill::Run;
 use forebay_storage::object::ObjectId;
-use forebay_storage::store::{Level, ORIGIN, Spot, Store};
+use forebay_storage::stats::DatasetStats;
+use forebay_storage::store::{Level, ORIGIN, RUN_BYTES, Spot, Store};
 use forebay_storage::versions::Versions;
 
 use self::demand::Demand;
+use self::growth::Ahead;
+use self::passes::Passes;
 use self::route::{Hop, Place, Route};
+use crate::dataset::Dataset;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 
@@ -52,7 +62,14 @@ pub struct Reads {
     pub demand: Arc<Demand>,
     /// The other gateways; `None` in a fleet of one.
     pub peers: Option<Arc<Peers>>,
+    /// Who reads ahead by much.
+    pub ahead: Ahead,
+    /// Who goes over which object in ranges.
+    pub passes: Passes,
 }
+
+/// One part in so many of the memory is for reading ahead by more than every stream may.
+const AHEAD_PART: u64 = 4;
 
 impl Reads {
     /// The way to block `index` of an object of `size` bytes, for whoever was asked at `level`.
@@ -114,6 +131,25 @@ impl Reads {
             *last = Some((extent, hop, spot));
             spot
         }
+    }
+
+    /// Bytes that came so far for a dataset, as far as reading ahead could bring more of them.
+    fn arrived(&self, stats: &DatasetStats) -> u64 {
+        let peers = self.peers.as_ref();
+        let peers = peers.map_or(0, |peers| peers.metrics.received.get());
+        DatasetStats::get(&stats.origin_bytes) + peers
+    }
+
+    /// What one stream of a dataset may read ahead, as others do it too.
+    fn share_ahead(&self, dataset: &Dataset) -> u64 {
+        let memory = self.store.budget().limit() / AHEAD_PART;
+        // In a fleet it is the owners who ask the origin.
+        let connections = match self.peers {
+            None => dataset.origin.connections(),
+            Some(_) => None,
+        };
+        let origin = connections.map_or(u64::MAX, |count| count as u64 * RUN_BYTES);
+        memory.min(origin) / self.ahead.sharers()
     }
 
     /// How an object of `size` bytes is cut into extents.

@@ -1,6 +1,7 @@
 //! The checks: one for each promise, against a real gateway process between the origin model and the range client.
 
 mod bytes;
+mod cold;
 mod cut_through;
 mod damage;
 mod disk;
@@ -43,6 +44,7 @@ pub const NAMES: &[&str] = &[
     "bytes",
     "once",
     "cut-through",
+    "cold",
     "origin-requests",
     "restart",
     "ready",
@@ -79,6 +81,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "bytes" => bytes::run(options).await,
         "once" => once::run(options).await,
         "cut-through" => cut_through::run(options).await,
+        "cold" => cold::run(options).await,
         "origin-requests" => origin_requests::run(options).await,
         "restart" => restart::run(options).await,
         "ready" => ready::run(options).await,

@@ -138,6 +138,8 @@ pub enum Unit {
     FineSeconds,
     /// Mebibytes.
     Mebibytes,
+    /// Gigabytes a second.
+    Rate,
 }
 
 impl Unit {
@@ -150,6 +152,7 @@ impl Unit {
             Self::Seconds => format!("{value:.1} s"),
             Self::FineSeconds => format!("{value:.2} s"),
             Self::Mebibytes => format!("{value:.1} MiB"),
+            Self::Rate => format!("{value:.3} GB/s"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a dataset cost and saved, counted where it happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counters of one dataset, from the gateway's start.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct DatasetStats {
     pub served_bytes: AtomicU64,
     /// Of those, bytes that were in memory or on NVMe when they were asked for.
     pub served_from_cache: AtomicU64,
+    /// From a GET to the head of its answer, on average of late, in microseconds; 0: none came yet.
+    first_byte: AtomicU64,
     /// Whether the last question got an answer: 0 not asked yet, 1 yes, 2 no.
     origin_state: AtomicU64,
 }
@@ -32,6 +35,23 @@ impl DatasetStats {
     /// Reads a counter.
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long a GET's answer took to begin.
+    pub(crate) fn began_after(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        // Two at once may lose one of them: it is an average.
+        let before = self.first_byte.load(Ordering::Relaxed);
+        let average = match before {
+            0 => took,
+            before => before - before / 8 + took / 8,
+        };
+        self.first_byte.store(average.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a GET's answer takes to begin, on average of late; zero before the first.
+    pub fn first_byte(&self) -> Duration {
+        Duration::from_micros(self.first_byte.load(Ordering::Relaxed))
     }
 
     /// Notes whether the origin answered.

@@ -13,6 +13,7 @@
 //! | `door` | who may do what: signatures, secrets, lists of datasets, administrators |
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
+//! | `ahead` | what is read ahead, for whom, and what is not |
 //! | `directories` | files that change in place, pipes, links that turn and that go round |
 //! | `standing_still` | clients that say nothing or take nothing, over HTTP/1.1 and HTTP/2 |
 //! | `under_way` | what is reloaded or purged while it is being asked for |
@@ -37,6 +38,7 @@
 // The processes under test live by the real clock, so these tests do too.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod ahead;
 mod clients;
 mod conditions;
 mod control;

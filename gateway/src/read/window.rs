@@ -1,7 +1,7 @@
 //! The blocks in flight for one request.
 //!
-//! A fixed window of 16 MiB runs ahead of the socket, so that a run can be 8 MiB while the one
-//! before it is being sent.
+//! A window runs ahead of the socket: at first 16 MiB, so that a run can be 8 MiB while the one before it is
+//! being sent; how it grows is [`super::growth`]'s business.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,13 +17,10 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Asker, Handle, Level, Outcome, RUN_BYTES};
 use forebay_storage::version::Version;
 
-use super::Reads;
-use super::fetch;
+use super::growth::{Growth, Sharer};
+use super::{Reads, ahead, fetch};
 use crate::dataset::Dataset;
 use crate::metrics::Source;
-
-/// Bytes that are opened ahead of the socket at most.
-const WINDOW_BYTES: u64 = 2 * RUN_BYTES;
 
 /// Who waits for a block looks this often whether others wait for memory.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -68,6 +65,15 @@ pub struct FirstLook {
     pub from_peer: bool,
 }
 
+/// A block of a window.
+#[derive(Debug)]
+struct Open {
+    index: u32,
+    handle: Handle,
+    /// This reader leads its fill, and has not waited for it.
+    ahead: bool,
+}
+
 /// Reads pieces of one version in order, a window of blocks ahead.
 #[derive(Debug)]
 pub struct Reader {
@@ -79,11 +85,16 @@ pub struct Reader {
     class: Class,
     pieces: VecDeque<Piece>,
     /// Open blocks from the one being read, consecutive.
-    window: VecDeque<(u32, Handle)>,
+    window: VecDeque<Open>,
     /// Blocks up to here (not included) were asked for; reading ahead goes on from it.
     opened_to: u32,
     /// The block at which reading ahead was last tried: where it is refused, once a block is enough.
     tried_at: Option<u32>,
+    growth: Growth,
+    /// While it leads more than every stream may.
+    sharer: Option<Sharer>,
+    /// From this block on it is time for the next object; `u32::MAX`: there is none.
+    next_at: u32,
     reopened: u32,
     first_look: Option<FirstLook>,
     /// How the first block of all was come by.
@@ -110,6 +121,9 @@ impl Reader {
             window: VecDeque::new(),
             opened_to: 0,
             tried_at: None,
+            growth: Growth::new(),
+            sharer: None,
+            next_at: u32::MAX,
             reopened: 0,
             first_look: None,
             first_outcome: None,
@@ -117,13 +131,10 @@ impl Reader {
     }
 
     /// The same for another gateway, which asks at `level`.
-    pub fn at(self, level: Level) -> Self {
-        let class = Class::Peer;
-        Self {
-            level,
-            class,
-            ..self
-        }
+    pub fn at(mut self, level: Level) -> Self {
+        self.level = level;
+        self.class = Class::Peer;
+        self
     }
 
     /// Opens the first window, if that was not done yet, and says what was found.
@@ -134,15 +145,33 @@ impl Reader {
         });
         if let (None, Some(range)) = (self.first_look, first_range) {
             let index = self.reads.store.block_size().index(range.start);
-            self.open(index, &range, true);
+            self.open_anew(index, &range);
+            if self.level == 0 {
+                self.tell(&range);
+            }
         }
         self.first_look.unwrap_or_default()
+    }
+
+    /// Says what is about to be read to those who read ahead for others.
+    fn tell(&mut self, range: &Range<u64>) {
+        let look = self.first_look.unwrap_or_default();
+        let missed = look.led + look.joined + look.nvme > 0;
+        if !missed && !self.reads.passes.may_know(self.version.key) {
+            return;
+        }
+        let what = (&self.object, &self.version);
+        self.reads.asked(&self.dataset, what, range, missed);
+        let most = self.version.size / 4 * 3;
+        if range.start < most && most < range.end && ahead::next(&self.object).is_some() {
+            self.next_at = self.reads.store.block_size().index(most);
+        }
     }
 
     /// Whether the first block of all is in memory, after [`Self::look`]: then there is nothing to
     /// wait for.
     pub fn is_primed(&self) -> bool {
-        matches!(self.window.front(), Some((_, Handle::Resident(_))))
+        matches!(self.front(), Some(Handle::Resident(_)))
     }
 
     /// Waits until the first bytes of the object that the pieces hold are here: headers leave with
@@ -163,13 +192,13 @@ impl Reader {
         let place = self.place(range.start);
         for _ in 0..REOPENED {
             self.advance_to(index, &range);
-            match self.window.front_mut() {
-                Some((_, Handle::Following(_))) => {}
+            match self.front() {
+                Some(Handle::Following(_)) => {}
                 _ => return Ok(()),
             }
             loop {
                 self.waiting_for(place).await;
-                let Some((_, Handle::Following(follower))) = self.window.front() else {
+                let Some(Handle::Following(follower)) = self.front() else {
                     return Ok(());
                 };
                 let here = follower.segment(place).is_some();
@@ -234,7 +263,7 @@ impl Reader {
         let block_size = self.reads.store.block_size();
         let index = block_size.index(range.start);
         self.advance_to(index, range);
-        let Some((_, handle)) = self.window.front() else {
+        let Some(handle) = self.front() else {
             return Step::Fail(OriginError::Abandoned);
         };
         let place = self.place(range.start);
@@ -261,7 +290,7 @@ impl Reader {
     }
 
     fn wait_or_fail(&mut self, index: u32) -> Step {
-        let Some((_, Handle::Following(follower))) = self.window.front() else {
+        let Some(Handle::Following(follower)) = self.front() else {
             return Step::Wait;
         };
         match follower.ended() {
@@ -292,12 +321,15 @@ impl Reader {
     }
 
     fn waiting_for(&mut self, place: usize) -> impl Future<Output = ()> + Send + use<> {
+        self.waits();
         if self.reads.store.budget().waiting() > 0 && self.window.len() > 1 {
+            self.growth.shrink();
+            self.sharer = None;
             self.window.truncate(1);
-            self.opened_to = self.window.front().map_or(0, |(index, _)| index + 1);
+            self.opened_to = self.window.front().map_or(0, |open| open.index + 1);
         }
-        let follower = match self.window.front() {
-            Some((_, Handle::Following(follower))) => {
+        let follower = match self.front() {
+            Some(Handle::Following(follower)) => {
                 // It may have been read ahead so far.
                 follower.urge(self.class);
                 Some(follower.clone())
@@ -314,41 +346,75 @@ impl Reader {
         }
     }
 
+    /// Notes that all that came is taken, for the window to grow by.
+    fn waits(&mut self) {
+        self.growth.waits(&self.reads.seen(&self.dataset));
+        if !self.growth.is_grown() {
+            self.sharer = None;
+        }
+    }
+
     /// Lets all blocks go; they are looked up again when the socket moves.
     pub fn release(&mut self) {
+        self.growth.shrink();
+        self.sharer = None;
         self.window.clear();
         self.opened_to = 0;
     }
 
     /// Makes block `index` the first of the window, and keeps the window filled.
     fn advance_to(&mut self, index: u32, range: &Range<u64>) {
-        while self.window.front().is_some_and(|(open, _)| *open < index) {
-            self.window.pop_front();
+        while let Some(open) = self.window.pop_front_if(|open| open.index < index) {
+            if open.ahead {
+                let [used, _] = &self.reads.metrics.read_ahead;
+                used.inc_by(self.reads.store.block_size().bytes());
+            }
+            if self.growth.is_grown() {
+                self.growth.passes(self.reads.store.block_size().bytes());
+            }
         }
-        if self.window.front().is_none_or(|(open, _)| *open != index) {
+        if index >= self.next_at {
+            self.next_at = u32::MAX;
+            let (dataset, object) = (&self.dataset, &self.object);
+            self.reads.nears_end(dataset, object, &self.version);
+        }
+        if self.window.front().is_none_or(|open| open.index != index) {
             self.window.clear();
-            self.open(index, range, true);
+            self.open_anew(index, range);
         } else {
-            let per_run = u32::try_from(RUN_BYTES / self.reads.store.block_size().bytes());
-            let per_run = per_run.unwrap_or(1);
+            let per_run = self.blocks(RUN_BYTES);
+            let window = index.saturating_add(self.blocks(self.growth.bytes()));
+            let room = window.saturating_sub(self.opened_to);
             // Only when a whole run has room: runs of one block each would be a GET each.
-            if self.opened_to <= index + per_run && self.tried_at != Some(index) {
+            if room >= per_run && self.tried_at != Some(index) {
                 self.tried_at = Some(index);
-                self.open(self.opened_to, range, false);
+                self.open(self.opened_to, room / per_run * per_run, range, None);
             }
         }
     }
 
-    fn open(&mut self, from: u32, range: &Range<u64>, demanded: bool) {
-        let block_size = self.reads.store.block_size();
-        let last = block_size.index(range.end - 1);
-        let bytes = if demanded { WINDOW_BYTES } else { RUN_BYTES };
-        let count = u32::try_from(bytes / block_size.bytes()).unwrap_or(1);
+    /// How many blocks so many bytes are, one at least.
+    fn blocks(&self, bytes: u64) -> u32 {
+        let blocks = bytes / self.reads.store.block_size().bytes();
+        u32::try_from(blocks).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// The block that is being read.
+    fn front(&self) -> Option<&Handle> {
+        self.window.front().map(|open| &open.handle)
+    }
+
+    fn open_anew(&mut self, index: u32, range: &Range<u64>) {
+        let count = self.blocks(self.growth.bytes());
+        self.open(index, count, range, Some(index));
+    }
+
+    fn open(&mut self, from: u32, count: u32, range: &Range<u64>, demanded: Option<u32>) {
+        let last = self.reads.store.block_size().index(range.end - 1);
         let last = last.min(from.saturating_add(count - 1));
         if from > last {
             return;
         }
-        let demanded = demanded.then_some(from);
         let (object, size, level) = (&self.object, self.version.size, self.level);
         let spot = self.reads.spots(object, size, level);
         let asker = Asker {
@@ -358,6 +424,13 @@ impl Reader {
         };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
+        match opened.runs.is_empty() {
+            true => self.sharer = None,
+            false if self.growth.is_grown() => {
+                self.sharer.get_or_insert_with(|| self.reads.ahead.join());
+            }
+            false => {}
+        }
         for run in opened.runs {
             fetch::spawn(
                 Arc::clone(&self.reads),
@@ -377,10 +450,30 @@ impl Reader {
             }
             self.reads.metrics.block_read(outcome);
             self.first_outcome.get_or_insert(outcome);
-            self.window.push_back((index, handle));
+            let ahead = outcome == Outcome::Led && Some(index) != demanded;
+            self.window.push_back(Open {
+                index,
+                handle,
+                ahead,
+            });
             self.opened_to = index + 1;
         }
         self.first_look.get_or_insert(look);
+    }
+}
+
+impl Drop for Reader {
+    /// Counts what came for it and nobody read through it.
+    fn drop(&mut self) {
+        let came = |open: &&Open| match &open.handle {
+            Handle::Following(follower) => open.ahead && follower.segment(0).is_some(),
+            Handle::Resident(_) => false,
+        };
+        let blocks = self.window.iter().skip(1).filter(came).count() as u64;
+        if blocks > 0 {
+            let [_, unused] = &self.reads.metrics.read_ahead;
+            unused.inc_by(blocks * self.reads.store.block_size().bytes());
+        }
     }
 }
 

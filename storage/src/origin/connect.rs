@@ -315,9 +315,15 @@ impl HttpService for Connector {
             None => self.slots.take(&exchange.urgency).await,
         };
         self.count(request.method());
+        let (asked, is_get) = (Instant::now(), *request.method() == Method::GET);
         let answer = self.transport.execute(request);
         match tokio::time::timeout(FIRST_BYTE_TIMEOUT, answer).await {
-            Ok(Ok(response)) => Ok(self.answered(&exchange, response, slot)),
+            Ok(Ok(response)) => {
+                if is_get && response.status().is_success() {
+                    self.stats.began_after(asked.elapsed());
+                }
+                Ok(self.answered(&exchange, response, slot))
+            }
             Ok(Err(error)) => {
                 let reason = Arc::from(reason(&error));
                 exchange.set(Seen::Failed(OriginError::Unreachable(reason)));

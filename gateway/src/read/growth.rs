@@ -1,0 +1,296 @@
+//! How far one stream reads ahead: as far as more requests at once bring more bytes.
+//!
+//! A reader that waits for bytes asks for more at once, and looks one round trip later whether more came
+//! in all: if so it asks for more still, if not it goes back to what was as good. One that never waits
+//! asks for less. So a client that is slow, an origin that gives no more, and a processor that is busy all end it,
+//! and none of them has to be known.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use forebay_storage::store::RUN_BYTES;
+use tokio::time::Instant;
+
+/// What every stream may read ahead: a run that is being sent, and one behind it.
+pub(super) const BASE: u64 = 2 * RUN_BYTES;
+
+/// More requests must bring so much more, or they are not worth it.
+const WORTH: f64 = 1.25;
+
+/// Of what they would bring if nothing held them, requests that bring so much are held by nothing yet.
+const UNHELD: f64 = 0.6;
+
+/// What was tried in vain is tried again after so many round trips: the origin may give more by then, or the
+/// processor was busy with something else.
+const HOLD: u32 = 8;
+
+/// A rate over less time than this is chance.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// A round trip that nobody has measured yet.
+const ROUND_TRIP: Duration = Duration::from_millis(50);
+
+/// No stream waits longer before it tries again.
+const LONGEST_HOLD: Duration = Duration::from_secs(2);
+
+/// What the growth of one stream's window depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// When.
+    pub(super) now: Instant,
+    /// Bytes that came in all, for whomever.
+    pub(super) arrived: u64,
+    /// From a request to the first byte of its answer; zero: not known.
+    pub(super) round_trip: Duration,
+    /// What the window may come to, as others need memory and the origin too.
+    pub(super) most: u64,
+}
+
+impl Seen {
+    fn round_trip(&self) -> Duration {
+        match self.round_trip {
+            Duration::ZERO => ROUND_TRIP,
+            measured => measured.max(SHORTEST),
+        }
+    }
+}
+
+/// The size of one stream's window, and what it was learnt from.
+#[derive(Debug)]
+pub(super) struct Growth {
+    bytes: u64,
+    /// The window before this one, and the bytes a second that came with it.
+    before: Option<(u64, f64)>,
+    sample: Option<Sample>,
+    held_until: Option<Instant>,
+    /// Bytes that were taken since the reader waited last.
+    unwaited: u64,
+}
+
+/// A rate that is being measured.
+#[derive(Debug)]
+struct Sample {
+    /// What was asked for last has begun to come by then.
+    from: Instant,
+    begun: Option<(Instant, u64)>,
+}
+
+impl Growth {
+    pub(super) fn new() -> Self {
+        Self {
+            bytes: BASE,
+            before: None,
+            sample: None,
+            held_until: None,
+            unwaited: 0,
+        }
+    }
+
+    /// The window, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether it is more than every stream has.
+    pub(super) fn is_grown(&self) -> bool {
+        self.bytes > BASE
+    }
+
+    /// The reader has to wait: all that came is taken.
+    pub(super) fn waits(&mut self, seen: &Seen) {
+        self.unwaited = 0;
+        self.bytes = self.bytes.min(seen.most.max(BASE));
+        if self.held_until.is_some_and(|until| seen.now < until) {
+            return;
+        }
+        self.held_until = None;
+        let round_trip = seen.round_trip();
+        let Some(sample) = &mut self.sample else {
+            // The first window was asked for before anybody waited.
+            let begun = self.before.is_none().then_some((seen.now, seen.arrived));
+            let from = seen.now + round_trip;
+            self.sample = Some(Sample { from, begun });
+            return;
+        };
+        if sample.begun.is_none() && seen.now < sample.from {
+            return;
+        }
+        let (begun, had) = *sample.begun.get_or_insert((seen.now, seen.arrived));
+        let took = seen.now.saturating_duration_since(begun);
+        if took < round_trip {
+            return;
+        }
+        let came = seen.arrived.saturating_sub(had);
+        self.sample = None;
+        // What comes from nearer needs no window.
+        if came > 0 {
+            self.judge(came as f64 / took.as_secs_f64(), seen);
+        }
+    }
+
+    fn judge(&mut self, rate: f64, seen: &Seen) {
+        let Some((bytes, was)) = self.before.replace((self.bytes, rate)) else {
+            // At first by enough to be seen; what was tried before is tried with care.
+            let times = if self.bytes == BASE { 4 } else { 2 };
+            return self.grow(times, seen);
+        };
+        let gain = rate / was;
+        let asked = self.bytes as f64 / bytes as f64;
+        if gain >= 1.0 + UNHELD * (asked - 1.0) {
+            self.grow(4, seen);
+        } else if gain >= WORTH {
+            self.grow(2, seen);
+        } else {
+            // As much as came would have come with so much.
+            let enough = (bytes as f64 * gain.max(1.0) * WORTH) as u64;
+            self.bytes = self.bytes.min(enough).max(BASE);
+            self.hold(seen);
+        }
+    }
+
+    fn grow(&mut self, times: u64, seen: &Seen) {
+        let most = seen.most.max(BASE);
+        if self.bytes >= most {
+            return self.hold(seen);
+        }
+        self.bytes = self.bytes.saturating_mul(times).min(most);
+    }
+
+    fn hold(&mut self, seen: &Seen) {
+        self.before = None;
+        let hold = (HOLD * seen.round_trip()).min(LONGEST_HOLD);
+        self.held_until = Some(seen.now + hold);
+    }
+
+    /// The reader took `bytes` more without having waited for them.
+    pub(super) fn passes(&mut self, bytes: u64) {
+        self.unwaited += bytes;
+        if self.unwaited >= self.bytes {
+            let bytes = self.bytes - self.bytes / 4;
+            *self = Self::new();
+            self.bytes = bytes.max(BASE);
+        }
+    }
+
+    /// The client stands still, or others need the memory.
+    pub(super) fn shrink(&mut self) {
+        *self = Self::new();
+    }
+}
+
+/// Who reads ahead by more than the base: they share what there is for that.
+#[derive(Debug, Default)]
+pub struct Ahead(Arc<AtomicUsize>);
+
+impl Ahead {
+    /// One more; it counts until it is dropped.
+    pub(super) fn join(&self) -> Sharer {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Sharer(Arc::clone(&self.0))
+    }
+
+    /// How many there are, one at least.
+    pub(super) fn sharers(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).max(1) as u64
+    }
+}
+
+/// One of those who share.
+#[derive(Debug)]
+pub(super) struct Sharer(Arc<AtomicUsize>);
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A stream whose client takes all that comes, from an origin of which `rate(window)` bytes a second come.
+    fn steady(growth: &mut Growth, most: u64, time: Duration, rate: impl Fn(u64) -> f64) -> u64 {
+        let mut now = Instant::now();
+        let end = now + time;
+        let mut arrived = 0.0;
+        while now < end {
+            let step = Duration::from_millis(1);
+            now += step;
+            arrived += rate(growth.bytes()) * step.as_secs_f64();
+            growth.waits(&Seen {
+                now,
+                arrived: arrived as u64,
+                round_trip: Duration::from_millis(30),
+                most,
+            });
+        }
+        growth.bytes()
+    }
+
+    /// 100 MB/s for each run that is under way, up to `limit`.
+    fn origin(limit: f64) -> impl Fn(u64) -> f64 {
+        move |window| ((window / RUN_BYTES) as f64 * 1e8).min(limit)
+    }
+
+    #[tokio::test]
+    async fn a_window_grows_while_more_requests_bring_more() {
+        let mut growth = Growth::new();
+        let time = Duration::from_millis(200);
+        let window = steady(&mut growth, 512 * MIB, time, origin(1e12));
+        assert_eq!(window, 512 * MIB);
+    }
+
+    #[tokio::test]
+    async fn an_origin_that_gives_no_more_is_not_asked_for_more() {
+        for limit in [1e7, 1e8, 2e8] {
+            let mut growth = Growth::new();
+            let time = Duration::from_secs(1);
+            let window = steady(&mut growth, 512 * MIB, time, origin(limit));
+            // A trial may be under way.
+            assert!(window <= 48 * MIB, "{limit}: {window}");
+        }
+        let mut growth = Growth::new();
+        let window = steady(
+            &mut growth,
+            2048 * MIB,
+            Duration::from_secs(1),
+            origin(1.6e9),
+        );
+        assert!((128 * MIB..=640 * MIB).contains(&window), "{window}");
+    }
+
+    #[tokio::test]
+    async fn a_window_stays_within_its_share() {
+        let mut growth = Growth::new();
+        let time = Duration::from_secs(1);
+        assert_eq!(steady(&mut growth, 48 * MIB, time, origin(1e12)), 48 * MIB);
+        // Others came: half of it is theirs.
+        assert_eq!(steady(&mut growth, 24 * MIB, time, origin(1e12)), 24 * MIB);
+        assert_eq!(steady(&mut growth, 0, time, origin(1e12)), BASE);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_waits_gets_the_base_back() {
+        let mut growth = Growth::new();
+        let time = Duration::from_millis(200);
+        steady(&mut growth, 512 * MIB, time, origin(1e12));
+        for _ in 0..4096 {
+            growth.passes(MIB);
+        }
+        assert_eq!(growth.bytes(), BASE);
+        assert!(!growth.is_grown());
+    }
+
+    #[test]
+    fn sharers_leave_by_being_dropped() {
+        let ahead = Ahead::default();
+        let (one, two) = (ahead.join(), ahead.join());
+        assert_eq!(ahead.sharers(), 2);
+        drop((one, two));
+        assert_eq!(ahead.sharers(), 1);
+    }
+}
