@@ -126,11 +126,6 @@ impl Metrics {
             "Blocks that requests opened, by outcome: hit (memory), nvme, joined (another's fill), led",
             &["outcome"],
         )?;
-        let read_ahead = counters(
-            "read_ahead_bytes_total",
-            "Bytes that were read before anybody waited for them, by what came of it: used, unused",
-            &["outcome"],
-        )?;
         let response_bytes = counters(
             "response_bytes_total",
             "Body bytes of objects that went to clients, by source",
@@ -171,7 +166,7 @@ impl Metrics {
             certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
             requests_in_flight: gauge("requests_in_flight", "Requests that are being answered")?,
-            read_ahead: ["used", "unused"].map(|outcome| read_ahead.with_label_values(&[outcome])),
+            read_ahead: read_ahead(&registry)?,
             block_reads: ["hit", "nvme", "joined", "led"]
                 .map(|outcome| block_reads.with_label_values(&[outcome])),
             response_bytes: [Source::Memory, Source::Nvme, Source::Origin, Source::Peer]
@@ -259,6 +254,15 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
     }
+}
+
+fn read_ahead(registry: &Registry) -> prometheus::Result<[IntCounter; 2]> {
+    let help =
+        "Bytes that were read before anybody waited for them, by what came of it: used, unused";
+    let options = Opts::new("read_ahead_bytes_total", help);
+    let family = IntCounterVec::new(options, &["outcome"])?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(["used", "unused"].map(|outcome| family.with_label_values(&[outcome])))
 }
 
 fn panics(registry: &Registry) -> prometheus::Result<IntCounter> {

@@ -68,8 +68,9 @@ pub struct Reads {
     pub passes: Passes,
 }
 
-/// One part in so many of the memory is for reading ahead by more than every stream may.
-const AHEAD_PART: u64 = 4;
+/// One part in so many of the memory is for what streams have under way beyond what every one may; as much again
+/// for what came of it and was not read yet.
+const AHEAD_PART: u64 = 8;
 
 impl Reads {
     /// The way to block `index` of an object of `size` bytes, for whoever was asked at `level`.

@@ -19,7 +19,8 @@ fn stage(keys: &[&str]) -> (Gateway, Nginx, Vec<u8>) {
         origin.put(key, &bytes);
     }
     let models = Dataset::new("models", origin.url(Mood::Plain)).line("fresh_for = \"10m\"");
-    let setup = Setup::of([models]).cache("memory = \"256MiB\"");
+    // An eighth of it is for what streams have under way, and must hold an object.
+    let setup = Setup::of([models]).cache("memory = \"512MiB\"");
     (setup.start(), origin, bytes)
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use forebay_storage::flight::Follower;
 use forebay_storage::store::RUN_BYTES;
 use tokio::time::Instant;
 
-/// What every stream may read ahead: a run that is being sent, and one behind it.
+/// What every stream may have ahead of its socket: a run that is being sent, and one behind it.
 pub(super) const BASE: u64 = 2 * RUN_BYTES;
 
 /// More requests must bring so much more, or they are not worth it.
@@ -172,10 +173,71 @@ impl Growth {
             self.bytes = bytes.max(BASE);
         }
     }
+}
 
-    /// The client stands still, or others need the memory.
-    pub(super) fn shrink(&mut self) {
-        *self = Self::new();
+/// What a stream that had to wait knows; one that reads from memory has none.
+#[derive(Debug)]
+pub(super) struct Cold {
+    growth: Growth,
+    /// While it leads more than every stream may.
+    sharer: Option<Sharer>,
+    /// The last block of each run that it leads and that was under way when it was looked at last.
+    under_way: Vec<Follower>,
+}
+
+impl Cold {
+    pub(super) fn new() -> Self {
+        Self {
+            growth: Growth::new(),
+            sharer: None,
+            under_way: Vec::new(),
+        }
+    }
+
+    /// Whether it may have more under way than every stream.
+    pub(super) fn is_grown(&self) -> bool {
+        self.growth.is_grown()
+    }
+
+    /// The reader has to wait.
+    pub(super) fn waits(&mut self, seen: &Seen) {
+        self.growth.waits(seen);
+        if !self.is_grown() {
+            self.sharer = None;
+        }
+    }
+
+    /// The reader took `bytes` more.
+    pub(super) fn passes(&mut self, bytes: u64) {
+        if self.is_grown() {
+            self.growth.passes(bytes);
+        }
+    }
+
+    /// Runs that it leads from now on, by their last blocks.
+    pub(super) fn leads(&mut self, runs: impl Iterator<Item = Follower>, ahead: &Ahead) {
+        let before = self.under_way.len();
+        self.under_way.extend(runs);
+        if self.under_way.len() == before {
+            // Others lead what it reads: it takes no part of what there is to share.
+            self.sharer = None;
+        } else if self.is_grown() {
+            self.sharer.get_or_insert_with(|| ahead.join());
+        }
+    }
+
+    /// How many bytes more may be opened, `held` being ahead of the reader. What came already is in nobody's
+    /// way: a reader waits for the first of its runs while those behind it come in, and others must follow them.
+    pub(super) fn room(&mut self, held: u64) -> u64 {
+        if !self.is_grown() {
+            return BASE.saturating_sub(held);
+        }
+        self.under_way.retain(|run| run.ended().is_none());
+        let under_way = self.under_way.len() as u64 * RUN_BYTES;
+        let bytes = self.growth.bytes();
+        bytes
+            .saturating_sub(under_way)
+            .min((2 * bytes).saturating_sub(held))
     }
 }
 

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use forebay_storage::SEGMENT;
 use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
+use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Asker, Handle, Level, Outcome, RUN_BYTES};
 use forebay_storage::version::Version;
 
-use super::growth::{Growth, Sharer};
+use super::growth::{BASE, Cold};
 use super::{Reads, ahead, fetch};
 use crate::dataset::Dataset;
 use crate::metrics::Source;
@@ -90,9 +91,8 @@ pub struct Reader {
     opened_to: u32,
     /// The block at which reading ahead was last tried: where it is refused, once a block is enough.
     tried_at: Option<u32>,
-    growth: Growth,
-    /// While it leads more than every stream may.
-    sharer: Option<Sharer>,
+    /// Once it had to wait.
+    cold: Option<Box<Cold>>,
     /// From this block on it is time for the next object; `u32::MAX`: there is none.
     next_at: u32,
     reopened: u32,
@@ -121,8 +121,7 @@ impl Reader {
             window: VecDeque::new(),
             opened_to: 0,
             tried_at: None,
-            growth: Growth::new(),
-            sharer: None,
+            cold: None,
             next_at: u32::MAX,
             reopened: 0,
             first_look: None,
@@ -323,8 +322,7 @@ impl Reader {
     fn waiting_for(&mut self, place: usize) -> impl Future<Output = ()> + Send + use<> {
         self.waits();
         if self.reads.store.budget().waiting() > 0 && self.window.len() > 1 {
-            self.growth.shrink();
-            self.sharer = None;
+            self.cold = None;
             self.window.truncate(1);
             self.opened_to = self.window.front().map_or(0, |open| open.index + 1);
         }
@@ -348,16 +346,14 @@ impl Reader {
 
     /// Notes that all that came is taken, for the window to grow by.
     fn waits(&mut self) {
-        self.growth.waits(&self.reads.seen(&self.dataset));
-        if !self.growth.is_grown() {
-            self.sharer = None;
-        }
+        let seen = self.reads.seen(&self.dataset);
+        let cold = self.cold.get_or_insert_with(|| Box::new(Cold::new()));
+        cold.waits(&seen);
     }
 
     /// Lets all blocks go; they are looked up again when the socket moves.
     pub fn release(&mut self) {
-        self.growth.shrink();
-        self.sharer = None;
+        self.cold = None;
         self.window.clear();
         self.opened_to = 0;
     }
@@ -369,8 +365,8 @@ impl Reader {
                 let [used, _] = &self.reads.metrics.read_ahead;
                 used.inc_by(self.reads.store.block_size().bytes());
             }
-            if self.growth.is_grown() {
-                self.growth.passes(self.reads.store.block_size().bytes());
+            if let Some(cold) = &mut self.cold {
+                cold.passes(self.reads.store.block_size().bytes());
             }
         }
         if index >= self.next_at {
@@ -382,13 +378,17 @@ impl Reader {
             self.window.clear();
             self.open_anew(index, range);
         } else {
-            let per_run = self.blocks(RUN_BYTES);
-            let window = index.saturating_add(self.blocks(self.growth.bytes()));
-            let room = window.saturating_sub(self.opened_to);
+            let held = self.opened_to.saturating_sub(index);
+            let held = u64::from(held) * self.reads.store.block_size().bytes();
+            let (room, grown) = match &mut self.cold {
+                Some(cold) => (cold.room(held), cold.is_grown()),
+                None => (BASE.saturating_sub(held), false),
+            };
             // Only when a whole run has room: runs of one block each would be a GET each.
-            if room >= per_run && self.tried_at != Some(index) {
+            let room = room / RUN_BYTES * RUN_BYTES;
+            if room > 0 && (grown || self.tried_at != Some(index)) {
                 self.tried_at = Some(index);
-                self.open(self.opened_to, room / per_run * per_run, range, None);
+                self.open(self.opened_to, self.blocks(room), range, None);
             }
         }
     }
@@ -405,8 +405,7 @@ impl Reader {
     }
 
     fn open_anew(&mut self, index: u32, range: &Range<u64>) {
-        let count = self.blocks(self.growth.bytes());
-        self.open(index, count, range, Some(index));
+        self.open(index, self.blocks(BASE), range, Some(index));
     }
 
     fn open(&mut self, from: u32, count: u32, range: &Range<u64>, demanded: Option<u32>) {
@@ -424,12 +423,13 @@ impl Reader {
         };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
-        match opened.runs.is_empty() {
-            true => self.sharer = None,
-            false if self.growth.is_grown() => {
-                self.sharer.get_or_insert_with(|| self.reads.ahead.join());
-            }
-            false => {}
+        if let Some(cold) = &mut self.cold {
+            let lasts = opened.runs.iter().filter_map(Run::last_index);
+            let last = |index: u32| match opened.blocks.get((index - from) as usize) {
+                Some((_, Handle::Following(follower), _)) => Some(follower.clone()),
+                _ => None,
+            };
+            cold.leads(lasts.filter_map(last), &self.reads.ahead);
         }
         for run in opened.runs {
             fetch::spawn(
