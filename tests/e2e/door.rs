@@ -272,7 +272,7 @@ fn keys_come_go_and_change_while_the_gateway_runs() {
         let setup = Setup::of(["models", "private"].map(|name| Dataset::new(name, &path)));
         keys.iter().fold(setup, |setup, key| setup.section(key))
     };
-    let gateway = setup(&[&key]).start();
+    let gateway = setup(&[&key]).allow("no [[access]] any more").start();
     // On one connection, so that an old one is judged by the new rules.
     let mut connection = Connection::open(gateway.address());
     let mut becomes = |secret: &str, target: &str, status: u16| {

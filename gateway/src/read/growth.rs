@@ -26,6 +26,9 @@ const UNHELD: f64 = 0.6;
 /// processor was busy with something else.
 const HOLD: u32 = 8;
 
+/// A reader that took so many windows without waiting has more of it than it needs.
+const UNWAITED: u64 = 4;
+
 /// A rate over less time than this is chance.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -167,7 +170,7 @@ impl Growth {
     /// The reader took `bytes` more without having waited for them.
     pub(super) fn passes(&mut self, bytes: u64) {
         self.unwaited += bytes;
-        if self.unwaited >= self.bytes {
+        if self.unwaited >= UNWAITED * self.bytes {
             let bytes = self.bytes - self.bytes / 4;
             *self = Self::new();
             self.bytes = bytes.max(BASE);
@@ -340,7 +343,7 @@ mod tests {
         let mut growth = Growth::new();
         let time = Duration::from_millis(200);
         steady(&mut growth, 512 * MIB, time, origin(1e12));
-        for _ in 0..4096 {
+        for _ in 0..16384 {
             growth.passes(MIB);
         }
         assert_eq!(growth.bytes(), BASE);

@@ -202,7 +202,7 @@ fn events_are_lines_of_json_to_the_end() {
     let id = begin(&gateway, "/-/warm/models/", "");
     let events = gateway.get(&format!("/-/warm/{id}/events")).expect(200);
     let text = events.text();
-    let events = text.lines().map(|line| serde_json::from_str::<Value>(line));
+    let events = text.lines().map(serde_json::from_str::<Value>);
     let events: Vec<Value> = events.map(|event| event.expect("JSON")).collect();
     assert!(events.len() >= 3, "{text}");
     let bytes = events.iter().map(|event| event["resident_bytes"].as_u64());
