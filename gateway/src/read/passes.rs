@@ -266,12 +266,12 @@ impl Pass {
             }
             return None;
         }
-        // Only upwards: what lies behind a range by chance makes no pass.
-        let upwards = range.end > span.bytes.end;
+        // Only right behind: ranges that lie before each other or overlap do so by chance, and make no pass.
+        let follows = range.start == span.bytes.end;
         span.bytes = span.bytes.start.min(range.start)..span.bytes.end.max(range.end);
-        span.ranges += u32::from(upwards);
+        span.ranges += u32::from(follows);
         let place = self.merge(place);
-        upwards.then_some(place)
+        follows.then_some(place)
     }
 
     fn begin(&mut self, range: &Range<u64>, now: Instant) {

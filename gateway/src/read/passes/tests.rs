@@ -88,6 +88,16 @@ async fn a_random_reader_gets_no_read_ahead() {
 }
 
 #[tokio::test]
+async fn ranges_that_overlap_are_no_pass() {
+    let world = World::new();
+    let end = 64 << 20;
+    for start in [0, 12 << 20, 30 << 20, 50 << 20] {
+        let range = start..(start + (20 << 20)).min(end);
+        assert!(world.ask(1, range, true).blocks.is_empty(), "{start}");
+    }
+}
+
+#[tokio::test]
 async fn no_more_is_read_ahead_than_was_read() {
     let world = World::new();
     let small = 256 << 10;
