@@ -40,8 +40,8 @@ use crate::dialect::target::Query;
 use crate::gateway::Remote;
 use crate::settings::AccessSettings;
 
-/// The longest signed body: no request of ours has one worth more.
-const MAX_BODY: usize = 1 << 20;
+/// The longest signed body: a warming job's, with its keys. Its head was verified before it is read.
+const MAX_BODY: usize = 16 << 20;
 
 /// The longest body that is read before anybody knows who sends it.
 const MAX_UNSAID_BODY: usize = 64 << 10;

@@ -1,9 +1,11 @@
 //! What is read ahead, for whom, and what is not.
 
+use std::process::Command;
 use std::time::Duration;
 
 use forebay_tests::cluster::{Dataset, Gateway, Setup};
 use forebay_tests::oracle::{self, BLOCK, assert_bytes};
+use forebay_tests::scratch::Scratch;
 use forebay_tests::servers::nginx::{Mood, Nginx};
 use forebay_tests::until;
 
@@ -66,6 +68,41 @@ fn parts_by_many_connections_are_one_pass_and_what_comes_next_is_there() {
         gateway.metric("forebay_read_ahead_bytes_total", &[("outcome", "unused")]),
         0.0
     );
+}
+
+#[test]
+fn a_cold_object_of_many_times_the_memory_is_read_whole() {
+    const LONG: u64 = 1 << 30;
+    let files = Scratch::new("files");
+    let path = files.path().join("long.bin");
+    let file = std::fs::File::create(path).expect("a file can be made");
+    file.set_len(LONG).expect("a file may have holes");
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .cache("memory = \"64MiB\"")
+        .start();
+    // Slowly and as fast as it goes: what was read is held by nobody.
+    for rate in ["400M", "0"] {
+        let read = Command::new("curl")
+            .args([
+                "-sS",
+                "--max-time",
+                "60",
+                "--limit-rate",
+                rate,
+                "-o",
+                "/dev/null",
+            ])
+            .args([
+                "-w",
+                "%{size_download}",
+                &(gateway.url() + "/models/long.bin"),
+            ])
+            .output()
+            .expect("curl runs");
+        let read = String::from_utf8_lossy(&read.stdout).into_owned();
+        assert_eq!(read, LONG.to_string(), "at {rate}");
+    }
 }
 
 #[test]

@@ -113,8 +113,10 @@ impl Reads {
         let Some(next) = next(object) else { return };
         let (reads, dataset) = (Arc::clone(self), Arc::clone(dataset));
         tokio::spawn(async move {
-            let first = Some(0..RUN_BYTES);
-            let current = match reads.current(&dataset, &next, first, false).await {
+            let first = Some(0..RUN_BYTES.min(reads.share_ahead(&dataset)));
+            let asker = (0, Class::ReadAhead);
+            let current = reads.current_as(asker, &dataset, &next, first, false);
+            let current = match current.await {
                 Ok(current) => current,
                 Err(error) => {
                     tracing::debug!(object = %next, %error, "the next object was not begun");

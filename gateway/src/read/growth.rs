@@ -219,6 +219,7 @@ impl Cold {
 
     /// Runs that it leads from now on, by their last blocks.
     pub(super) fn leads(&mut self, runs: impl Iterator<Item = Follower>, ahead: &Ahead) {
+        self.forget_ended();
         let before = self.under_way.len();
         self.under_way.extend(runs);
         if self.under_way.len() == before {
@@ -229,13 +230,18 @@ impl Cold {
         }
     }
 
+    /// Who follows a fill holds its bytes too, and nobody needs those of one that has ended.
+    fn forget_ended(&mut self) {
+        self.under_way.retain(|run| run.ended().is_none());
+    }
+
     /// How many bytes more may be opened, `held` being ahead of the reader. What came already is in nobody's
     /// way: a reader waits for the first of its runs while those behind it come in, and others must follow them.
     pub(super) fn room(&mut self, held: u64) -> u64 {
+        self.forget_ended();
         if !self.is_grown() {
             return BASE.saturating_sub(held);
         }
-        self.under_way.retain(|run| run.ended().is_none());
         let under_way = self.under_way.len() as u64 * RUN_BYTES;
         let bytes = self.growth.bytes();
         bytes

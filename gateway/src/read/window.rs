@@ -321,10 +321,12 @@ impl Reader {
 
     fn waiting_for(&mut self, place: usize) -> impl Future<Output = ()> + Send + use<> {
         self.waits();
-        if self.reads.store.budget().waiting() > 0 && self.window.len() > 1 {
+        if self.reads.store.budget().waiting() > 0 {
             self.cold = None;
-            self.window.truncate(1);
-            self.opened_to = self.window.front().map_or(0, |open| open.index + 1);
+            if self.window.len() > 1 {
+                self.window.truncate(1);
+                self.opened_to = self.window.front().map_or(0, |open| open.index + 1);
+            }
         }
         let follower = match self.front() {
             Some(Handle::Following(follower)) => {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::glob::Glob;
+use crate::dialect::target::MAX_KEY_BYTES;
 use crate::settings::{duration, size};
 
 /// Keys and prefixes that one job may name. More is a list that the origin can give.
@@ -251,20 +252,33 @@ impl Order {
         if asked.prefixes.len() + asked.keys.len() + index.len() > MOST_NAMES {
             return Err(format!("it names more than {MOST_NAMES} keys and prefixes"));
         }
-        let whole = |names: Vec<String>| -> Vec<String> {
+        let whole = |names: Vec<String>| -> Result<Vec<String>, String> {
             let names = names.into_iter();
-            names.map(|name| format!("{}{name}", self.prefix)).collect()
+            let whole = names.map(|name| match self.prefix.len() + name.len() {
+                ..=MAX_KEY_BYTES => Ok(format!("{}{name}", self.prefix)),
+                _ => Err(format!(
+                    "a key has at most {MAX_KEY_BYTES} bytes: {name:.40}… makes a longer one"
+                )),
+            });
+            whole.collect()
         };
+        if [&asked.keys, &index]
+            .into_iter()
+            .flatten()
+            .any(String::is_empty)
+        {
+            return Err("it names a key that is empty".into());
+        }
         if let Some(glob) = &asked.glob {
             Glob::parse(glob)?;
         }
         self.glob = asked.glob;
-        self.keys = whole(asked.keys);
-        self.index = whole(index);
+        self.keys = whole(asked.keys)?;
+        self.index = whole(index)?;
         match (listed, asked.prefixes.is_empty()) {
             (false, _) => self.prefixes.clear(),
             (true, true) => {}
-            (true, false) => self.prefixes = apart(whole(asked.prefixes)),
+            (true, false) => self.prefixes = apart(whole(asked.prefixes)?),
         }
         self.keys.sort();
         self.keys.dedup();
@@ -378,6 +392,17 @@ mod tests {
         ] {
             let sentence = parse(body).unwrap_err();
             assert!(sentence.contains(word), "{body}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn keys_that_nothing_can_have_are_refused() {
+        let long = "k".repeat(MAX_KEY_BYTES);
+        for (names, why) in [(long.as_str(), "at most 1024 bytes"), ("", "empty")] {
+            for field in ["keys", "index"] {
+                let refused = parse(&format!(r#"{{"{field}": ["{names}"]}}"#)).unwrap_err();
+                assert!(refused.contains(why), "{refused}");
+            }
         }
     }
 

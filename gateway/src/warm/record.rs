@@ -61,7 +61,11 @@ impl Records {
             }
             let read = std::fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
             match read {
-                Ok(record) => jobs.push(job(record)),
+                Ok(record) if is_of(&record, &path) => jobs.push(job(record)),
+                Ok(_) => {
+                    let path = path.display();
+                    tracing::warn!(%path, "a warming job has another's name and is left out");
+                }
                 Err(error) => {
                     let path = path.display();
                     tracing::warn!(%path, %error, "a warming job can't be read and is left out");
@@ -101,7 +105,9 @@ impl Records {
         out.flush()?;
         drop(out);
         file.sync_all()?;
-        std::fs::rename(part, path)
+        std::fs::rename(part, path)?;
+        // The name is to survive a loss of power too.
+        std::fs::File::open(&self.directory)?.sync_all()
     }
 
     /// Forgets a job. Blocks on the disk.
@@ -113,6 +119,14 @@ impl Records {
     fn path(&self, id: &str) -> PathBuf {
         self.directory.join(format!("{id}.json"))
     }
+}
+
+/// Whether the document is where it was written: its name says where it is written next.
+fn is_of(record: &Record, path: &Path) -> bool {
+    let named = path
+        .file_stem()
+        .is_some_and(|stem| stem == record.id.as_str());
+    named && record.id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn job(record: Record) -> Job {

@@ -136,7 +136,7 @@ impl Crew {
         let checked = self.check(dataset, order, &entries).await;
         resident.objects += entries.len() as u64;
         resident.bytes += checked.bytes;
-        resident.resident_bytes += checked.bytes - checked.missing_bytes;
+        resident.resident_bytes += checked.bytes.saturating_sub(checked.missing_bytes);
         let mut last = None;
         for missing in checked.missing {
             if resident.missing.len() >= TOLD {

@@ -88,7 +88,10 @@ pub(super) async fn run(crew: &Arc<Crew>, job: &Arc<Job>) -> Result<(), Failure>
         let checked = crew.check(&dataset, order, &entries).await;
         if round == 0 {
             job.totals(checked.bytes);
-            job.came(checked.bytes - checked.missing_bytes, Came::Found);
+            job.came(
+                checked.bytes.saturating_sub(checked.missing_bytes),
+                Came::Found,
+            );
         }
         if checked.missing.is_empty() {
             return Ok(());
