@@ -106,12 +106,7 @@ impl Passes {
         let mut table = self.lock();
         self.sweep_in(&mut table, seen.now);
         let key = asked.version.0;
-        if !table.contains_key(&key) {
-            self.make_room(&mut table);
-        }
-        let pass = table
-            .entry(key)
-            .or_insert_with(|| Pass::new(asked.size, seen.now));
+        let pass = self.pass(&mut table, key, asked.size, seen.now);
         pass.touched = seen.now;
         let used = pass.takes(asked, self.block_size);
         self.used.inc_by(used);
@@ -139,12 +134,7 @@ impl Passes {
             return;
         }
         let mut table = self.lock();
-        if !table.contains_key(&version.0) {
-            self.make_room(&mut table);
-        }
-        let pass = table
-            .entry(version.0)
-            .or_insert_with(|| Pass::new(size, now));
+        let pass = self.pass(&mut table, version.0, size, now);
         pass.ahead.extend(blocks);
         self.mark(version.0)
             .store(marked(version.0), Ordering::Relaxed);
@@ -153,12 +143,7 @@ impl Passes {
     /// Whether the object after this one is to be begun: only once is it.
     pub(super) fn begins_next(&self, version: VersionKey, size: u64, now: Instant) -> bool {
         let mut table = self.lock();
-        if !table.contains_key(&version.0) {
-            self.make_room(&mut table);
-        }
-        let pass = table
-            .entry(version.0)
-            .or_insert_with(|| Pass::new(size, now));
+        let pass = self.pass(&mut table, version.0, size, now);
         !std::mem::replace(&mut pass.next_begun, true)
     }
 
@@ -175,6 +160,20 @@ impl Passes {
             }
             kept
         });
+    }
+
+    /// The pass over a version of `size` bytes, begun if there is none yet.
+    fn pass<'a>(
+        &self,
+        table: &'a mut BTreeMap<u128, Pass>,
+        key: u128,
+        size: u64,
+        now: Instant,
+    ) -> &'a mut Pass {
+        if !table.contains_key(&key) {
+            self.make_room(table);
+        }
+        table.entry(key).or_insert_with(|| Pass::new(size, now))
     }
 
     fn make_room(&self, table: &mut BTreeMap<u128, Pass>) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use forebay_storage::store::{CONNECTION_BYTES, STREAM_BYTES, places_in};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -29,10 +30,6 @@ const TOGETHER: Duration = Duration::from_secs(30);
 /// A connection's SO_RCVBUF, so that it is not the kernel that holds what nobody has read.
 const RECEIVE_BUFFER: u32 = 8 << 10;
 
-/// What a connection and a stream take beside what they were handed, as `forebay check` counts them, in KiB.
-const CONNECTION_KIB: f64 = 44.0;
-const STREAM_KIB: f64 = 16.0;
-
 /// A size of `memory`, and what is asked of a gateway with so much.
 struct Round {
     mib: u64,
@@ -55,10 +52,11 @@ impl Round {
     /// What `forebay check` says to give the process: `memory` and 64 MiB for all else, what connections and streams
     /// take that find no room in half of `memory`, and a tenth on top.
     fn peak_mib(&self) -> f64 {
-        let streams = (CONNECTIONS * STREAMS) as f64 * STREAM_KIB;
-        let taken = (CONNECTIONS as f64 * CONNECTION_KIB + streams) / 1024.0;
-        let memory = self.mib as f64;
-        (memory + 64.0 + (taken - memory / 2.0).max(0.0)) * 1.1
+        let connections = CONNECTIONS as u64 * u64::from(CONNECTION_BYTES);
+        let streams = (CONNECTIONS * STREAMS) as u64 * u64::from(STREAM_BYTES);
+        let memory = self.mib * BLOCK;
+        let beyond = (connections + streams).saturating_sub(places_in(memory, 0, false));
+        (memory + 64 * BLOCK + beyond) as f64 * 1.1 / BLOCK as f64
     }
 }
 
