@@ -81,7 +81,6 @@ fn a_cold_object_of_many_times_the_memory_is_read_whole() {
     let gateway = Setup::of([Dataset::new("models", path)])
         .cache("memory = \"64MiB\"")
         .start();
-    // Slowly and as fast as it goes: what was read is held by nobody.
     for rate in ["400M", "0"] {
         let read = Command::new("curl")
             .args([

@@ -279,6 +279,12 @@ impl Drop for Sharer {
 
 #[cfg(test)]
 mod tests {
+    use forebay_storage::block::BlockSize;
+    use forebay_storage::object::ObjectId;
+    use forebay_storage::store::{Handle, Store};
+    use forebay_storage::version::{Identity, Version};
+    use http::HeaderMap;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -354,6 +360,33 @@ mod tests {
         }
         assert_eq!(growth.bytes(), BASE);
         assert!(!growth.is_grown());
+    }
+
+    #[tokio::test]
+    async fn a_stream_holds_nothing_of_fills_that_have_ended() {
+        let store = Store::new(64 * MIB, BlockSize::new(1 << 20), None);
+        let object = ObjectId::new("models", "a");
+        let identity = Arc::new(Identity {
+            origin: "file:///models/".into(),
+            block_size: 1 << 20,
+            immutable: true,
+        });
+        let headers = HeaderMap::new();
+        let version = Version::from_headers(&object, &identity, 2 * MIB, &headers);
+        let opened = store.open(&object, &Arc::new(version), 0..=1, Some(0));
+        let (mut cold, ahead) = (Cold::new(), Ahead::default());
+        for (_, handle, _) in opened.blocks {
+            if let Handle::Following(follower) = handle {
+                cold.leads(std::iter::once(follower), &ahead);
+            }
+        }
+        assert_eq!(cold.under_way.len(), 2);
+        for mut run in opened.runs {
+            assert!(run.next().await.is_some());
+            run.write(&[7; 2 << 20]);
+        }
+        assert_eq!(cold.room(0), BASE);
+        assert!(cold.under_way.is_empty());
     }
 
     #[test]
