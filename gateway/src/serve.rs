@@ -8,6 +8,7 @@ pub mod seats;
 pub mod socket;
 pub mod streams;
 pub mod tls;
+pub mod unsent;
 pub mod wire;
 
 use std::convert::Infallible;
@@ -35,14 +36,11 @@ use self::seats::{Seat, Seats};
 use self::socket::{Patience, Socket, Timed};
 use self::streams::Streams;
 use self::tls::Tls;
+use self::unsent::Unsent;
 use self::wire::{Told, Wire};
 use crate::body::Body;
 use crate::gateway::{Gateway, Remote};
 use crate::settings::Limits;
-
-/// The kernel keeps no more unsent bytes than this for a connection: what waits in a slow client's
-/// socket is memory that no lease counts.
-const UNSENT_BYTES: u32 = 256 * 1024;
 
 /// HTTP/2 flow-control window that we announce; requests have no bodies worth more.
 const H2_WINDOW: u32 = 64 * 1024;
@@ -185,7 +183,7 @@ impl Connection {
     /// Serves it to its end. A handshake that is under way when `stop` turns true is given up.
     async fn run(self, socket: TcpStream, watcher: Watcher, mut stop: watch::Receiver<bool>) {
         let remote = self.remote;
-        if let Err(error) = tune(&socket) {
+        if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%remote, %error, "a socket option was refused");
         }
         let metrics = Arc::clone(&self.gateway.metrics);
@@ -208,6 +206,7 @@ impl Connection {
 
     /// Finishes TLS, where there is any.
     async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
+        let socket = Unsent::new(socket, exchanges.clone());
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
         };
@@ -343,9 +342,4 @@ fn builder(streams: Streams) -> Builder<Streams> {
         .max_local_error_reset_streams(H2_BAD_STREAMS)
         .keep_alive_interval(H2_PING);
     builder
-}
-
-fn tune(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES)
 }

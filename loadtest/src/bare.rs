@@ -25,7 +25,11 @@ use crate::pattern;
 const PIECE: usize = 64 << 10;
 
 /// An object as its pieces.
-type Object = Arc<[Bytes]>;
+#[derive(Debug)]
+struct Object {
+    pieces: Box<[Bytes]>,
+    size: u64,
+}
 
 /// Serves these objects, as `/ANYTHING/KEY`, until it is cancelled. Their bytes are version 0 of the pattern.
 ///
@@ -34,7 +38,7 @@ type Object = Arc<[Bytes]>;
 pub async fn serve(listen: SocketAddr, objects: &[(String, u64)]) -> anyhow::Result<()> {
     let held: HashMap<String, Object> = objects
         .iter()
-        .map(|(key, size)| (key.clone(), pieces(key, *size)))
+        .map(|(key, size)| (key.clone(), Object::new(key, *size)))
         .collect();
     let held = Arc::new(held);
     let listener = TcpListener::bind(listen)
@@ -61,17 +65,20 @@ pub async fn serve(listen: SocketAddr, objects: &[(String, u64)]) -> anyhow::Res
     }
 }
 
-fn pieces(key: &str, size: u64) -> Object {
-    let seed = pattern::seed(key, 0);
-    (0..size)
-        .step_by(PIECE)
-        .map(|offset| {
-            let length = PIECE.min((size - offset) as usize);
-            let mut piece = BytesMut::zeroed(length);
-            pattern::fill(seed, offset, &mut piece);
-            piece.freeze()
-        })
-        .collect()
+impl Object {
+    fn new(key: &str, size: u64) -> Self {
+        let seed = pattern::seed(key, 0);
+        let pieces = (0..size)
+            .step_by(PIECE)
+            .map(|offset| {
+                let length = PIECE.min((size - offset) as usize);
+                let mut piece = BytesMut::zeroed(length);
+                pattern::fill(seed, offset, &mut piece);
+                piece.freeze()
+            })
+            .collect();
+        Self { pieces, size }
+    }
 }
 
 fn answer(held: &HashMap<String, Object>, request: &Request<Incoming>) -> Response<Pieces> {
@@ -80,7 +87,7 @@ fn answer(held: &HashMap<String, Object>, request: &Request<Incoming>) -> Respon
     let Some(object) = held.get(key) else {
         return refusal(StatusCode::NOT_FOUND);
     };
-    let size: u64 = object.iter().map(|piece| piece.len() as u64).sum();
+    let size = object.size;
     let asked = request.headers().get(header::RANGE);
     let (status, first, end) = match asked.map(|value| closed_range(value.as_bytes(), size)) {
         None => (StatusCode::OK, 0, size),
@@ -125,7 +132,7 @@ impl Pieces {
         let mut left = VecDeque::new();
         let mut at = first;
         while at < end {
-            let piece = &object[(at / PIECE as u64) as usize];
+            let piece = &object.pieces[(at / PIECE as u64) as usize];
             let skip = (at % PIECE as u64) as usize;
             let take = (piece.len() - skip).min((end - at) as usize);
             left.push_back(piece.slice(skip..skip + take));
@@ -167,7 +174,7 @@ mod tests {
     #[test]
     fn a_body_is_the_range_that_was_asked_for() {
         let size = 3 * PIECE as u64 + 10;
-        let object = pieces("a", size);
+        let object = Object::new("a", size);
         for (first, end) in [(0, size), (5, 6), (PIECE as u64 - 1, 2 * PIECE as u64 + 1)] {
             let body = Pieces::new(&object, first, end);
             assert_eq!(body.size_hint().exact(), Some(end - first));

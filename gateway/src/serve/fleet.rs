@@ -17,10 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{ACCEPT_PAUSE, tune};
+use super::ACCEPT_PAUSE;
 use crate::gateway::{Gateway, Remote};
 use crate::peer::handshake::{self, Identity, Refused};
 use crate::peer::tls::Wire;
+
+/// The kernel keeps no more unsent bytes than this for a member, which may stand still in the middle of many
+/// answers.
+const UNSENT_BYTES: u32 = 1 << 20;
 
 /// Connections at once: those of a fleet of a thousand, and strangers who are not known as such yet.
 const CONNECTIONS: usize = 16 * 1024;
@@ -93,7 +97,8 @@ async fn accept(
 }
 
 async fn meet(socket: TcpStream, own: &Identity) -> Result<(Wire, String), Refused> {
-    tune(&socket)?;
+    socket.set_nodelay(true)?;
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     let met = async {
         let mut socket = match &own.tls {
             Some(tls) => tls.accept(socket).await.map_err(refused_by_tls)?,

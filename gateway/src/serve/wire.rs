@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::exchanges::Exchanges;
+use super::unsent::Unsent;
 
 /// Both of them: what HTTP is spoken over.
 #[derive(Debug)]
 pub enum Wire {
     /// HTTP in clear.
-    Clear(TcpStream),
+    Clear(Unsent),
     /// HTTP through TLS.
-    Tls(Box<TlsStream<Told<TcpStream>>>),
+    Tls(Box<TlsStream<Told<Unsent>>>),
 }
 
 impl AsyncRead for Wire {
