@@ -9,6 +9,7 @@
 //! | [`passes`] | readers that go over an object in ranges, recognised as one |
 //! | `ahead` | what is read for those who come next |
 //! | [`route`] | where to ask for them: owner, candidates, origin |
+//! | `ask` | one request to the origin, and a second one beside it where it stands still |
 //! | [`fetch`] | bringing a run of missing blocks, by one hop after the other |
 //! | [`remote`] | one of these hops: another gateway |
 //! | [`body`] | the stream that leaves, at the socket's own pace |
@@ -16,6 +17,7 @@
 //! | [`passthrough`] | objects whose versions can't be told apart: nothing of them is kept |
 
 mod ahead;
+mod ask;
 mod authority;
 pub mod body;
 pub mod demand;

@@ -1,5 +1,6 @@
 //! The checks: one for each promise, against a real gateway process between the origin model and the range client.
 
+mod ahead;
 mod bytes;
 mod cold;
 mod cut_through;
@@ -7,6 +8,8 @@ mod damage;
 mod disk;
 mod door;
 mod door_tls;
+mod fairness;
+mod faulty;
 mod fleet;
 mod frozen;
 mod fuzz;
@@ -45,6 +48,9 @@ pub const NAMES: &[&str] = &[
     "once",
     "cut-through",
     "cold",
+    "read-ahead",
+    "faulty-origin",
+    "fairness",
     "origin-requests",
     "restart",
     "ready",
@@ -82,6 +88,9 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "once" => once::run(options).await,
         "cut-through" => cut_through::run(options).await,
         "cold" => cold::run(options).await,
+        "read-ahead" => ahead::run(options).await,
+        "faulty-origin" => faulty::run(options).await,
+        "fairness" => fairness::run(options).await,
         "origin-requests" => origin_requests::run(options).await,
         "restart" => restart::run(options).await,
         "ready" => ready::run(options).await,

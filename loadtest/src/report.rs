@@ -164,9 +164,27 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     middle.copied().unwrap_or(0.0)
 }
 
+/// Jain's index: 1 if all shares are equal, 1 ÷ n if one has all (Jain, Chiu and Hawe, 1984).
+pub(crate) fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    if squares > 0.0 {
+        sum * sum / (shares.len() as f64 * squares)
+    } else {
+        0.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_shares_are_fair_and_one_taker_is_not() {
+        assert!((jain(&[2.0, 2.0, 2.0, 2.0]) - 1.0).abs() < 1e-9);
+        assert!((jain(&[8.0, 0.0, 0.0, 0.0]) - 0.25).abs() < 1e-9);
+        assert!(jain(&[]).abs() < 1e-9);
+    }
 
     #[test]
     fn one_missed_bar_is_a_missed_check() {

@@ -35,6 +35,15 @@ pub enum OriginError {
     /// No connection, or it broke before an answer came.
     #[error("the origin can't be reached: {0}")]
     Unreachable(Arc<str>),
+    /// It has not answered for a while, and was not asked this time: another request asks whether it is back.
+    #[error(
+        "the origin has not answered for {seconds} s, and is asked again in a moment; \
+         what is cached is served meanwhile"
+    )]
+    Down {
+        /// Since the first request that it did not answer.
+        seconds: u64,
+    },
     /// The request needs credentials and there were none.
     #[error(
         "there are no credentials for the origin: name them in the dataset's options, \
@@ -76,6 +85,7 @@ impl OriginError {
         match self {
             Self::SlowDown { .. }
             | Self::Unreachable(_)
+            | Self::Down { .. }
             | Self::TimedOut
             | Self::Cut
             | Self::BadAnswer(_)
@@ -95,7 +105,7 @@ impl OriginError {
     /// Whether the origin is away, rather than of an opinion about this object.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut => true,
+            Self::Unreachable(_) | Self::Down { .. } | Self::TimedOut => true,
             Self::Status { status } | Self::SlowDown { status } => *status >= 500,
             _ => false,
         }

@@ -1,14 +1,20 @@
 //! Object stores behind us: what they are asked, and what of their answers is believed.
 
 mod answer;
+mod breaker;
 mod build;
 mod connect;
+mod hedge;
+mod limit;
 mod list;
 mod local;
+mod manners;
 mod pin;
 mod s3;
 pub(crate) mod s3_xml;
 mod slots;
+mod spare;
+mod transport;
 mod url;
 
 use std::collections::BTreeMap;
@@ -23,7 +29,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 
 pub use self::answer::{Answer, ExactBody};
-pub use self::connect::{ClientTls, LOOP_HEADER, loop_value, transport, transport_with};
+pub use self::connect::{LOOP_HEADER, loop_value};
+pub use self::transport::{ClientTls, transport, transport_with};
 pub use self::url::OriginUrl;
 pub use object_store::client::{
     HttpClient, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
@@ -59,15 +66,13 @@ pub struct OriginConfig {
 /// One dataset's object store.
 pub struct Origin {
     kind: Kind,
-    /// Who holds the connections; a directory has none.
-    connector: Option<Connector>,
     identity: Arc<Identity>,
     stats: Arc<DatasetStats>,
     block_size: BlockSize,
 }
 
 enum Kind {
-    Remote(Remote),
+    Remote(Box<Remote>),
     Directory(Directory),
 }
 
@@ -90,17 +95,14 @@ impl Origin {
         transport: &HttpClient,
         stats: Arc<DatasetStats>,
     ) -> Result<Self, String> {
-        let mut held = None;
         let kind = match &config.url {
             OriginUrl::Directory { path } => {
                 Kind::Directory(Directory::new(path, Arc::clone(&stats))?)
             }
             url => {
-                let connector =
-                    Connector::new(transport.clone(), Arc::clone(&stats), config.connections);
-                let remote = build::remote(url, &config.options, &connector)?;
-                held = Some(connector);
-                Kind::Remote(remote)
+                let (name, stats) = (url.to_string(), Arc::clone(&stats));
+                let connector = Connector::new(name, transport.clone(), stats, config.connections);
+                Kind::Remote(Box::new(build::remote(url, &config.options, &connector)?))
             }
         };
         let identity = Identity {
@@ -114,7 +116,6 @@ impl Origin {
         };
         Ok(Self {
             kind,
-            connector: held,
             identity: Arc::new(identity),
             stats,
             block_size: config.block_size,
@@ -124,18 +125,6 @@ impl Origin {
     /// What the dataset cost and saved so far.
     pub fn stats(&self) -> &Arc<DatasetStats> {
         &self.stats
-    }
-
-    /// Makes it `connections` requests at once: this gateway's share of what the fleet may have.
-    pub fn set_connections(&self, connections: usize) {
-        if let Some(connector) = &self.connector {
-            connector.set_connections(connections);
-        }
-    }
-
-    /// How many requests it may be asked at once by this gateway; a directory, as many as you like.
-    pub fn connections(&self) -> Option<usize> {
-        self.connector.as_ref().map(Connector::connections)
     }
 
     /// `HOST:PORT` that requests go to.
@@ -177,18 +166,15 @@ impl Origin {
                 return self.describe(object, opened.size, &opened.headers);
             }
             Place::Path(remote, path) => {
-                let exchange = Exchange::default();
-                let options = GetOptions {
+                let options = |exchange: &Exchange| GetOptions {
                     head: true,
                     version: version_id(object),
                     extensions: exchange.extensions(),
                     ..GetOptions::default()
                 };
-                remote
-                    .store
-                    .get_opts(&path, options)
-                    .await
-                    .map_err(|error| failure(&exchange, &error))?;
+                let (exchange, result) =
+                    hedge::ask(remote, &path, &Urgency::default(), options).await?;
+                result.map_err(|error| failure(&exchange, &error))?;
                 seen_headers(&exchange)?
             }
             Place::Odd(s3, key) => {
@@ -250,17 +236,10 @@ impl Origin {
                 return Box::pin(self.read_file(directory, object, range)).await;
             }
             Place::Path(remote, path) => {
-                let exchange = match &self.connector {
-                    Some(connector) => connector.turn(urgency).await,
-                    None => Exchange::of(urgency),
-                };
-                let options = pinned(pin, object, &range, &exchange);
-                let result = remote
-                    .store
-                    .get_opts(&path, options)
-                    .await
-                    .map_err(|error| ranged_failure(&exchange, &error))?;
+                let options = |exchange: &Exchange| pinned(pin, object, &range, exchange);
+                let (exchange, result) = hedge::ask(remote, &path, urgency, options).await?;
                 let chunks = result
+                    .map_err(|error| ranged_failure(&exchange, &error))?
                     .into_stream()
                     .map(|chunk| chunk.map_err(|error| stream_error(&error)));
                 (seen_headers(&exchange)?, chunks.boxed())

@@ -16,6 +16,10 @@ pub struct DatasetStats {
     pub origin_bytes: AtomicU64,
     /// Object requests that failed at the origin and were tried again.
     pub origin_retries: AtomicU64,
+    /// Answers that stood still, and were asked for once more beside it.
+    pub origin_hedges: AtomicU64,
+    /// Answers that asked for fewer requests: 429 and 503.
+    pub origin_slow_downs: AtomicU64,
     /// Body bytes that went to clients.
     pub served_bytes: AtomicU64,
     /// Of those, bytes that were in memory or on NVMe when they were asked for.

@@ -307,14 +307,18 @@ impl Question {
         {
             let mut table = self.versions.lock();
             // A question whose object was forgotten meanwhile answers its askers and nobody else.
-            if self.leave(&mut table) {
-                match &mut answer {
-                    Ok(found) => {
+            let ours = self.leave(&mut table);
+            match &mut answer {
+                Ok(found) => {
+                    if ours {
                         table.observe(&self.key.0, &found.version, found.asked_at);
-                        table.prefer_newer(&self.key.0, found);
                     }
-                    Err(error) => table.observe_error(&self.key.0, error, self.asked_at),
+                    // Nor may it tell them of a version that others, who asked later, have not heard of: it would seem
+                    // to go again.
+                    table.prefer_newer(&self.key.0, found);
                 }
+                Err(error) if ours => table.observe_error(&self.key.0, error, self.asked_at),
+                Err(_) => {}
             }
         }
         self.asking.send_replace(Some(answer));
@@ -403,6 +407,11 @@ impl Table {
                 self.known.remove(object);
                 self.turns.retain(|known| known != object);
                 self.note_absent(object, error, asked_at);
+            }
+            // Nobody asked: that changes nothing about when it is asked again.
+            OriginError::Down { .. } => {
+                let dataset = Arc::clone(&object.dataset);
+                self.outages.entry(dataset).or_insert_with(Instant::now);
             }
             OriginError::Unreachable(_) | OriginError::TimedOut | OriginError::NoCredentials => {
                 let dataset = Arc::clone(&object.dataset);

@@ -14,6 +14,7 @@
 //! | `freshness` | overwrites, deletes, `immutable`, `stale_for` |
 //! | `control` | everything under `/-/` and the command line's client side |
 //! | `ahead` | what is read ahead, for whom, and what is not |
+//! | `temper` | an origin that stands still, breaks, refuses, is down, or wants other credentials |
 //! | `directories` | files that change in place, pipes, links that turn and that go round |
 //! | `standing_still` | clients that say nothing or take nothing, over HTTP/1.1 and HTTP/2 |
 //! | `under_way` | what is reloaded or purged while it is being asked for |
@@ -67,6 +68,7 @@ mod scenario;
 mod settings;
 mod stage;
 mod standing_still;
+mod temper;
 mod tls;
 mod under_way;
 mod warm;

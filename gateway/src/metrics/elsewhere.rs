@@ -19,7 +19,7 @@ pub(super) struct Elsewhere {
 }
 
 /// Name, help and kind of each of them.
-const ELSEWHERE: [(&str, &str, &[&str]); 19] = [
+const ELSEWHERE: [(&str, &str, &[&str]); 23] = [
     (
         "forebay_origin_requests_total",
         "Requests that left for the origin",
@@ -111,6 +111,26 @@ const ELSEWHERE: [(&str, &str, &[&str]); 19] = [
         "Blocks on disk that were not what had been written; each was dropped and fetched anew",
         &[],
     ),
+    (
+        "forebay_origin_hedges_total",
+        "Origin answers that stood still and were asked for once more beside it",
+        &["dataset"],
+    ),
+    (
+        "forebay_origin_slow_downs_total",
+        "Origin answers that asked for fewer requests: 429 and 503",
+        &["dataset"],
+    ),
+    (
+        "forebay_origin_connections",
+        "Requests at once that the origin may be asked by this gateway",
+        &["dataset"],
+    ),
+    (
+        "forebay_origin_down",
+        "1 while the origin does not answer and is asked by one request at a time",
+        &["dataset"],
+    ),
 ];
 
 /// Descriptions of them, for [`Elsewhere`].
@@ -150,6 +170,13 @@ impl Collector for Elsewhere {
             values[1].push(counted(get(&stats.origin_bytes), &[name]));
             values[2].push(counted(get(&stats.origin_retries), &[name]));
             values[3].push(counted(get(&stats.served_bytes), &[name]));
+            values[19].push(counted(get(&stats.origin_hedges), &[name]));
+            values[20].push(counted(get(&stats.origin_slow_downs), &[name]));
+            // A directory has neither.
+            if let Some(connections) = dataset.origin.connections() {
+                values[21].push(gauged(connections as u64, &[name]));
+                values[22].push(gauged(u64::from(dataset.origin.is_down()), &[name]));
+            }
         }
         let memory = [("tier", "memory")];
         let budget = self.store.budget();

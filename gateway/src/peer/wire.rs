@@ -307,6 +307,7 @@ pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap) {
         OriginError::SlowDown { status } => ("slow-down", 503, u32::from(*status)),
         OriginError::Status { status } => ("status", 502, u32::from(*status)),
         OriginError::Unreachable(_) => ("unreachable", 503, 0),
+        OriginError::Down { seconds } => ("down", 503, u32::try_from(*seconds).unwrap_or(u32::MAX)),
         OriginError::NoCredentials => ("no-credentials", 502, 0),
         OriginError::TimedOut => ("timed-out", 504, 0),
         OriginError::Cut => ("cut", 502, 0),
@@ -350,6 +351,9 @@ pub fn failure(parts: &response::Parts) -> PeerError {
         "slow-down" => OriginError::SlowDown { status: status() },
         "status" => OriginError::Status { status: status() },
         "unreachable" => OriginError::Unreachable(said()),
+        "down" => OriginError::Down {
+            seconds: argument.parse().unwrap_or(0),
+        },
         "no-credentials" => OriginError::NoCredentials,
         "timed-out" => OriginError::TimedOut,
         "cut" => OriginError::Cut,

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_storage::error::OriginError;
-use forebay_storage::fill::{Flow, FromNvme, Run};
+use forebay_storage::fill::{FromNvme, Run};
 use forebay_storage::flight::From;
 use forebay_storage::origin::Answer;
-use forebay_storage::stats::DatasetStats;
 use forebay_storage::store::ORIGIN;
-use futures::StreamExt;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ask::Asking;
 use super::route::Hop;
 use super::{Reads, remote};
 use crate::dataset::Dataset;
@@ -27,6 +26,9 @@ const TRIES_IN_ALL: u32 = 32;
 
 /// The wait after the first failed try; it doubles with each.
 const BACKOFF: Duration = Duration::from_millis(50);
+
+/// Who may not ask again yet looks this often whether it may.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An answer that is under way already when its run begins.
 pub enum Feed {
@@ -192,9 +194,10 @@ async fn fetch(
 ) -> Result<(), OriginError> {
     let mut tries = 0;
     let mut tries_in_all = 0;
+    let mut asking = Asking::new(dataset);
     while run.reached() < run.end() {
         let from = run.reached();
-        let error = match ask(dataset, run, feed.take()).await {
+        let error = match asking.ask(run, feed.take()).await {
             Ok(()) => continue,
             Err(error) => error,
         };
@@ -207,39 +210,28 @@ async fn fetch(
             OriginError::Changed => changed(reads, dataset, run).await?,
             error => error,
         };
-        if !error.retryable() || tries >= TRIES || tries_in_all >= TRIES_IN_ALL {
+        if is_final(&error) || tries >= TRIES || tries_in_all >= TRIES_IN_ALL {
             return Err(error);
         }
-        if !run.is_followed() {
-            return Err(OriginError::Abandoned);
-        }
-        DatasetStats::add(&dataset.origin.stats().origin_retries, 1);
         let spread = run.version().key.0 as u64 ^ run.reached();
         tokio::time::sleep(backoff(tries, spread)).await;
+        loop {
+            if !run.is_followed() {
+                return Err(OriginError::Abandoned);
+            }
+            if dataset.origin.may_ask_again(&run.urgency()) {
+                break;
+            }
+            // Nobody waits for it by now; whoever comes to do so asks at once.
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
     Ok(())
 }
 
-/// One request, or what is left of one, into the run.
-async fn ask(dataset: &Dataset, run: &mut Run, feed: Option<Answer>) -> Result<(), OriginError> {
-    let answer = match feed {
-        Some(answer) => answer,
-        None => {
-            let range = run.reached()..run.end();
-            let version = Arc::clone(run.version());
-            dataset
-                .origin
-                .get(run.object(), range, Some(&version), &run.urgency())
-                .await?
-        }
-    };
-    let mut body = answer.body;
-    while let Some(chunk) = body.next().await {
-        if run.write(&chunk?) == Flow::Done {
-            return Ok(());
-        }
-    }
-    Ok(())
+/// Whether asking again at once is of no use.
+pub(super) fn is_final(error: &OriginError) -> bool {
+    !error.retryable() || matches!(error, OriginError::Down { .. })
 }
 
 /// The origin says that the object is another version by now: is it?

@@ -9,7 +9,6 @@ use forebay_storage::class::{Class, Urgency};
 use forebay_storage::error::OriginError;
 use forebay_storage::flight::Follower;
 use forebay_storage::object::ObjectId;
-use forebay_storage::stats::DatasetStats;
 use forebay_storage::store::{Asker, Handle, Level, ORIGIN, Opened, RUN_BYTES, Spot};
 use forebay_storage::version::Version;
 use forebay_storage::versions::{Found, Known};
@@ -284,13 +283,16 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
     loop {
         tries += 1;
         let error = match ask_once(&asking, &mut first).await {
-            Err(error) if error.retryable() => error,
+            Err(error) if !fetch::is_final(&error) => error,
             answer => return answer,
         };
-        if tries >= fetch::TRIES || begun.elapsed() >= RETRY_FOR {
+        let urgency = Urgency::from(asking.class);
+        if tries >= fetch::TRIES
+            || begun.elapsed() >= RETRY_FOR
+            || !asking.dataset.origin.may_ask_again(&urgency)
+        {
             return Err(error);
         }
-        DatasetStats::add(&asking.dataset.origin.stats().origin_retries, 1);
         let spread = u64::try_from(begun.elapsed().as_micros()).unwrap_or(0);
         tokio::time::sleep(fetch::backoff(tries, spread)).await;
     }

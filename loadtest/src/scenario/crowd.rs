@@ -7,7 +7,7 @@ use super::reader::{Order, Way};
 use super::sheet::Row;
 use super::stage::{Brief, Stage};
 use super::{Options, repeat};
-use crate::report::Unit;
+use crate::report::{Unit, jain};
 
 const LINK: Rate = Rate::megabits(200);
 const LASTING: Duration = Duration::from_secs(30);
@@ -81,27 +81,4 @@ async fn one(stage: &Stage, readers: usize) -> anyhow::Result<Row> {
         report.at_most("peak memory", mebibytes, RESIDENT, Unit::Mebibytes);
     }
     Ok(row)
-}
-
-/// Jain's index: 1 if all shares are equal, 1 ÷ n if one has all (Jain, Chiu and Hawe, 1984).
-fn jain(shares: &[f64]) -> f64 {
-    let sum: f64 = shares.iter().sum();
-    let squares: f64 = shares.iter().map(|share| share * share).sum();
-    if squares > 0.0 {
-        sum * sum / (shares.len() as f64 * squares)
-    } else {
-        0.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_shares_are_fair_and_one_taker_is_not() {
-        assert!((jain(&[2.0, 2.0, 2.0, 2.0]) - 1.0).abs() < 1e-9);
-        assert!((jain(&[8.0, 0.0, 0.0, 0.0]) - 0.25).abs() < 1e-9);
-        assert!(jain(&[]).abs() < 1e-9);
-    }
 }

@@ -19,6 +19,8 @@ use super::url::OriginUrl;
 
 /// A remote origin, ready to be asked.
 pub(crate) struct Remote {
+    /// Who holds the connections.
+    pub(crate) connector: Connector,
     /// Reads.
     pub(crate) store: Arc<dyn ObjectStore>,
     /// Lists page by page, where the dialect has pages and object_store reads them.
@@ -201,6 +203,7 @@ fn s3(
     let credentials = (!unsigned).then(|| Arc::clone(store.credentials()));
     let client = connector.client();
     Ok(Remote {
+        connector: connector.clone(),
         s3: Some(S3::new(
             client,
             &bucket_endpoint,
@@ -245,6 +248,7 @@ fn gcs(
     let base = builder.get_config_value(&Google::BaseUrl);
     let store = Arc::new(builder.build().map_err(|error| error.to_string())?);
     Ok(Remote {
+        connector: connector.clone(),
         pages: Some(Arc::clone(&store) as Arc<dyn PaginatedListStore>),
         store,
         s3: None,
@@ -291,6 +295,7 @@ fn azure(
     });
     let store = Arc::new(builder.build().map_err(|error| error.to_string())?);
     Ok(Remote {
+        connector: connector.clone(),
         pages: Some(Arc::clone(&store) as Arc<dyn PaginatedListStore>),
         store,
         s3: None,
@@ -323,6 +328,7 @@ fn http(url: &str, connector: &Connector) -> Result<Remote, String> {
         }
     };
     Ok(Remote {
+        connector: connector.clone(),
         store,
         pages: None,
         s3: None,

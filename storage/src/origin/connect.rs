@@ -17,34 +17,25 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
-    HttpResponse, HttpResponseBody, HttpService,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
 };
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, Sleep};
 
-use super::slots::{Slot, Slots};
+use super::breaker::Leave;
+use super::manners::Manners;
+use super::slots::Slot;
 use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::stats::DatasetStats;
 
-/// What one read of an origin's socket may bring. hyper would let the buffer of each connection
-/// grow to 400 KiB, and keep it while the connection idles; a segment at a time is as fast.
-const READ_BYTES: usize = crate::SEGMENT;
-
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// How long an origin may take to begin its answer.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The same of the one request that asks whether an origin that is down is back.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a body may stand still.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,9 +60,6 @@ pub fn loop_value() -> &'static HeaderValue {
             .unwrap_or_else(|_| HeaderValue::from_static("forebay"))
     })
 }
-
-/// Idle connections are closed by us before most servers do it at a bad moment.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What came back for one request.
 #[derive(Clone, Debug)]
@@ -118,6 +106,12 @@ impl Exchange {
         self.seen.get()
     }
 
+    /// The same once its turn has come.
+    fn with(self, slot: Slot) -> Self {
+        *self.turn() = Some(slot);
+        self
+    }
+
     fn turn(&self) -> MutexGuard<'_, Option<Slot>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,131 +122,26 @@ impl Exchange {
     }
 }
 
-/// HTTP to the world: hyper's pooled client, TLS by rustls with the system's roots.
-#[derive(Debug)]
-struct Transport(Client<HttpsConnector<TcpConnector>, HttpRequestBody>);
-
-/// A transport that all datasets share.
-///
-/// # Errors
-/// If no root certificates are to be had.
-pub fn transport() -> std::io::Result<HttpClient> {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let builder = hyper_rustls::HttpsConnectorBuilder::new;
-    // A machine without a certificate store still reaches public origins.
-    let tls = match builder().with_provider_and_native_roots(provider.clone()) {
-        Ok(tls) => tls,
-        Err(_) => builder()
-            .with_provider_and_webpki_roots(provider)
-            .map_err(std::io::Error::other)?,
-    };
-    Ok(transport_over(|tcp| {
-        tls.https_or_http().enable_http1().wrap_connector(tcp)
-    }))
-}
-
-/// Whom a transport believes, and as whom it comes; all of it PEM.
-#[derive(Default)]
-pub struct ClientTls {
-    /// The only authorities that it believes; `None`: the system's.
-    pub authorities: Option<Vec<u8>>,
-    /// Its certificate, with those between it and an authority, and the certificate's key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A transport that is not for origins: it believes and shows what `tls` says.
-///
-/// # Errors
-/// If something in `tls` can't be used, or no root certificates are to be had.
-pub fn transport_with(tls: &ClientTls) -> std::io::Result<HttpClient> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(std::io::Error::other)?;
-    let builder = match &tls.authorities {
-        None => builder.with_native_roots()?,
-        Some(text) => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(text)? {
-                roots.add(authority).map_err(std::io::Error::other)?;
-            }
-            builder.with_root_certificates(roots)
-        }
-    };
-    let config = match &tls.identity {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(std::io::Error::other)?;
-            builder
-                .with_client_auth_cert(certificates(chain)?, key)
-                .map_err(std::io::Error::other)?
-        }
-    };
-    let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
-    Ok(transport_over(|tcp| {
-        tls.https_or_http().enable_http1().wrap_connector(tcp)
-    }))
-}
-
-fn certificates(text: &[u8]) -> std::io::Result<Vec<CertificateDer<'static>>> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    let certificates = certificates.map_err(std::io::Error::other)?;
-    if certificates.is_empty() {
-        let sentence = "it holds no certificate; write one in PEM";
-        return Err(std::io::Error::other(sentence));
-    }
-    Ok(certificates)
-}
-
-fn transport_over(wrap: impl FnOnce(TcpConnector) -> HttpsConnector<TcpConnector>) -> HttpClient {
-    let mut tcp = TcpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    tcp.set_keepalive(Some(Duration::from_secs(30)));
-    let https = wrap(tcp);
-    let client = Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .http1_max_buf_size(READ_BYTES)
-        .build(https);
-    HttpClient::new(Transport(client))
-}
-
-#[async_trait]
-impl HttpService for Transport {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let response = self.0.request(request).await.map_err(|error| {
-            let kind = if error.is_connect() {
-                HttpErrorKind::Connect
-            } else {
-                HttpErrorKind::Interrupted
-            };
-            HttpError::new(kind, error)
-        })?;
-        let (parts, body) = response.into_parts();
-        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
-        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
-    }
-}
-
 /// Gives object_store clients that meter what they do for one dataset.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     transport: HttpClient,
-    stats: Arc<DatasetStats>,
-    slots: Slots,
+    manners: Arc<Manners>,
     /// The exchange of requests that carry none.
     exchange: Option<Exchange>,
 }
 
 impl Connector {
-    pub(crate) fn new(transport: HttpClient, stats: Arc<DatasetStats>, connections: usize) -> Self {
+    /// For the origin that the settings call `name`.
+    pub(crate) fn new(
+        name: String,
+        transport: HttpClient,
+        stats: Arc<DatasetStats>,
+        connections: usize,
+    ) -> Self {
         Self {
             transport,
-            stats,
-            slots: Slots::new(connections),
+            manners: Arc::new(Manners::new(name, stats, connections)),
             exchange: None,
         }
     }
@@ -265,23 +154,29 @@ impl Connector {
         }
     }
 
-    /// Makes it `connections` requests at once.
-    pub(crate) fn set_connections(&self, connections: usize) {
-        self.slots.set(connections);
-    }
-
-    /// How many requests it makes at once.
-    pub(crate) fn connections(&self) -> usize {
-        self.slots.wanted()
+    /// How the origin is treated.
+    pub(super) fn manners(&self) -> &Manners {
+        &self.manners
     }
 
     /// An exchange whose turn has come. A request that is made only then is signed when it leaves, and
     /// thousands that wait for their turn take no more than their place in the queue.
-    pub(crate) async fn turn(&self, urgency: &Urgency) -> Exchange {
-        let exchange = Exchange::of(urgency);
-        let slot = self.slots.take(urgency).await;
-        *exchange.turn() = Some(slot);
-        exchange
+    ///
+    /// # Errors
+    /// [`OriginError::Down`] if the origin is: nobody queues for it.
+    pub(crate) async fn turn(&self, urgency: &Urgency) -> Result<Exchange, OriginError> {
+        if let Some(error) = self.manners.refuses() {
+            return Err(error);
+        }
+        let slot = self.manners.slots.take(urgency).await;
+        Ok(Exchange::of(urgency).with(slot))
+    }
+
+    /// The same for a request beside another one, if a connection is free and one may be spared for it.
+    pub(super) fn turn_beside(&self, urgency: &Urgency) -> Option<Exchange> {
+        let slot = self.manners.slots.take_free()?;
+        let may = self.manners.may_hedge(urgency);
+        may.then(|| Exchange::of(urgency).with(slot))
     }
 
     /// The client that object_store would be given.
@@ -309,27 +204,36 @@ impl HttpService for Connector {
         let Some(exchange) = carried.or_else(|| self.exchange.clone()) else {
             return self.credentials(request).await;
         };
-        let turn = exchange.turn().take();
-        let slot = match turn {
-            Some(slot) => slot,
-            None => self.slots.take(&exchange.urgency).await,
+        let leave = self.leave(&exchange).await;
+        let (slot, leave) = match leave {
+            Ok(leave) => leave,
+            Err(error) => {
+                let sentence = std::io::Error::other(error.to_string());
+                exchange.set(Seen::Failed(error));
+                return Err(HttpError::new(HttpErrorKind::Connect, sentence));
+            }
         };
         self.count(request.method());
-        let (asked, is_get) = (Instant::now(), *request.method() == Method::GET);
+        let (asked_at, method) = (Instant::now(), request.method().clone());
+        let limit = match leave.is_probe() {
+            true => PROBE_TIMEOUT,
+            false => FIRST_BYTE_TIMEOUT,
+        };
         let answer = self.transport.execute(request);
-        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, answer).await {
+        match tokio::time::timeout(limit, answer).await {
             Ok(Ok(response)) => {
-                if is_get && response.status().is_success() {
-                    self.stats.began_after(asked.elapsed());
-                }
+                self.manners
+                    .heard(leave, &method, response.status(), asked_at);
                 Ok(self.answered(&exchange, response, slot))
             }
             Ok(Err(error)) => {
+                self.manners.silent(leave);
                 let reason = Arc::from(reason(&error));
                 exchange.set(Seen::Failed(OriginError::Unreachable(reason)));
                 Err(error)
             }
             Err(elapsed) => {
+                self.manners.silent(leave);
                 exchange.set(Seen::Failed(OriginError::TimedOut));
                 Err(HttpError::new(HttpErrorKind::Timeout, elapsed))
             }
@@ -338,6 +242,21 @@ impl HttpService for Connector {
 }
 
 impl Connector {
+    /// The turn of a request, and the leave to ask.
+    async fn leave(&self, exchange: &Exchange) -> Result<(Slot, Leave), OriginError> {
+        let turn = exchange.turn().take();
+        let slot = match turn {
+            Some(slot) => slot,
+            None => {
+                if let Some(error) = self.manners.refuses() {
+                    return Err(error);
+                }
+                self.manners.slots.take(&exchange.urgency).await
+            }
+        };
+        Ok((slot, self.manners.enter()?))
+    }
+
     /// A request for credentials, body and all, in its time.
     async fn credentials(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let answer = async {
@@ -353,9 +272,9 @@ impl Connector {
 
     fn count(&self, method: &Method) {
         let counter = match *method {
-            Method::GET => &self.stats.origin_gets,
-            Method::HEAD => &self.stats.origin_heads,
-            _ => &self.stats.origin_others,
+            Method::GET => &self.manners.stats.origin_gets,
+            Method::HEAD => &self.manners.stats.origin_heads,
+            _ => &self.manners.stats.origin_others,
         };
         DatasetStats::add(counter, 1);
     }
@@ -379,7 +298,7 @@ impl Connector {
         let body = if parts.status.is_success() {
             HttpResponseBody::new(Metered {
                 body,
-                stats: Arc::clone(&self.stats),
+                stats: Arc::clone(&self.manners.stats),
                 _slot: slot,
                 timer: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
                 moved_at: Instant::now(),

@@ -81,6 +81,15 @@ impl Slots {
         turn.await.unwrap_or(Slot { slots: None })
     }
 
+    /// A slot, if one is free and nobody waits for it.
+    pub(crate) fn take_free(&self) -> Option<Slot> {
+        let mut count = self.lock();
+        let free = count.in_use < count.wanted && count.waiting.is_empty();
+        count.in_use += usize::from(free);
+        drop(count);
+        free.then(|| self.slot())
+    }
+
     /// Makes it `wanted` slots. What is in use beyond them goes as it comes back.
     pub(crate) fn set(&self, wanted: usize) {
         self.lock().wanted = wanted;
@@ -90,6 +99,17 @@ impl Slots {
     /// How many there are to be.
     pub(crate) fn wanted(&self) -> usize {
         self.lock().wanted
+    }
+
+    /// How many are in use.
+    pub(crate) fn in_use(&self) -> usize {
+        self.lock().in_use
+    }
+
+    /// Whether one is free, and nobody waits for it.
+    pub(crate) fn has_free(&self) -> bool {
+        let count = self.lock();
+        count.in_use < count.wanted && count.waiting.is_empty()
     }
 
     /// Gives what is free to those whose turn it is.

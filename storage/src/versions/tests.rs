@@ -207,3 +207,29 @@ async fn a_version_named_null_may_change() {
         assert_eq!(matches!(known, Known::Fresh(_)), unchanging, "{id}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_is_answered_with_nothing_that_others_will_not_see() {
+    let versions = Arc::new(Versions::default());
+    let asking = tokio::spawn({
+        let versions = Arc::clone(&versions);
+        async move {
+            // Asked at once, and answered late.
+            let answer = found("\"newer\"");
+            let ask = || {
+                let answer = answer.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Ok(answer)
+                }
+            };
+            versions.look_up(&object(), ask).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    versions.forget("models", |_| true);
+    let ask = || async { Ok(found("\"known\"")) };
+    versions.look_up(&object(), ask).await.unwrap();
+    let answer = asking.await.unwrap().unwrap();
+    assert_eq!(answer.version.etag(), Some("\"known\""));
+}

@@ -1,0 +1,202 @@
+//! One request to the origin for a run, and a second one beside it where the first stands still.
+//!
+//! What counts is that bytes come, never how long a body takes: a slow origin is followed, one that stopped is not.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_storage::error::OriginError;
+use forebay_storage::fill::{Flow, Run};
+use forebay_storage::origin::{Answer, ExactBody};
+use futures::StreamExt;
+use tokio::time::{Instant, Sleep};
+
+use super::fetch::LOOK_AGAIN;
+use crate::dataset::Dataset;
+
+type Chunk = Option<Result<Bytes, OriginError>>;
+
+/// The requests of one run, one after the other.
+pub(super) struct Asking<'a> {
+    dataset: &'a Arc<Dataset>,
+    /// Where an answer stood still, and the rest was asked for once more: once at a place. If the second stands still
+    /// there too, it is the origin that does.
+    hedged_at: Option<u64>,
+}
+
+/// Which of two bodies went on.
+enum Moved {
+    First(ExactBody, Chunk),
+    Second(ExactBody),
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(dataset: &'a Arc<Dataset>) -> Self {
+        Self {
+            dataset,
+            hedged_at: None,
+        }
+    }
+
+    /// Writes the bytes that the run has memory for, or what is left of them in `feed`, into it.
+    ///
+    /// # Errors
+    /// What the origin answered, or how its body broke off. What came until then is written.
+    pub(super) async fn ask(
+        &mut self,
+        run: &mut Run,
+        feed: Option<Answer>,
+    ) -> Result<(), OriginError> {
+        let mut body = match feed {
+            Some(answer) => answer.body,
+            None => self.rest(run).await?.body,
+        };
+        let mut patience = self.dataset.origin.patience().map(Patience::new);
+        loop {
+            let may_hedge = self.hedged_at != Some(run.reached());
+            let stands_still = async {
+                match &mut patience {
+                    Some(patience) if may_hedge => patience.ends().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let chunk = tokio::select! {
+                biased;
+                chunk = body.next() => chunk,
+                () = stands_still => {
+                    if !self.dataset.origin.may_hedge(&run.urgency()) {
+                        // Somebody may come to wait for it.
+                        if let Some(patience) = &mut patience {
+                            patience.soon();
+                        }
+                        continue;
+                    }
+                    match self.beside(run, body).await? {
+                        Moved::First(first, chunk) => {
+                            body = first;
+                            chunk
+                        }
+                        Moved::Second(second) => {
+                            body = second;
+                            continue;
+                        }
+                    }
+                }
+            };
+            let Some(chunk) = chunk else { return Ok(()) };
+            if run.write(&chunk?) == Flow::Done {
+                return Ok(());
+            }
+            if let Some(patience) = &mut patience {
+                patience.moved();
+            }
+        }
+    }
+
+    /// Asks for the rest once more, and goes on with whichever moves first.
+    async fn beside(&mut self, run: &Run, mut first: ExactBody) -> Result<Moved, OriginError> {
+        self.hedged_at = Some(run.reached());
+        tracing::debug!(object = %run.object(), at = run.reached(), "an answer stands still");
+        if !self.dataset.origin.has_free_connection() {
+            // It may be waited for long; the one that stands still has one.
+            drop(first);
+            return Ok(Moved::Second(self.rest(run).await?.body));
+        }
+        let second = tokio::select! {
+            biased;
+            chunk = first.next() => return Ok(Moved::First(first, chunk)),
+            second = self.rest(run) => second,
+        };
+        match second {
+            Ok(answer) => Ok(Moved::Second(answer.body)),
+            Err(error) => {
+                tracing::debug!(object = %run.object(), %error, "nor does another one begin");
+                let chunk = first.next().await;
+                Ok(Moved::First(first, chunk))
+            }
+        }
+    }
+
+    async fn rest(&self, run: &Run) -> Result<Answer, OriginError> {
+        let range = run.reached()..run.end();
+        let (object, urgency) = (run.object(), run.urgency());
+        let origin = &self.dataset.origin;
+        origin
+            .get(object, range, Some(run.version()), &urgency)
+            .await
+    }
+}
+
+/// How long nothing may come.
+struct Patience {
+    half: Duration,
+    timer: Pin<Box<Sleep>>,
+    moved: bool,
+    halves: u32,
+}
+
+impl Patience {
+    fn new(time: Duration) -> Self {
+        let half = time / 2;
+        Self {
+            half,
+            timer: Box::pin(tokio::time::sleep(half)),
+            moved: false,
+            halves: 0,
+        }
+    }
+
+    /// Something came.
+    fn moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// It ends again in a moment, if nothing comes.
+    fn soon(&mut self) {
+        self.halves = 1;
+        self.timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
+    }
+
+    /// Ends once nothing has come for so long; it may be called again. Half by half: after a standstill of our own all
+    /// timers end together, and what came meanwhile is seen in the second half.
+    async fn ends(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            self.timer.as_mut().reset(Instant::now() + self.half);
+            self.halves = match std::mem::take(&mut self.moved) {
+                true => 0,
+                false => self.halves + 1,
+            };
+            if self.halves == 2 {
+                self.halves = 0;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_only_where_nothing_comes() {
+        let mut patience = Patience::new(Duration::from_millis(500));
+        let begun = Instant::now();
+        for _ in 0..50 {
+            patience.moved();
+            let ended = tokio::time::timeout(Duration::from_millis(200), patience.ends()).await;
+            assert!(ended.is_err(), "something came 200 ms ago at most");
+        }
+        let last = Instant::now();
+        patience.ends().await;
+        let waited = last.elapsed().as_millis();
+        assert!((300..=750).contains(&waited), "{waited}");
+        // Again, if asked again.
+        patience.ends().await;
+        assert_eq!(last.elapsed().as_millis() - waited, 500);
+        assert!(begun.elapsed() >= Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,289 @@
+//! How one origin is treated: what its answers say about how much it may be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, Leave};
+use super::limit::Limit;
+use super::slots::Slots;
+use super::spare::Spare;
+use super::{Kind, Origin};
+use crate::class::{Class, Urgency};
+use crate::error::OriginError;
+use crate::stats::DatasetStats;
+
+/// No answer that stands still is given up before, nor one that takes longer to begin: what is busy may be ourselves.
+const BODY_PATIENCE: Duration = Duration::from_millis(500);
+const HEAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest that is waited; loaders give up after 5 s without a byte.
+const MOST_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What takes so many times what answers usually take to begin is not merely slow.
+const TIMES: u32 = 8;
+
+/// All that is known of an origin's temper, shared by whoever asks it.
+#[derive(Debug)]
+pub(super) struct Manners {
+    /// Its address as the settings write it, for the log.
+    name: String,
+    pub(super) stats: Arc<DatasetStats>,
+    pub(super) slots: Slots,
+    spare: Spare,
+    limit: Limit,
+    breaker: Arc<Breaker>,
+}
+
+impl Manners {
+    pub(super) fn new(name: String, stats: Arc<DatasetStats>, connections: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            name,
+            stats,
+            slots: Slots::new(connections),
+            spare: Spare::default(),
+            limit: Limit::new(connections, now),
+            breaker: Breaker::new(now),
+        }
+    }
+
+    /// What the settings allow is another number of requests at once by now.
+    pub(super) fn set_connections(&self, connections: usize) {
+        self.slots.set(self.limit.set_share(connections));
+    }
+
+    /// Whether the origin is known to be down.
+    pub(super) fn is_down(&self) -> bool {
+        self.breaker.is_down()
+    }
+
+    /// The error for whoever is about to queue for an origin that is down.
+    pub(super) fn refuses(&self) -> Option<OriginError> {
+        self.breaker.refuses(Instant::now())
+    }
+
+    /// The leave to ask, now that it is the asker's turn.
+    ///
+    /// # Errors
+    /// [`OriginError::Down`].
+    pub(super) fn enter(&self) -> Result<Leave, OriginError> {
+        let now = Instant::now();
+        let leave = self.breaker.enter(now)?;
+        self.spare.asked(now);
+        Ok(leave)
+    }
+
+    /// An answer began.
+    pub(super) fn heard(
+        &self,
+        leave: Leave,
+        method: &Method,
+        status: StatusCode,
+        asked_at: Instant,
+    ) {
+        let (now, in_use) = (Instant::now(), self.slots.in_use());
+        let took = now.saturating_duration_since(asked_at);
+        let allowed = match status.as_u16() {
+            429 | 503 => {
+                DatasetStats::add(&self.stats.origin_slow_downs, 1);
+                let round_trip = self.stats.first_byte();
+                Some(self.limit.refused(now, in_use, round_trip))
+            }
+            200..=299 if *method == Method::GET => {
+                self.stats.began_after(took);
+                let times = (took, self.stats.first_byte());
+                Some(self.limit.answered(now, in_use, times))
+            }
+            _ => None,
+        };
+        if let Some(allowed) = allowed.filter(|allowed| *allowed != self.slots.wanted()) {
+            tracing::debug!(origin = %self.name, allowed, "another number of requests at once");
+            self.slots.set(allowed);
+        }
+        // Whoever answers so stands before the origin, and has not reached it.
+        if matches!(status.as_u16(), 502 | 504) {
+            self.silent(leave);
+        } else if leave.answered() {
+            tracing::info!(origin = %self.name, "the origin answers again");
+        }
+    }
+
+    /// No answer came.
+    pub(super) fn silent(&self, leave: Leave) {
+        if leave.failed(Instant::now()) {
+            tracing::info!(origin = %self.name, "the origin is down: what is cached is served, and one request at a time asks whether it is back");
+        }
+    }
+
+    /// Whether an answer that failed may be asked for again: always where a client waits, here or at another gateway.
+    /// It is counted as asked.
+    pub(super) fn may_ask_again(&self, urgency: &Urgency) -> bool {
+        let now = Instant::now();
+        if urgency.class() > Class::Peer {
+            return self.spare.take(now);
+        }
+        self.spare.count(now);
+        true
+    }
+
+    /// Whether an answer that stands still may be asked for beside it, as [`Self::may_ask_again`]. It is counted as
+    /// asked.
+    pub(super) fn may_hedge(&self, urgency: &Urgency) -> bool {
+        let may = self.may_ask_again(urgency);
+        DatasetStats::add(&self.stats.origin_hedges, u64::from(may));
+        may
+    }
+
+    /// How long an answer may take to begin before it is asked for beside it.
+    pub(super) fn head_patience(&self) -> Duration {
+        self.patience().max(HEAD_PATIENCE)
+    }
+
+    /// How long a body may stand still.
+    pub(super) fn body_patience(&self) -> Duration {
+        self.patience().max(BODY_PATIENCE)
+    }
+
+    fn patience(&self) -> Duration {
+        (self.stats.first_byte() * TIMES).min(MOST_PATIENCE)
+    }
+}
+
+impl Origin {
+    /// Makes it `connections` requests at once at most: this gateway's share of what the fleet may have.
+    pub fn set_connections(&self, connections: usize) {
+        if let Some(manners) = self.manners() {
+            manners.set_connections(connections);
+        }
+    }
+
+    /// How many requests it may be asked at once by this gateway, fewer than its share while it asks for fewer; a
+    /// directory, as many as you like.
+    pub fn connections(&self) -> Option<usize> {
+        self.manners().map(|manners| manners.slots.wanted())
+    }
+
+    /// Whether it is known to be down: then it is asked by one request at a time.
+    pub fn is_down(&self) -> bool {
+        self.manners().is_some_and(Manners::is_down)
+    }
+
+    /// How long the body of an answer may stand still before the rest is asked for beside it; `None`: a directory
+    /// has no second way to its bytes.
+    pub fn patience(&self) -> Option<Duration> {
+        self.manners().map(Manners::body_patience)
+    }
+
+    /// Whether the rest of a body that stands still may be asked for beside it, as [`Self::may_ask_again`]. It is
+    /// counted as asked.
+    pub fn may_hedge(&self, urgency: &Urgency) -> bool {
+        self.manners()
+            .is_some_and(|manners| manners.may_hedge(urgency))
+    }
+
+    /// Whether another request would not have to wait for its turn.
+    pub fn has_free_connection(&self) -> bool {
+        self.manners()
+            .is_none_or(|manners| manners.slots.has_free())
+    }
+
+    /// Whether a request that failed may be asked again, by whoever is of `urgency`: always if a client waits, here
+    /// or at another gateway, else if that makes no more than one in ten. It is counted as asked.
+    pub fn may_ask_again(&self, urgency: &Urgency) -> bool {
+        let manners = self.manners();
+        let may = manners.is_none_or(|manners| manners.may_ask_again(urgency));
+        DatasetStats::add(&self.stats.origin_retries, u64::from(may));
+        may
+    }
+
+    fn manners(&self) -> Option<&Manners> {
+        match &self.kind {
+            Kind::Remote(remote) => Some(remote.connector.manners()),
+            Kind::Directory(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manners() -> Manners {
+        Manners::new("s3://models".to_owned(), Arc::default(), 8)
+    }
+
+    /// Asks so often, and is answered `status`.
+    fn asks(manners: &Manners, times: usize, status: StatusCode) {
+        for _ in 0..times {
+            let leave = manners.enter().expect("it is not down");
+            manners.heard(leave, &Method::GET, status, Instant::now());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_a_client_waits_for_asks_again_always_and_others_one_time_in_ten() {
+        let manners = manners();
+        asks(&manners, 100, StatusCode::OK);
+        let again = |class: Class| {
+            let times = (0..100).filter(|_| manners.may_ask_again(&Urgency::from(class)));
+            times.count()
+        };
+        assert_eq!(again(Class::Warm), 10);
+        assert_eq!(again(Class::ReadAhead), 0);
+        assert!(!manners.may_hedge(&Urgency::from(Class::ReadAhead)));
+        assert_eq!((again(Class::Demand), again(Class::Peer)), (100, 100));
+        // What they asked counts against the others, for as long as it is looked back on.
+        tokio::time::advance(Duration::from_secs(9)).await;
+        asks(&manners, 1000, StatusCode::OK);
+        assert_eq!(again(Class::Warm), 1, "one a second");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(again(Class::Warm), 99);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_make_it_fewer_at_once_and_answers_more() {
+        let manners = manners();
+        let held = [
+            manners.slots.take_free(),
+            manners.slots.take_free(),
+            manners.slots.take_free(),
+            manners.slots.take_free(),
+        ];
+        asks(&manners, 1, StatusCode::SERVICE_UNAVAILABLE);
+        assert!((2..=3).contains(&manners.slots.wanted()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        asks(&manners, 100, StatusCode::OK);
+        assert_eq!(manners.slots.wanted(), 8);
+        drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_before_an_origin_that_it_does_not_reach_is_no_answer() {
+        let manners = manners();
+        for _ in 0..5 {
+            asks(&manners, 1, StatusCode::BAD_GATEWAY);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(manners.is_down());
+        assert!(
+            matches!(manners.enter().map(|_| ()), Ok(())),
+            "a second later it is asked"
+        );
+        assert!(manners.refuses().is_none());
+    }
+
+    #[tokio::test]
+    async fn patience_follows_how_long_answers_take_to_begin() {
+        let manners = manners();
+        assert_eq!(manners.body_patience(), BODY_PATIENCE);
+        manners.stats.began_after(Duration::from_millis(200));
+        assert_eq!(manners.body_patience(), Duration::from_millis(1600));
+        assert_eq!(manners.head_patience(), Duration::from_millis(1600));
+        let slow = Manners::new("s3://models".to_owned(), Arc::default(), 8);
+        slow.stats.began_after(Duration::from_secs(3));
+        assert_eq!(slow.body_patience(), MOST_PATIENCE);
+    }
+}
