@@ -3,6 +3,7 @@
 mod answer;
 mod build;
 mod connect;
+pub mod documents;
 mod list;
 mod local;
 mod pin;

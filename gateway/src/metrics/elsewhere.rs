@@ -19,7 +19,7 @@ pub(super) struct Elsewhere {
 }
 
 /// Name, help and kind of each of them.
-const ELSEWHERE: [(&str, &str, &[&str]); 19] = [
+const ELSEWHERE: [(&str, &str, &[&str]); 20] = [
     (
         "forebay_origin_requests_total",
         "Requests that left for the origin",
@@ -111,6 +111,11 @@ const ELSEWHERE: [(&str, &str, &[&str]); 19] = [
         "Blocks on disk that were not what had been written; each was dropped and fetched anew",
         &[],
     ),
+    (
+        "forebay_pinned_bytes",
+        "Bytes of whole blocks that are resident and pinned",
+        &["dataset"],
+    ),
 ];
 
 /// Descriptions of them, for [`Elsewhere`].
@@ -150,6 +155,8 @@ impl Collector for Elsewhere {
             values[1].push(counted(get(&stats.origin_bytes), &[name]));
             values[2].push(counted(get(&stats.origin_retries), &[name]));
             values[3].push(counted(get(&stats.served_bytes), &[name]));
+            let pinned = self.store.pinned_bytes(&dataset.name);
+            values[19].push(gauged(pinned, &[name]));
         }
         let memory = [("tier", "memory")];
         let budget = self.store.budget();
@@ -200,6 +207,7 @@ fn collect_nvme(nvme: &Nvme, values: &mut [Vec<Metric>; ELSEWHERE.len()]) {
         ("first_sight", &stats.refused_first_sight),
         ("budget", &stats.refused_budget),
         ("table", &stats.refused_table),
+        ("quota", &stats.refused_quota),
     ] {
         values[15].push(counted(get(counter), &[("reason", reason)]));
     }
