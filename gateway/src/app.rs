@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::{self, Nvme};
 use forebay_storage::origin::documents::{DocumentError, Documents};
-use forebay_storage::origin::{self, OriginUrl};
+use forebay_storage::origin::{self, HttpClient, OriginUrl};
 use forebay_storage::store::{Copies, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -102,9 +102,31 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
     })
 }
 
+/// The state store of these settings, if they name one. Nothing is asked of it.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn open_state(settings: &Settings, transport: HttpClient) -> Result<Option<Documents>, String> {
+    let opened = settings.state.as_ref().map(|state| {
+        let options = state.options.iter();
+        let options = options.map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
+        Documents::open(&state.url, &options.collect(), transport)
+    });
+    let opened = opened.transpose();
+    opened.map_err(|mistake| format!("[state]: {mistake}"))
+}
+
+/// Whether a state store does what it has to, tried with a document of its own.
+///
+/// # Errors
+/// What it does instead, or that it does not answer.
+pub async fn try_state(documents: &Documents) -> Result<(), DocumentError> {
+    documents.probe(&format!("probe-{:016x}", seed())).await
+}
+
 /// Whether the state store does what it has to. One that is away is believed.
 async fn probe(documents: &Documents) -> Result<()> {
-    match documents.probe(&format!("probe-{:016x}", seed())).await {
+    match try_state(documents).await {
         Err(error @ DocumentError::Unconditional(_)) => Err(error.into()),
         Err(error) => {
             tracing::warn!(%error, "no job and no pin is taken until the state store is there");
@@ -156,14 +178,9 @@ fn build(
 ) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     let block_size = BlockSize::new(settings.cache.block_size);
     let transport = origin::transport().context("prepare connections to origins")?;
-    let documents = settings.state.as_ref().map(|state| {
-        let options = state.options.iter();
-        let options = options.map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
-        Documents::open(&state.url, &options.collect(), transport.clone())
-    });
-    let documents = match documents.transpose() {
+    let documents = match open_state(settings, transport.clone()) {
         Ok(documents) => documents.map(Arc::new),
-        Err(mistake) => return Ok(Err(vec![format!("[state]: {mistake}")])),
+        Err(mistake) => return Ok(Err(vec![mistake])),
     };
     let datasets = match Datasets::new(&settings.datasets, block_size, transport) {
         Ok(datasets) => Arc::new(datasets),

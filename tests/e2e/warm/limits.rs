@@ -64,7 +64,7 @@ fn a_stop_leaves_jobs_as_they_are_and_waits_for_none() {
         total_rate: Some(BLOCK as u64),
         ..Settings::default()
     });
-    bucket.origin.put("a.bin", 200 * BLOCK as u64, 0);
+    bucket.origin.put("a.bin", 100 * BLOCK as u64, 0);
     let setup = bucket.setup().line("stop_after = \"10m\"");
     let gateway = setup.start();
     let url = format!("{}/-/warm/models/", gateway.url());

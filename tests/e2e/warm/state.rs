@@ -43,8 +43,13 @@ fn member(bucket: &Bucket, section: &str, name: &str) -> Gateway {
 }
 
 fn slow() -> Bucket {
+    taking(4)
+}
+
+/// A bucket whose one object takes so many seconds.
+fn taking(seconds: u64) -> Bucket {
     let bucket = Bucket::start(Settings {
-        total_rate: Some(SIZE / 2),
+        total_rate: Some(2 * SIZE / seconds),
         ..Settings::default()
     });
     bucket.origin.put("a.bin", 2 * SIZE, 0);
@@ -104,7 +109,7 @@ fn a_job_whose_gateway_is_lost_is_taken_over_and_every_member_tells_of_it() {
 #[test]
 fn a_job_is_cancelled_through_a_member_that_does_not_work_on_it() {
     let (_moto, section) = store();
-    let bucket = slow();
+    let bucket = taking(25);
     let (first, other) = (
         member(&bucket, &section, "a"),
         member(&bucket, &section, "b"),
@@ -159,23 +164,24 @@ fn pins_come_back_with_the_state_store() {
     });
 }
 
-/// What `forebay serve` says that does not start.
-fn refusal(section: &str) -> (Option<i32>, String) {
+/// What `forebay VERB` says of these settings, and how it ends.
+fn said(verb: &str, section: &str) -> (Option<i32>, String) {
     let scratch = Scratch::new("state");
     let dataset = Dataset::new("models", scratch.path().join("files").display().to_string());
     std::fs::create_dir_all(scratch.path().join("files")).expect("a directory");
     let text = Setup::of([dataset]).section(section).text(scratch.path());
     let config = scratch.write("forebay.toml", text);
     let mut command: Command = command();
-    let output = command.arg("serve").arg("--config").arg(config).output();
+    let output = command.arg(verb).arg("--config").arg(config).output();
     let output = output.expect("forebay runs");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (out, err) = (&output.stdout, &output.stderr);
+    let text = [String::from_utf8_lossy(out), String::from_utf8_lossy(err)].concat();
     (output.status.code(), text)
 }
 
 #[test]
 fn a_store_without_conditional_writes_is_refused_at_the_start() {
-    let (code, text) = refusal("[state]\nurl = \"/srv/state\"");
+    let (code, text) = said("serve", "[state]\nurl = \"/srv/state\"");
     assert!(
         code == Some(2) && text.contains("If-None-Match"),
         "{code:?}: {text}"
@@ -187,9 +193,20 @@ fn a_store_without_conditional_writes_is_refused_at_the_start() {
          aws_access_key_id = \"AK\", aws_secret_access_key = \"SK\" }}",
         server.url()
     );
-    let (code, text) = refusal(&section);
+    let (code, text) = said("serve", &section);
     assert!(
         code == Some(1) && text.contains("makes what is there already"),
+        "{code:?}: {text}"
+    );
+    let (code, text) = said("check", &section);
+    assert!(
+        code == Some(1) && text.contains("FAILED"),
+        "{code:?}: {text}"
+    );
+    let (_moto, section) = store();
+    let (code, text) = said("check", &section);
+    assert!(
+        code == Some(0) && text.contains("s3://state/forebay/: ok"),
         "{code:?}: {text}"
     );
 }
