@@ -180,32 +180,44 @@ pub(super) async fn answer(state: &State, method: &Method, body: &Bytes) -> Opti
 /// Keeps pins as they are set, here and elsewhere, and blocks within the bounds of their datasets. Never returns.
 pub async fn keep(state: Arc<State>) {
     let (mut ask, mut sweep) = (interval(EACH), interval(SWEEP));
+    // One that has just come knows nothing until somebody has told it.
+    let mut told = state.reads.peers.is_none();
     loop {
         tokio::select! {
-            _ = ask.tick() => {}
+            _ = ask.tick() => {
+                state.pins.apply();
+                if let Err(error) = state.pins.look().await {
+                    tracing::debug!(%error, "what is pinned is not known anew");
+                }
+                told |= hear(&state).await;
+            }
             _ = sweep.tick() => {
                 let datasets = state.datasets.all();
                 let bounded = datasets.iter().filter(|dataset| dataset.bounds().quota.is_some());
                 let bounded: Vec<&str> = bounded.map(|dataset| &*dataset.name).collect();
                 state.reads.store.enforce_bounds(&bounded);
-                continue;
-            }
-        }
-        state.pins.apply();
-        if let Err(error) = state.pins.look().await {
-            tracing::debug!(%error, "what is pinned is not known anew");
-        }
-        for (_, answer) in fleet::tell_others(&state, &Method::GET, PATH, Bytes::new()).await {
-            let told = answer
-                .ok()
-                .and_then(|told| serde_json::from_value(told).ok());
-            if let Some(told) = told
-                && let Err(error) = state.pins.merge(told).await
-            {
-                tracing::warn!(%error, "pins can't be written down: a restart forgets them until other members tell");
+                if !told {
+                    told = hear(&state).await;
+                }
             }
         }
     }
+}
+
+/// Takes over what the others have by now. Whether anybody told.
+async fn hear(state: &Arc<State>) -> bool {
+    let mut heard = false;
+    for (_, answer) in fleet::tell_others(state, &Method::GET, PATH, Bytes::new()).await {
+        let told = answer
+            .ok()
+            .and_then(|told| serde_json::from_value(told).ok());
+        let Some(told) = told else { continue };
+        heard = true;
+        if let Err(error) = state.pins.merge(told).await {
+            tracing::warn!(%error, "pins can't be written down: a restart forgets them until other members tell");
+        }
+    }
+    heard
 }
 
 /// Until when: a time, or how long from now.
