@@ -206,7 +206,7 @@ fn a_store_without_conditional_writes_is_refused_at_the_start() {
     let (_moto, section) = store();
     let (code, text) = said("check", &section);
     assert!(
-        code == Some(0) && text.contains("s3://state/forebay/: ok"),
+        code == Some(0) && text.contains("s3://state/forebay: ok"),
         "{code:?}: {text}"
     );
 }
