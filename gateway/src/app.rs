@@ -12,7 +12,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::{self, Nvme};
-use forebay_storage::origin::{self, OriginUrl};
+use forebay_storage::origin::documents::{DocumentError, Documents};
+use forebay_storage::origin::{self, HttpClient, OriginUrl};
 use forebay_storage::store::{Copies, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::fleet::{Place, Prepared};
 use crate::access::Access;
 use crate::cli::ServeArgs;
+use crate::control::pins;
 use crate::dataset::Datasets;
 use crate::demo;
 use crate::gateway::{Gateway, Parts};
@@ -88,6 +90,9 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
             settings: settings.clone(),
             listens: client,
         });
+        if let Some(documents) = gateway.state.documents() {
+            probe(documents).await?;
+        }
         serve_until_told(&settings, gateway, listener, prepared, reload).await?;
         Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
     };
@@ -95,6 +100,40 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         eprintln!("forebay: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The state store of these settings, if they name one. Nothing is asked of it.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn open_state(settings: &Settings, transport: HttpClient) -> Result<Option<Documents>, String> {
+    let opened = settings.state.as_ref().map(|state| {
+        let options = state.options.iter();
+        let options = options.map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
+        Documents::open(&state.url, &options.collect(), transport)
+    });
+    let opened = opened.transpose();
+    opened.map_err(|mistake| format!("[state]: {mistake}"))
+}
+
+/// Whether a state store does what it has to, tried with a document of its own.
+///
+/// # Errors
+/// What it does instead, or that it does not answer.
+pub async fn try_state(documents: &Documents) -> Result<(), DocumentError> {
+    documents.probe(&format!("probe-{:016x}", seed())).await
+}
+
+/// Whether the state store does what it has to. One that is away is believed.
+async fn probe(documents: &Documents) -> Result<()> {
+    match try_state(documents).await {
+        Err(error @ DocumentError::Unconditional(_)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "no job and no pin is taken until the state store is there");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Takes the data directory for this process. The lock ends with the file.
@@ -139,6 +178,10 @@ fn build(
 ) -> Result<Result<Arc<Gateway>, Vec<String>>> {
     let block_size = BlockSize::new(settings.cache.block_size);
     let transport = origin::transport().context("prepare connections to origins")?;
+    let documents = match open_state(settings, transport.clone()) {
+        Ok(documents) => documents.map(Arc::new),
+        Err(mistake) => return Ok(Err(vec![mistake])),
+    };
     let datasets = match Datasets::new(&settings.datasets, block_size, transport) {
         Ok(datasets) => Arc::new(datasets),
         Err(mistakes) => return Ok(Err(mistakes)),
@@ -164,6 +207,9 @@ fn build(
         fleet: prepared.map(Prepared::parts),
     });
     let gateway = gateway.map_err(|error| anyhow!(error))?;
+    if let Some(documents) = documents {
+        gateway.state.share(documents);
+    }
     telemetry::tell_panics(gateway.metrics.panics.clone());
     Ok(Ok(gateway))
 }
@@ -277,7 +323,11 @@ async fn serve_until_told(
     gateway.state.remember_in(Arc::clone(&file));
     file.load(&gateway);
     known::recall(&gateway);
-    gateway.state.jobs.keep_in(&settings.data_dir);
+    if gateway.state.documents().is_none() {
+        gateway.state.jobs.keep_in(&settings.data_dir);
+    }
+    gateway.state.pins.keep_in(&settings.data_dir);
+    gateway.state.bound();
     let nvme = tokio::spawn(Arc::clone(&gateway.reads.store).keep_nvme());
     let (stop, stopped) = watch::channel(false);
     let listeners =
@@ -288,6 +338,10 @@ async fn serve_until_told(
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
+    let pinning = [
+        tokio::spawn(Arc::clone(&gateway.state.pins).keep()),
+        tokio::spawn(pins::keep(Arc::clone(&gateway.state))),
+    ];
     let told = async {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -296,6 +350,7 @@ async fn serve_until_told(
     };
     let stopping = run_until(settings, &gateway, address, place.as_ref(), told).await;
     gateway.state.set_ready(false);
+    gateway.state.jobs.close();
     if let Some(place) = &place {
         place.leave().await;
     }
@@ -304,6 +359,8 @@ async fn serve_until_told(
         task.abort();
     }
     nvme.abort();
+    pinning.iter().for_each(JoinHandle::abort);
+    gateway.state.jobs.release().await;
     while servers.join_next().await.is_some() {}
     drop(place);
     // The keeper may be gone only if it panicked, and then there is nothing to wait for.

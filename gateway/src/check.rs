@@ -9,7 +9,7 @@ use forebay_storage::nvme::geometry::Geometry;
 use forebay_storage::object::ObjectId;
 use forebay_storage::{origin, store};
 
-use crate::app::{USAGE, served_by_us};
+use crate::app::{USAGE, open_state, served_by_us, try_state};
 use crate::certificate::Contents;
 use crate::cli::CheckArgs;
 use crate::dataset::{Dataset, Datasets};
@@ -76,11 +76,34 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         say!("  origin {}", dataset.origin_url());
         say!("  credentials from {}", dataset.origin.credentials());
     }
+    good &= state_is_good(&settings).await;
     if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Tries the state store, if there is to be one, and says what came of it.
+async fn state_is_good(settings: &Settings) -> bool {
+    let Some(state) = &settings.state else {
+        return true;
+    };
+    let opened = origin::transport()
+        .map_err(|error| error.to_string())
+        .and_then(|transport| open_state(settings, transport));
+    let tried = match opened {
+        Ok(Some(documents)) => try_state(&documents)
+            .await
+            .map_err(|error| error.to_string()),
+        Ok(None) => Ok(()),
+        Err(mistake) => Err(mistake),
+    };
+    match &tried {
+        Ok(()) => say!("state {}: ok: it writes on conditions", state.url),
+        Err(error) => say!("state {}: FAILED: {error}", state.url),
+    }
+    tried.is_ok()
 }
 
 fn row(bytes: u64, what: &str) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use self::warm::{Prefix, WaitArgs, WarmArgs};
+pub use self::warm::{PinArgs, Prefix, WaitArgs, WarmArgs};
 
 use crate::settings::Flags;
 
@@ -16,7 +16,7 @@ use crate::settings::Flags;
 const DEFAULT_GATEWAY: &str = "http://127.0.0.1:7070";
 
 /// Commands that later versions bring: known by name, so that they are refused with a sentence.
-const LATER: [&str; 2] = ["flow", "pin"];
+const LATER: [&str; 1] = ["flow"];
 
 const ABOUT: &str = "\
 Forebay keeps model weights in memory next to the machines that load them: an HTTP
@@ -42,7 +42,7 @@ Examples:
 README.md, beside the source, documents the settings file, the HTTP interface and the metrics.";
 
 const LATER_HELP: &str = "\
-Later versions add the commands flow and pin.";
+Later versions add the command flow.";
 
 /// What was asked of `forebay`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -65,6 +65,8 @@ pub enum Command {
     Warm(WarmArgs),
     /// Wait until everything below a prefix is in the cache; brings nothing itself
     Wait(WaitArgs),
+    /// Keep everything below a prefix in the cache once it is there, whatever comes
+    Pin(PinArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache
     Purge(PurgeArgs),
 }

@@ -5,6 +5,7 @@
 
 pub mod fleet;
 pub mod guard;
+pub mod pins;
 mod state;
 mod warm;
 mod well_formed;
@@ -44,7 +45,7 @@ const MOST_BLOCKS: u32 = 100_000;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is known by name and comes with a later version.
-const LATER: [&str; 2] = ["pin", "flow"];
+const LATER: [&str; 1] = ["flow"];
 
 /// A failure under `/-/` (RFC 9457).
 #[derive(Debug)]
@@ -112,6 +113,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
     }
     open.merge(admin)
         .merge(warm::routes())
+        .merge(pins::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(TimeoutLayer::with_status_code(
@@ -313,7 +315,7 @@ fn dataset_json(state: &State, dataset: &Dataset, at_origin: Option<(u64, u64)>)
         "origin_requests": stats.origin_requests(),
         "origin_bytes_read": read,
         "origin_bytes_saved": served.saturating_sub(read),
-        "pinned_bytes": 0,
+        "pinned_bytes": store.pinned_bytes(&dataset.name),
     })
 }
 

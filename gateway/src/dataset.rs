@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use forebay_storage::block::BlockSize;
 use forebay_storage::origin::{HttpClient, Origin, OriginConfig};
+use forebay_storage::residents::Bounds;
 use forebay_storage::stats::DatasetStats;
 use forebay_storage::versions::Freshness;
 
@@ -65,6 +66,15 @@ impl Dataset {
     /// Origins whose pages may read, as the settings write them.
     pub fn cors(&self) -> &[String] {
         &self.settings.cors
+    }
+
+    /// What bounds its blocks.
+    pub fn bounds(&self) -> Bounds {
+        let (quota, ttl) = (self.settings.quota, self.settings.ttl);
+        Bounds {
+            quota: (quota > 0).then_some(quota),
+            ttl: (!ttl.is_zero()).then_some(ttl),
+        }
     }
 
     /// Connections to the origin that the whole fleet may have.

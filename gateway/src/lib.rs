@@ -11,7 +11,7 @@
 //! | [`control`] | everything of ours, under `/-/` |
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
-//! | [`warm`] | jobs that bring blocks before anybody reads them |
+//! | [`warm`], [`pins`] | jobs that bring blocks before anybody reads them; what is to stay |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
@@ -55,6 +55,7 @@ pub mod listings;
 pub mod metrics;
 pub mod notify;
 pub mod peer;
+pub mod pins;
 pub mod read;
 pub mod reload;
 mod say;

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub request_duration: HistogramVec,
     /// From the request's headers to the first byte of its body.
     pub first_byte: HistogramVec,
+    /// Warming jobs that ended, by how.
+    pub warm_jobs: IntCounterVec,
     /// From a fill's first byte asked for to its last, by source.
     pub fill_duration: HistogramVec,
     /// Requests (and connections) that were turned away, by the limit that they met.
@@ -156,12 +158,9 @@ impl Metrics {
             )?,
             shed: shed(&registry)?,
             refused: refused(&registry)?,
-            cut_bodies: counters(
-                "cut_bodies_total",
-                "Bodies that ended before they were whole, by what ended them",
-                &["reason"],
-            )?,
+            cut_bodies: cut_bodies(&registry)?,
             panics: panics(&registry)?,
+            warm_jobs: warm_jobs(&registry)?,
             tls_handshakes,
             certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
@@ -254,6 +253,20 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
     }
+}
+
+fn cut_bodies(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Bodies that ended before they were whole, by what ended them";
+    let family = IntCounterVec::new(Opts::new("cut_bodies_total", help), &["reason"])?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn warm_jobs(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Warming jobs that ended here, by how: done, failed, cancelled";
+    let family = IntCounterVec::new(Opts::new("warm_jobs_total", help), &["outcome"])?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
 }
 
 fn read_ahead(registry: &Registry) -> prometheus::Result<[IntCounter; 2]> {

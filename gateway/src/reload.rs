@@ -131,6 +131,7 @@ async fn apply(gateway: &Gateway, reload: &mut Reload, look: &Look) {
             gateway.access.replace(&settings.access, domain, hosts);
             let in_force = reload.settings.cache.block_size;
             gateway.state.revise(settings.digest(in_force));
+            gateway.state.bound();
             for name in &changed {
                 gateway.state.forget(name).await;
             }

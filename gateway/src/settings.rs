@@ -21,6 +21,7 @@ mod report;
 mod secret;
 mod section;
 pub mod size;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub datasets: Vec<DatasetSettings>,
     /// The fleet; `None`: a fleet of one.
     pub fleet: Option<FleetSettings>,
+    /// `[state]`; `None`: jobs and pins are kept in `data_dir`.
+    pub state: Option<StateSettings>,
     /// Neither a file nor a dataset was named: `datasets` is empty, and the demo is to be made and
     /// added.
     pub demo: bool,
@@ -183,6 +186,15 @@ pub struct FleetSettings {
     pub tls: bool,
 }
 
+/// `[state]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateSettings {
+    /// What the names of the documents are put behind.
+    pub url: OriginUrl,
+    /// Options of the store's client, by object_store's names, each known to the store's kind.
+    pub options: BTreeMap<String, Secret>,
+}
+
 /// One dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetSettings {
@@ -203,6 +215,10 @@ pub struct DatasetSettings {
     pub origin_connections: usize,
     /// Origins (RFC 6454) whose pages may read, each with at most one `*`; none: no page may.
     pub cors: Vec<String>,
+    /// Bytes of it that one gateway keeps in each tier at most; 0: as many as there is room for.
+    pub quota: u64,
+    /// How long a block is kept at most after it came; zero: until it is evicted.
+    pub ttl: Duration,
 }
 
 /// `[[access]]`: one access key.
@@ -230,6 +246,8 @@ impl DatasetSettings {
             stale_for: dataset::STALE_FOR,
             origin_connections: dataset::ORIGIN_CONNECTIONS,
             cors: Vec::new(),
+            quota: 0,
+            ttl: Duration::ZERO,
         }
     }
 }

@@ -3,26 +3,33 @@
 //! | module | its part |
 //! |---|---|
 //! | [`order`], [`glob`] | what a job is asked for, judged before anything begins |
-//! | [`job`], `record` | how it is doing, and what is left of it on disk |
+//! | [`job`], `progress`, `record` | how it is doing, and what is left of it on disk |
+//! | [`paper`] | the memory of what jobs know |
 //! | `list` | what there is to warm |
 //! | [`place`] | whose part of it is what, and whether it fits |
 //! | `check` | asking everybody whether they have what is theirs |
 //! | [`bring`], [`remote`] | bringing blocks here, and having another member bring them |
-//! | `work` | a job from its first listing to its last look |
+//! | `work`, `breadth`, `rate` | a job from its first listing to its last look; how much of it at once, and how fast |
 //!
 //! A job belongs to the gateway that took it, which asks each owner to bring its part: no byte crosses twice. It is
-//! written to the data directory before it is answered, so that it goes on after a restart.
+//! written to the data directory before it is answered, so that it goes on after a restart; or to a state store
+//! (`shared`), so that it goes on whoever is left.
 
+mod breadth;
 pub mod bring;
 mod check;
 pub mod glob;
 pub mod job;
 mod list;
 pub mod order;
+pub mod paper;
 pub mod place;
+mod progress;
+mod rate;
 mod record;
 pub mod remote;
 mod resident;
+mod shared;
 mod work;
 
 use std::cmp::Reverse;
@@ -33,14 +40,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use self::resident::Resident;
 
 use self::job::{Job, State};
 use self::order::Order;
+use self::paper::Sheet;
 use self::place::Crew;
 use self::record::Records;
+use self::shared::Shared;
+use crate::settings::size::shown;
 
 /// Jobs that run at once; those beyond wait for their turn.
 const AT_ONCE: usize = 4;
@@ -58,8 +70,11 @@ pub struct Jobs {
     pub crew: Arc<Crew>,
     table: Mutex<Table>,
     records: OnceLock<Records>,
+    shared: OnceLock<Shared>,
     seed: u64,
     numbers: AtomicU64,
+    /// Whether the gateway stops: then jobs are left as they are, for its next run.
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -78,8 +93,10 @@ impl Jobs {
             crew: Arc::new(crew),
             table: Mutex::default(),
             records: OnceLock::new(),
+            shared: OnceLock::new(),
             seed,
             numbers: AtomicU64::new(0),
+            closed: watch::Sender::new(false),
         })
     }
 
@@ -87,7 +104,16 @@ impl Jobs {
     pub fn keep_in(&self, data_dir: &Path) {
         let records = Records::new(data_dir);
         let mut table = self.table();
-        for job in records.load() {
+        for mut job in records.load() {
+            let sheet = self.crew.paper.sheet(job.order.bytes());
+            // Nothing holds memory yet, so there is none to wait for.
+            let sheet = sheet.now_or_never().flatten();
+            if sheet.is_none() && job.state().is_over() {
+                continue;
+            }
+            job.sheet = sheet;
+            job.resume();
+            job.note_written(true);
             let number = self.numbers.fetch_add(1, Ordering::Relaxed);
             table.jobs.insert((job.created, number), Arc::new(job));
         }
@@ -97,8 +123,29 @@ impl Jobs {
 
     /// Lets jobs begin, those of an earlier run first.
     pub fn begin(self: &Arc<Self>) {
-        self.table().open = true;
+        let waiting = {
+            let mut table = self.table();
+            table.open = true;
+            let jobs = table.jobs.values();
+            let waiting = jobs.filter(|job| job.state() == State::Queued);
+            waiting.cloned().collect::<Vec<_>>()
+        };
+        waiting.iter().for_each(|job| self.watch_deadline(job));
+        if self.shared.get().is_some() {
+            tokio::spawn(Arc::clone(self).keep_shared());
+        }
         self.next();
+    }
+
+    /// Lets no job go on: this gateway stops. What they have to do yet is for its next run.
+    pub fn close(&self) {
+        self.table().open = false;
+        self.closed.send_replace(true);
+    }
+
+    /// Whether jobs go on no more, as it changes.
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
     }
 
     /// Takes a job, or finds the one that does just that already.
@@ -106,6 +153,7 @@ impl Jobs {
     /// # Errors
     /// If it can't be written down; or if too many wait.
     pub async fn take(self: &Arc<Self>, order: Order) -> io::Result<Arc<Job>> {
+        let sheet = self.sheet(&order).await?;
         let (job, is_new) = {
             let mut table = self.table();
             let waiting = || table.jobs.values().filter(|job| !job.state().is_over());
@@ -121,19 +169,86 @@ impl Jobs {
                     let number = self.numbers.fetch_add(1, Ordering::Relaxed);
                     let id = xxh3_64_with_seed(&number.to_le_bytes(), self.seed);
                     let created = SystemTime::now();
-                    let job = Arc::new(Job::new(format!("{id:016x}"), order, created));
+                    let mut job = Job::new(format!("{id:016x}"), order, created);
+                    job.sheet = Some(sheet);
+                    let job = Arc::new(job);
                     table.jobs.insert((created, number), Arc::clone(&job));
                     (job, true)
                 }
             }
         };
-        if is_new && let Err(error) = self.save(&job).await {
+        if !is_new {
+            return match job.is_written().await {
+                true => Ok(job),
+                false => Err(io::Error::other("it can't be written down")),
+            };
+        }
+        let saved = match self.shared.get() {
+            Some(shared) => self
+                .create_shared(shared, &job)
+                .await
+                .map_err(io::Error::other),
+            None => self.save(&job).await,
+        };
+        job.note_written(saved.is_ok());
+        if let Err(error) = saved {
             job.cancel();
             job.go_on(State::Cancelled);
+            self.forget(&job);
             return Err(error);
         }
+        self.watch_deadline(&job);
         self.next();
         Ok(job)
+    }
+
+    /// Memory for what a job is asked for. Jobs that are over are forgotten for it, the oldest first.
+    async fn sheet(self: &Arc<Self>, order: &Order) -> io::Result<Sheet> {
+        loop {
+            if let Some(sheet) = self.crew.paper.sheet(order.bytes()).await {
+                return Ok(sheet);
+            }
+            let oldest = {
+                let table = self.table();
+                let mut jobs = table.jobs.values();
+                jobs.find(|job| job.state().is_over()).cloned()
+            };
+            let Some(oldest) = oldest else {
+                return Err(io::Error::other(format!(
+                    "what jobs are asked for takes all that they may have of memory, {}; come again once some are \
+                     done, or ask for less at once",
+                    shown(self.crew.paper.most())
+                )));
+            };
+            self.forget(&oldest);
+            self.unwrite(vec![oldest.id.clone()]).await;
+        }
+    }
+
+    /// Ends a job whose deadline passes while it waits for its turn.
+    fn watch_deadline(self: &Arc<Self>, job: &Arc<Job>) {
+        if job.order.time().is_none() {
+            return;
+        }
+        let (jobs, job) = (Arc::clone(self), Arc::clone(job));
+        tokio::spawn(async move {
+            let mut states = job.states();
+            tokio::select! {
+                () = too_late(&job) => {}
+                // The sender is the job's own, which we hold.
+                _ = states.wait_for(|state| *state != State::Queued) => return,
+            }
+            {
+                // Whoever gives it its turn holds the table too.
+                let _table = jobs.table();
+                if job.state() != State::Queued {
+                    return;
+                }
+                let reason = "its deadline passed before it had its turn";
+                job.go_on(State::Failed(reason.into()));
+            }
+            jobs.note(job);
+        });
     }
 
     /// The job of that name.
@@ -148,13 +263,21 @@ impl Jobs {
     }
 
     /// Ends a job that is not over, and returns once it has ended.
-    pub async fn cancel(self: &Arc<Self>, job: &Arc<Job>) {
+    ///
+    /// # Errors
+    /// If another member works on it and can't be told.
+    pub async fn cancel(self: &Arc<Self>, job: &Arc<Job>) -> io::Result<()> {
+        if let Some(shared) = self.shared.get().filter(|_| job.is_theirs()) {
+            let told = self.cancel_shared(shared, job).await;
+            told.map_err(io::Error::other)?;
+        }
         job.cancel();
         // One that has not begun has nobody else to end it.
         self.next();
         let mut states = job.states();
         // The sender is the job's own, which we hold.
         let _ = states.wait_for(State::is_over).await;
+        Ok(())
     }
 
     /// Begins what may begin: by priority, then by age.
@@ -162,7 +285,7 @@ impl Jobs {
         loop {
             let job = {
                 let mut table = self.table();
-                let queued = |job: &&Arc<Job>| job.state() == State::Queued;
+                let queued = |job: &&Arc<Job>| job.state() == State::Queued && !job.is_theirs();
                 let gone: Vec<_> = table
                     .jobs
                     .values()
@@ -197,8 +320,10 @@ impl Jobs {
         struct Turn(Arc<Jobs>, Arc<Job>);
         impl Drop for Turn {
             fn drop(&mut self) {
-                self.1
-                    .go_on(State::Failed("its task ended early: see the log".into()));
+                if !*self.0.closed.borrow() && !self.1.is_theirs() {
+                    let reason = "its task ended early: see the log";
+                    self.1.go_on(State::Failed(reason.into()));
+                }
                 self.0.table().running -= 1;
                 self.0.next();
             }
@@ -210,6 +335,8 @@ impl Jobs {
         let state = tokio::select! {
             biased;
             () = job.cancelled() => State::Cancelled,
+            () = self.closing() => return,
+            () = job.lost() => return,
             () = too_late(&job) => {
                 let percent = job.json()["percent"].clone();
                 State::Failed(format!("its deadline passed at {percent} %").into())
@@ -233,6 +360,8 @@ impl Jobs {
                 state.name()
             ),
         }
+        let outcomes = &self.crew.reads.metrics.warm_jobs;
+        outcomes.with_label_values(&[state.name()]).inc();
         job.go_on(state);
         if let Err(error) = self.save(&job).await {
             tracing::warn!(job = id, %error, "how a job ended can't be written down: a restart begins it again");
@@ -241,17 +370,28 @@ impl Jobs {
         drop(turn);
     }
 
-    /// Writes a job down where nobody waits for the disk.
+    /// Returns once jobs go on no more.
+    async fn closing(&self) {
+        // The sender is ours, so the wait ends only with the word.
+        let _ = self.closed().wait_for(|closed| *closed).await;
+    }
+
+    /// Writes the end of a job down where nobody waits for the disk.
     fn note(self: &Arc<Self>, job: Arc<Job>) {
         let jobs = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = jobs.save(&job).await {
                 tracing::warn!(job = job.id, %error, "how a job ended can't be written down");
             }
+            jobs.forget_the_oldest().await;
         });
     }
 
     async fn save(self: &Arc<Self>, job: &Arc<Job>) -> io::Result<()> {
+        if let Some(shared) = self.shared.get() {
+            let ended = self.end_shared(shared, job).await;
+            return ended.map_err(io::Error::other);
+        }
         if self.records.get().is_none() {
             return Ok(());
         }
@@ -274,6 +414,29 @@ impl Jobs {
             let oldest = oldest.filter_map(|place| table.jobs.remove(place));
             oldest.map(|job| job.id.clone()).collect()
         };
+        self.unwrite(forgotten).await;
+    }
+
+    /// Puts a job into the table.
+    fn insert(&self, job: Arc<Job>) {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.table().jobs.insert((job.created, number), job);
+    }
+
+    /// Takes a job out of the table.
+    fn forget(&self, job: &Arc<Job>) {
+        let jobs = &mut self.table().jobs;
+        jobs.retain(|_, known| !Arc::ptr_eq(known, job));
+    }
+
+    /// Takes the documents of forgotten jobs away.
+    async fn unwrite(self: &Arc<Self>, forgotten: Vec<String>) {
+        if forgotten.is_empty() {
+            return;
+        }
+        if let Some(shared) = self.shared.get() {
+            return Self::remove_shared(shared, &forgotten).await;
+        }
         let jobs = Arc::clone(self);
         // It is a few files; nothing depends on when.
         let removed = tokio::task::spawn_blocking(move || {

@@ -59,6 +59,8 @@ impl Rising {
 pub struct Urgency {
     class: Class,
     fills: Option<Arc<[Arc<Flight>]>>,
+    /// That of those who wait for an answer, whatever it brings.
+    askers: Option<Arc<Rising>>,
 }
 
 impl Urgency {
@@ -67,20 +69,42 @@ impl Urgency {
         Self {
             class: Class::Warm,
             fills: Some(fills.collect()),
+            askers: None,
+        }
+    }
+
+    /// That of a question which more may come to wait for: [`Self::raise`].
+    pub(crate) fn of_question(class: Class) -> Self {
+        Self {
+            class: Class::Warm,
+            fills: None,
+            askers: Some(Arc::new(Rising::new(class))),
+        }
+    }
+
+    /// Notes that somebody of this class waits for the same question.
+    pub(crate) fn raise(&self, class: Class) {
+        if let Some(askers) = &self.askers {
+            askers.raise(class);
         }
     }
 
     /// The class by now.
     pub fn class(&self) -> Class {
         let fills = self.fills.iter().flat_map(|fills| fills.iter());
-        let most = fills.map(|fill| fill.class()).min();
-        most.map_or(self.class, |class| class.min(self.class))
+        let most = fills.map(|fill| fill.class());
+        let askers = self.askers.iter().map(|askers| askers.class());
+        most.chain(askers).fold(self.class, Class::min)
     }
 }
 
 impl From<Class> for Urgency {
     fn from(class: Class) -> Self {
-        Self { class, fills: None }
+        Self {
+            class,
+            fills: None,
+            askers: None,
+        }
     }
 }
 

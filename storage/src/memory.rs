@@ -91,7 +91,7 @@ impl BlockStore for Memory {
         let mut queues = self.write();
         left.extend(queues.insert(key, block));
         while queues.bytes() > self.capacity {
-            let Some((key, block)) = queues.evict() else {
+            let Some((key, block)) = queues.evict(|key| self.residents.is_pinned(key)) else {
                 break;
             };
             self.residents.evicted(key);
@@ -109,7 +109,7 @@ impl BlockStore for Memory {
 
     fn evict(&self) -> Option<Block> {
         let mut queues = self.write();
-        let (key, block) = queues.evict()?;
+        let (key, block) = queues.evict(|key| self.residents.is_pinned(key))?;
         self.residents.evicted(key);
         Some(block)
     }
@@ -229,6 +229,31 @@ mod tests {
         let evicted = std::iter::from_fn(|| rig.memory.evict()).count() as u64;
         assert_eq!(evicted, 100);
         assert_eq!((rig.memory.usage(), rig.residents.blocks()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_pinned_stays_however_much_comes() {
+        use crate::residents::Pins;
+        let rig = Rig::new(100);
+        rig.read(0, 60);
+        rig.residents
+            .set_pins(&Pins::new([("models".to_owned(), "a".to_owned())]));
+        let other = |index| BlockKey {
+            version: VersionKey(1),
+            index,
+        };
+        for index in 0..1000 {
+            let key = other(index);
+            rig.residents.entered(&ObjectId::new("models", "b"), key, 1);
+            let block = Block::new(vec![Bytes::from_static(b"x")]);
+            rig.memory.insert(key, block);
+            assert!(rig.memory.usage() <= 100 * WEIGHT);
+        }
+        assert_eq!(rig.read(0, 60), 60);
+        // Pinned or not, the bound holds.
+        rig.residents
+            .set_pins(&Pins::new([("models".to_owned(), String::new())]));
+        assert!(rig.memory.evict().is_some());
     }
 
     #[test]

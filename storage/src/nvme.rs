@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `geometry` | how the tier's bytes are cut into files, buffers and turns |
 //! | `disk` | the block files, by foyer |
+//! | `keep` | what is pinned, and what has a bound |
 //! | `layout` | their directory: format, clean segment, probe |
 //! | `journal` | what is resident, over restarts; what was purged, for good |
 //! | `ledger` | the journal and what is being written, changed together |
@@ -21,6 +22,7 @@ mod admission;
 mod disk;
 pub mod geometry;
 mod journal;
+mod keep;
 mod layout;
 mod ledger;
 #[cfg(test)]
@@ -101,6 +103,8 @@ pub struct Stats {
     pub refused_first_sight: AtomicU64,
     /// Blocks that a full tier did not take because the write budget was used up.
     pub refused_budget: AtomicU64,
+    /// Blocks that were not taken because their dataset has its quota.
+    pub refused_quota: AtomicU64,
     /// Blocks that had to go because so many small ones are held that the tables are full.
     pub refused_table: AtomicU64,
     /// Reads that the device failed.
@@ -340,6 +344,15 @@ impl Nvme {
         }
         if self.residents.contains(&key) {
             return;
+        }
+        if self.residents.pins_cover(object) {
+            return self.queue(object, version, key);
+        }
+        if self
+            .residents
+            .is_over_quota_with(&object.dataset, len.into())
+        {
+            return count(&self.stats.refused_quota);
         }
         let held = self.residents.total();
         let full = held.bytes + held.blocks * geometry::OVERHEAD >= self.geometry.kept()

@@ -4,6 +4,7 @@ mod answer;
 mod breaker;
 mod build;
 mod connect;
+pub mod documents;
 mod hedge;
 mod limit;
 mod list;

@@ -3,6 +3,8 @@
 //!
 //! It is touched when a block enters or leaves, never on a hit.
 
+mod keep;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::block::BlockKey;
 use crate::object::ObjectId;
 use crate::version::VersionKey;
+
+pub use self::keep::{Bounds, Pins};
 
 /// Blocks and bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -39,11 +43,16 @@ struct Table {
     /// Of those, the ones that count against the clients' share of the memory.
     of_clients: VecDeque<BlockKey>,
     blocks: usize,
+    pins: Pins,
+    bounded: keep::AllBounded,
 }
 
 #[derive(Debug)]
 struct Held {
     object: ObjectId,
+    /// No other version of the object came later.
+    is_latest: bool,
+    pinned: bool,
     blocks: BTreeMap<u32, Place>,
 }
 
@@ -67,6 +76,8 @@ impl Residents {
         let table = &mut *table;
         let held = table.versions.entry(key.version).or_insert_with(|| Held {
             object: object.clone(),
+            is_latest: false,
+            pinned: false,
             blocks: BTreeMap::new(),
         });
         if held
@@ -79,12 +90,17 @@ impl Residents {
         let tally = table.datasets.entry(object.dataset.clone()).or_default();
         tally.blocks += 1;
         tally.bytes += u64::from(len);
-        if held.blocks.len() == 1 {
+        let is_first = held.blocks.len() == 1;
+        if is_first {
             let versions = table.objects.entry(object.clone()).or_default();
             tally.objects += u64::from(versions.is_empty());
             versions.insert(key.version);
         }
         table.blocks += 1;
+        if is_first {
+            table.note_latest(object, key);
+        }
+        table.note_age(&object.dataset, key);
         table.ages.push_back(key);
         if table.ages.len() > 64 + 2 * table.blocks {
             let versions = &table.versions;
@@ -188,7 +204,7 @@ impl Residents {
         both.map(u64::from).sum()
     }
 
-    /// The block that has been resident longest; it is forgotten as the oldest.
+    /// The block that has been resident longest and is not pinned; it is forgotten as the oldest.
     pub fn pop_oldest(&self) -> Option<BlockKey> {
         let mut table = self.lock();
         let table = &mut *table;
@@ -251,7 +267,16 @@ fn pop_held(
     ages: &mut VecDeque<BlockKey>,
     versions: &HashMap<VersionKey, Held>,
 ) -> Option<BlockKey> {
-    std::iter::from_fn(|| ages.pop_front()).find(|key| holds(versions, key))
+    for _ in 0..ages.len() {
+        let key = ages.pop_front()?;
+        match versions.get(&key.version) {
+            Some(held) if !held.blocks.contains_key(&key.index) => {}
+            Some(held) if held.pinned => ages.push_back(key),
+            Some(_) => return Some(key),
+            None => {}
+        }
+    }
+    None
 }
 
 fn holds(versions: &HashMap<VersionKey, Held>, key: &BlockKey) -> bool {

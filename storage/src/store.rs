@@ -3,6 +3,7 @@
 mod asker;
 mod end;
 mod flights;
+mod keep;
 mod purge;
 mod room;
 mod tiers;

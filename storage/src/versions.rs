@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::class::{Class, Urgency};
 use crate::error::OriginError;
 use crate::flight::Follower;
 use crate::object::ObjectId;
@@ -88,13 +89,20 @@ struct Table {
     turns: VecDeque<ObjectId>,
     absent: HashMap<ObjectId, (OriginError, Instant)>,
     /// By object, and by whether the origin itself is asked.
-    asking: HashMap<(ObjectId, bool), Asking>,
+    asking: HashMap<(ObjectId, bool), Asked>,
     /// Datasets whose origin is away, and when it was last asked whether it is back.
     outages: HashMap<Arc<str>, Instant>,
 }
 
 /// Whoever waits subscribes here; the question is given up when nobody does.
 type Asking = Arc<watch::Sender<Option<Answer>>>;
+
+/// A question that is being asked, and how urgent it is: as its most urgent asker.
+#[derive(Debug)]
+struct Asked {
+    asking: Asking,
+    urgency: Urgency,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -155,16 +163,19 @@ impl Versions {
     pub async fn look_up<F>(
         self: &Arc<Self>,
         object: &ObjectId,
-        ask: impl FnMut() -> F,
+        mut ask: impl FnMut() -> F,
     ) -> Result<Found, OriginError>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        self.look_up_by(object, true, ask).await
+        let class = Class::Demand;
+        self.look_up_by(object, true, class, |_| ask()).await
     }
 
-    /// The same, where `ask` may ask another gateway unless it is `direct`. Two gateways that wait for
-    /// each other's answers would wait for ever, so what has to be direct joins nothing else.
+    /// The same for an asker of a class, where `ask` may ask another gateway unless it is `direct`. Two gateways
+    /// that wait for each other's answers would wait for ever, so what has to be direct joins nothing else.
+    ///
+    /// `ask` is told how urgent it is: as the most urgent of those who wait for it, at any time.
     ///
     /// # Errors
     /// As [`Self::look_up`].
@@ -172,7 +183,8 @@ impl Versions {
         self: &Arc<Self>,
         object: &ObjectId,
         direct: bool,
-        mut ask: impl FnMut() -> F,
+        class: Class,
+        mut ask: impl FnMut(Urgency) -> F,
     ) -> Result<Found, OriginError>
     where
         F: Future<Output = Answer> + Send + 'static,
@@ -182,8 +194,15 @@ impl Versions {
             let answer = {
                 let mut table = self.lock();
                 match table.asking.get(&key) {
-                    Some(asking) => asking.subscribe(),
-                    None => self.start(&mut table, &key, ask()),
+                    Some(asked) => {
+                        asked.urgency.raise(class);
+                        asked.asking.subscribe()
+                    }
+                    None => {
+                        let urgency = Urgency::of_question(class);
+                        let ask = ask(urgency.clone());
+                        self.start(&mut table, &key, urgency, ask)
+                    }
                 }
             };
             match answer.wait_for(Option::is_some).await.as_deref() {
@@ -200,6 +219,7 @@ impl Versions {
         self: &Arc<Self>,
         table: &mut Table,
         key: &(ObjectId, bool),
+        urgency: Urgency,
         ask: F,
     ) -> watch::Receiver<Option<Answer>>
     where
@@ -207,7 +227,11 @@ impl Versions {
     {
         let asking: Asking = Arc::new(watch::Sender::new(None));
         let receiver = asking.subscribe();
-        table.asking.insert(key.clone(), Arc::clone(&asking));
+        let asked = Asked {
+            asking: Arc::clone(&asking),
+            urgency,
+        };
+        table.asking.insert(key.clone(), asked);
         let question = Question {
             versions: Arc::clone(self),
             key: key.clone(),
@@ -327,7 +351,7 @@ impl Question {
     /// Takes the question off the table; false if it is not there any more.
     fn leave(&self, table: &mut Table) -> bool {
         let asking = table.asking.get(&self.key);
-        let ours = asking.is_some_and(|asking| Arc::ptr_eq(asking, &self.asking));
+        let ours = asking.is_some_and(|asked| Arc::ptr_eq(&asked.asking, &self.asking));
         if ours {
             table.asking.remove(&self.key);
         }

@@ -3,7 +3,10 @@
 mod asked;
 mod fleet;
 mod jobs;
+mod kept;
+mod limits;
 mod meanwhile;
+mod state;
 
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_tests::cluster::{Dataset, Gateway, SECRET, Setup};
@@ -50,12 +53,20 @@ impl Bucket {
 
     /// The settings of a gateway whose dataset `models` is this bucket.
     fn setup(&self) -> Setup {
-        let dataset = Dataset::new("models", "s3://bucket")
+        self.setup_with(&[])
+    }
+
+    /// The same with these lines in its dataset.
+    fn setup_with(&self, lines: &[&str]) -> Setup {
+        let mut dataset = Dataset::new("models", "s3://bucket")
             .option("aws_endpoint", self.origin.endpoint())
             .option("aws_region", "us-east-1")
             .option("aws_access_key_id", "AK")
             .option("aws_secret_access_key", SECRET)
             .line("fresh_for = \"10m\"");
+        for line in lines {
+            dataset = dataset.line(line);
+        }
         Setup::of([dataset]).allow(BUFFERED)
     }
 

@@ -154,6 +154,15 @@ impl Fleet {
         self.know_each_other();
     }
 
+    /// Starts a member that is not there, as `plan` has it, and lets it be the last; `plans` tells where the others are.
+    ///
+    /// # Panics
+    /// If it does not start well.
+    pub fn join(&mut self, plan: &Plan, plans: &[Plan]) {
+        let member = start(plan, plans, &self.origin, &self.lines);
+        self.gateways.push(member);
+    }
+
     /// Waits until all members that run know each other.
     ///
     /// # Panics

@@ -70,6 +70,23 @@ pub struct WaitArgs {
     pub timeout: Option<Duration>,
 }
 
+/// Arguments of `forebay pin`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PinArgs {
+    /// Which gateway, and in which form it answers.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// What to pin: a dataset, or what its keys begin with
+    #[arg(value_name = "DATASET[/PREFIX]", value_parser = prefix)]
+    pub target: Prefix,
+    /// Until when, such as 2027-01-31T12:00:00Z, or for how long, such as 24h [default: until it is removed]
+    #[arg(long, value_name = "TIME", conflicts_with = "remove")]
+    pub expires: Option<String>,
+    /// Take the pin away
+    #[arg(long)]
+    pub remove: bool,
+}
+
 fn prefix(text: &str) -> Result<Prefix, String> {
     let (dataset, prefix) = text.split_once('/').unwrap_or((text, ""));
     match dataset.is_empty() {

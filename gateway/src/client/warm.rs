@@ -1,4 +1,4 @@
-//! `forebay warm` and `forebay wait`.
+//! `forebay warm`, `forebay wait` and `forebay pin`.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Unreachable, exchange, finish, good};
 use crate::access::canonical::PATH;
-use crate::cli::{ClientArgs, Prefix, WaitArgs, WarmArgs};
+use crate::cli::{ClientArgs, PinArgs, Prefix, WaitArgs, WarmArgs};
 use crate::say::say;
 use crate::settings::size::shown;
 
@@ -116,6 +116,36 @@ async fn wait_for(args: &WaitArgs, target: &Prefix) -> Result<()> {
         say_once(&mut said, word);
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// `forebay pin`.
+pub async fn pin(args: &PinArgs) -> ExitCode {
+    let pinned = async {
+        let mut path = path("/-/pin", &args.target);
+        if let Some(expires) = &args.expires {
+            let expires = utf8_percent_encode(expires, PATH);
+            path = format!("{path}?expires={expires}");
+        }
+        let method = match args.remove {
+            true => Method::DELETE,
+            false => Method::POST,
+        };
+        let (status, body) = exchange(&args.client, method, &path, Bytes::new()).await?;
+        let answer: Value =
+            serde_json::from_slice(&good(status, body)?).context("read the gateway's answer")?;
+        if args.client.json {
+            say!("{answer}");
+            return Ok(());
+        }
+        let (name, bytes) = (name(&args.target), answer["bytes"].as_u64().unwrap_or(0));
+        match (args.remove, answer["expires"].as_str()) {
+            (true, _) => say!("{name} is pinned no more: {}", shown(bytes)),
+            (false, Some(time)) => say!("{name} is pinned until {time}: {}", shown(bytes)),
+            (false, None) => say!("{name} is pinned: {}", shown(bytes)),
+        }
+        Ok(())
+    };
+    finish(pinned.await)
 }
 
 /// Says on standard error why it waits, once for each reason.

@@ -249,6 +249,7 @@ fn add(ours: &mut Value, theirs: &Value) {
         "/origin_bytes_read",
         "/served_bytes",
         "/served_from_cache",
+        "/pinned_bytes",
     ] {
         let more = theirs.pointer(field).and_then(Value::as_u64).unwrap_or(0);
         if let Some(sum) = ours.pointer_mut(field) {
@@ -267,6 +268,16 @@ async fn ask_others(
     method: &Method,
     path: &str,
 ) -> Vec<(String, Result<Value, PeerError>)> {
+    tell_others(state, method, path, Bytes::new()).await
+}
+
+/// The same with a body.
+pub(super) async fn tell_others(
+    state: &State,
+    method: &Method,
+    path: &str,
+    body: Bytes,
+) -> Vec<(String, Result<Value, PeerError>)> {
     let Some(peers) = &state.reads.peers else {
         return Vec::new();
     };
@@ -276,13 +287,16 @@ async fn ask_others(
     });
     let whole = &fleet;
     let asked: FuturesUnordered<_> = others
-        .map(|peer| async move {
-            let name = peer.member.name();
-            let answer = match peers.answers(whole, name) {
-                true => ask(peers, name, method, path).await,
-                false => Err(PeerError::Silent),
-            };
-            (name.to_owned(), answer)
+        .map(|peer| {
+            let body = body.clone();
+            async move {
+                let name = peer.member.name();
+                let answer = match peers.answers(whole, name) {
+                    true => ask(peers, name, method, path, body).await,
+                    false => Err(PeerError::Silent),
+                };
+                (name.to_owned(), answer)
+            }
         })
         .collect();
     asked.collect().await
@@ -293,9 +307,10 @@ async fn ask(
     name: &str,
     method: &Method,
     path: &str,
+    body: Bytes,
 ) -> Result<Value, PeerError> {
     let asked = async {
-        let mut request = Request::new(Bytes::new());
+        let mut request = Request::new(body);
         *request.method_mut() = method.clone();
         wire::set_path(&mut request, path);
         let asked = peers.ask(name, OWNER, request).await?;
@@ -322,6 +337,12 @@ where
         let crew = &state.jobs.crew;
         let answered = warm::remote::answer(crew, &parts.method, path, body).await;
         return answered.unwrap_or_else(unknown);
+    }
+    if path == super::pins::PATH {
+        let body = Limited::new(body, LONGEST_QUESTION).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let told = super::pins::answer(state, &parts.method, &body).await;
+        return told.map_or_else(unknown, |told| text(told.to_string()));
     }
     let answered = match (&parts.method, path) {
         (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,

@@ -10,13 +10,16 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use forebay_ring::{Fleet, Member, Peer, Table};
+use forebay_storage::origin::documents::Documents;
 use forebay_storage::residents::Tally;
 
 use crate::dataset::Datasets;
 use crate::known::KnownFile;
 use crate::listings::Listings;
+use crate::pins::Pins;
 use crate::read::Reads;
 use crate::warm::Jobs;
+use crate::warm::paper::Paper;
 use crate::warm::place::Crew;
 
 /// Answers a question of another member about membership; `None`: it can't be read.
@@ -61,6 +64,8 @@ pub struct State {
     pub(super) listings: Arc<Listings>,
     /// Warming jobs.
     pub jobs: Arc<Jobs>,
+    /// What is pinned.
+    pub pins: Arc<Pins>,
     ready: AtomicBool,
     draining: AtomicBool,
     /// Where clients reach this gateway, once that is known.
@@ -73,6 +78,8 @@ pub struct State {
     revise: OnceLock<Revise>,
     /// Where known versions are kept over restarts; a gateway without a disk has none.
     known_file: OnceLock<Arc<KnownFile>>,
+    /// Where a fleet keeps its jobs and pins; else each gateway does in its data directory.
+    documents: OnceLock<Arc<Documents>>,
 }
 
 impl State {
@@ -88,10 +95,12 @@ impl State {
             reads: Arc::clone(&reads),
             datasets: Arc::clone(&datasets),
             own: Arc::clone(&name),
+            paper: Paper::new(&reads.store),
         };
         Self {
             alone: Arc::new(alone(&name)),
             jobs: Jobs::new(crew, seed),
+            pins: Arc::new(Pins::new(&reads.store)),
             name,
             reads,
             datasets,
@@ -103,6 +112,7 @@ impl State {
             leave: OnceLock::new(),
             revise: OnceLock::new(),
             known_file: OnceLock::new(),
+            documents: OnceLock::new(),
         }
     }
 
@@ -163,6 +173,25 @@ impl State {
     /// Says whether the gateway wants traffic.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Keeps jobs and pins in this state store. The first one told stays.
+    pub fn share(&self, documents: Arc<Documents>) {
+        self.jobs.share(Arc::clone(&documents));
+        self.pins.share(Arc::clone(&documents));
+        let _ = self.documents.set(documents);
+    }
+
+    /// The state store, if there is one.
+    pub fn documents(&self) -> Option<&Arc<Documents>> {
+        self.documents.get()
+    }
+
+    /// Bounds the blocks of all datasets as their settings say.
+    pub fn bound(&self) {
+        for dataset in self.datasets.all() {
+            self.reads.store.set_bounds(&dataset.name, dataset.bounds());
+        }
     }
 
     /// Forgets what is known and cached of a dataset that changed or went.

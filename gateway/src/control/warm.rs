@@ -1,25 +1,30 @@
 //! Warming under `/-/`: jobs taken, told of, cancelled and tried again; and how much of a prefix is resident.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, State as Shared};
+use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use futures::{Stream, stream};
+use http_body::Body as _;
 use serde_json::{Value, json};
 
 use super::{Params, Problem, State};
+use crate::settings::size::shown;
 use crate::warm::job::{Job, State as JobState};
 use crate::warm::order::{Order, Tier};
+use crate::warm::paper::Sheet;
 
 /// No body of a request for a job is longer: it takes the keys of some hundred thousand objects.
-const LONGEST: usize = 16 << 20;
+const LONGEST: u64 = 16 << 20;
+
+/// A body, the names in it, and the same written out take so many times its bytes.
+const COPIES: u64 = 3;
 
 /// Between two lines of progress.
 const EACH: Duration = Duration::from_secs(1);
@@ -28,48 +33,34 @@ const EACH: Duration = Duration::from_secs(1);
 pub(super) fn routes() -> axum::Router<Arc<State>> {
     axum::Router::new()
         .route("/-/warm", get(list).post(retry))
-        .route("/-/warm/{name}", get(show).delete(cancel).post(whole))
-        .route("/-/warm/{name}/", post(whole))
-        .route("/-/warm/{name}/events", get(events).post(called_events))
+        .route("/-/warm/{name}", get(show).delete(cancel).merge(on("")))
+        .route("/-/warm/{name}/", on(""))
+        // A prefix may have the name of a route.
+        .route("/-/warm/{name}/events", get(events).merge(on("events")))
         .route("/-/warm/{name}/{*prefix}", post(below))
         .route("/-/resident/{name}", get(resident_all))
         .route("/-/resident/{name}/", get(resident_all))
         .route("/-/resident/{name}/{*prefix}", get(resident))
-        .layer(DefaultBodyLimit::max(LONGEST))
 }
 
 fn bad(sentence: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, sentence)
 }
 
-async fn whole(
-    shared: Shared<Arc<State>>,
-    Path(name): Path<String>,
-    params: Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    below(shared, Path((name, String::new())), params, headers, body).await
-}
-
-/// A prefix may have the name of a route.
-async fn called_events(
-    shared: Shared<Arc<State>>,
-    Path(name): Path<String>,
-    params: Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let prefix = "events".to_owned();
-    below(shared, Path((name, prefix)), params, headers, body).await
+/// Takes a job for this prefix of a dataset.
+fn on(prefix: &'static str) -> MethodRouter<Arc<State>> {
+    post(
+        move |shared, Path(name): Path<String>, params, request: Request| {
+            below(shared, Path((name, prefix.to_owned())), params, request)
+        },
+    )
 }
 
 async fn below(
     Shared(state): Shared<Arc<State>>,
     Path((name, prefix)): Path<(String, String)>,
     Query(params): Params,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
     // Those of a presigned request were looked at by whoever judged it.
     let mut names = params.keys();
@@ -82,8 +73,38 @@ async fn below(
         return Err(Problem::no_dataset(&name));
     }
     let has_nvme = state.reads.store.nvme().is_some();
-    let order = Order::parse(&name, &prefix, &body, has_nvme).map_err(bad)?;
-    take(&state, order, &headers).await
+    let (parts, body) = request.into_parts();
+    let order = {
+        let (body, _sheet) = read(&state, body).await?;
+        Order::parse(&name, &prefix, &body, has_nvme).map_err(bad)?
+    };
+    take(&state, order, &parts.headers).await
+}
+
+/// A body, and the memory that it and what is made of it may take.
+async fn read(state: &State, body: Body) -> Result<(Bytes, Sheet), Problem> {
+    let paper = &state.jobs.crew.paper;
+    let most = LONGEST.min(paper.most() / COPIES);
+    let length = body.size_hint().exact();
+    if length.is_some_and(|length| length > most) {
+        let detail = format!(
+            "the body of a request for a job has at most {} here: ask for it in several jobs, or name prefixes",
+            shown(most)
+        );
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    let sheet = paper.sheet(length.unwrap_or(most) * COPIES).await;
+    let sheet = sheet.ok_or_else(|| {
+        let detail = "other requests for jobs, and the lists of jobs that run, take all the memory that they may have; \
+                      come again later";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    })?;
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let body = axum::body::to_bytes(body, most).await.map_err(|error| {
+        let detail = format!("the body of the request can't be read: {error}");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    })?;
+    Ok((body, sheet))
 }
 
 /// `POST /-/warm?retry={id}`: the same once more.
@@ -110,7 +131,7 @@ async fn take(state: &State, order: Order, headers: &HeaderMap) -> Result<Respon
         return Ok((StatusCode::ACCEPTED, axum::Json(job.json())).into_response());
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    let lines = told(job, Job::line, true);
+    let lines = told(state, job, Job::line, true);
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
@@ -139,7 +160,10 @@ async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let job = job(&state, &id)?;
-    state.jobs.cancel(&job).await;
+    state.jobs.cancel(&job).await.map_err(|error| {
+        let detail = format!("whoever works on the job can't be told: {error}");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    })?;
     Ok(axum::Json(job.json()).into_response())
 }
 
@@ -147,7 +171,8 @@ async fn events(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let lines = told(job(&state, &id)?, |job| format!("{}\n", job.json()), false);
+    let job = job(&state, &id)?;
+    let lines = told(&state, job, |job| format!("{}\n", job.json()), false);
     let kind = [(header::CONTENT_TYPE, "application/jsonl")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }
@@ -162,44 +187,58 @@ enum Next {
 }
 
 /// A line now, whenever the state changes, and each second, until the job is over. With `breaks` the body of one that
-/// did not end well is broken off behind its last line.
+/// did not end well is broken off behind its last line. It is broken off in any case once jobs go on no more.
 fn told(
+    state: &State,
     job: Arc<Job>,
     line: impl Fn(&Job) -> String + Send + 'static,
     breaks: bool,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let states = job.states();
-    let begin = (Next::First, states, job, line);
-    stream::unfold(begin, move |(next, mut states, job, line)| async move {
-        match next {
-            Next::First => {
-                states.mark_unchanged();
+    let begin = (Next::First, states, state.jobs.closed(), job, line);
+    stream::unfold(
+        begin,
+        move |(next, mut states, mut closed, job, line)| async move {
+            match next {
+                Next::First => {
+                    states.mark_unchanged();
+                }
+                Next::Later => {
+                    let stops = tokio::select! {
+                        biased;
+                        // Whoever had the sender dropped would have ended the job before.
+                        _ = closed.wait_for(|closed| *closed) => true,
+                        // The sender is the job's own, which we hold.
+                        _ = tokio::time::timeout(EACH, states.changed()) => false,
+                    };
+                    if stops {
+                        let failed = "the gateway stops; the job goes on with its next run";
+                        let failed = Err(io::Error::other(failed));
+                        return Some((failed, (Next::Nothing, states, closed, job, line)));
+                    }
+                }
+                Next::Break => {
+                    // The line before has to leave first.
+                    tokio::task::yield_now().await;
+                    let failed = io::Error::other("the job did not end well");
+                    return Some((Err(failed), (Next::Nothing, states, closed, job, line)));
+                }
+                Next::Nothing => return None,
             }
-            Next::Later => {
-                // The sender is the job's own, which we hold.
-                let _ = tokio::time::timeout(EACH, states.changed()).await;
+            let (mut state, mut text) = (job.state(), line(&job));
+            // One that has gone on while its line was made has another.
+            while job.state() != state {
+                (state, text) = (job.state(), line(&job));
             }
-            Next::Break => {
-                // The line before has to leave first.
-                tokio::task::yield_now().await;
-                let failed = io::Error::other("the job did not end well");
-                return Some((Err(failed), (Next::Nothing, states, job, line)));
-            }
-            Next::Nothing => return None,
-        }
-        let (mut state, mut text) = (job.state(), line(&job));
-        // One that has gone on while its line was made has another.
-        while job.state() != state {
-            (state, text) = (job.state(), line(&job));
-        }
-        let next = match state {
-            JobState::Done => Next::Nothing,
-            state if state.is_over() && breaks => Next::Break,
-            state if state.is_over() => Next::Nothing,
-            _ => Next::Later,
-        };
-        Some((Ok(Bytes::from(text)), (next, states, job, line)))
-    })
+            let next = match state {
+                JobState::Done => Next::Nothing,
+                state if state.is_over() && breaks => Next::Break,
+                state if state.is_over() => Next::Nothing,
+                _ => Next::Later,
+            };
+            Some((Ok(Bytes::from(text)), (next, states, closed, job, line)))
+        },
+    )
 }
 
 async fn resident_all(

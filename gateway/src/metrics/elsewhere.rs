@@ -19,7 +19,7 @@ pub(super) struct Elsewhere {
 }
 
 /// Name, help and kind of each of them.
-const ELSEWHERE: [(&str, &str, &[&str]); 23] = [
+const ELSEWHERE: [(&str, &str, &[&str]); 24] = [
     (
         "forebay_origin_requests_total",
         "Requests that left for the origin",
@@ -131,6 +131,11 @@ const ELSEWHERE: [(&str, &str, &[&str]); 23] = [
         "1 while the origin does not answer and is asked by one request at a time",
         &["dataset"],
     ),
+    (
+        "forebay_pinned_bytes",
+        "Bytes of whole blocks that are resident and pinned",
+        &["dataset"],
+    ),
 ];
 
 /// Descriptions of them, for [`Elsewhere`].
@@ -177,6 +182,8 @@ impl Collector for Elsewhere {
                 values[21].push(gauged(connections as u64, &[name]));
                 values[22].push(gauged(u64::from(dataset.origin.is_down()), &[name]));
             }
+            let pinned = self.store.pinned_bytes(&dataset.name);
+            values[23].push(gauged(pinned, &[name]));
         }
         let memory = [("tier", "memory")];
         let budget = self.store.budget();
@@ -227,6 +234,7 @@ fn collect_nvme(nvme: &Nvme, values: &mut [Vec<Metric>; ELSEWHERE.len()]) {
         ("first_sight", &stats.refused_first_sight),
         ("budget", &stats.refused_budget),
         ("table", &stats.refused_table),
+        ("quota", &stats.refused_quota),
     ] {
         values[15].push(counted(get(counter), &[("reason", reason)]));
     }

@@ -151,6 +151,7 @@ impl Reads {
             doubting,
             level,
             class,
+            urgency: Urgency::from(class),
         };
         match asking.look_up().await {
             Ok((found, how)) => Ok(Current {
@@ -213,6 +214,7 @@ impl Reads {
                 doubting: false,
                 level: 0,
                 class: Class::Demand,
+                urgency: Urgency::default(),
             };
             let asked = asking.look_up().await;
             if let Err(error) = asked {
@@ -231,7 +233,10 @@ pub(super) struct Asking {
     pub(super) first: Option<FirstBytes>,
     pub(super) doubting: bool,
     pub(super) level: Level,
+    /// That of whoever asks.
     pub(super) class: Class,
+    /// That of all who wait for the answer, at any time.
+    pub(super) urgency: Urgency,
 }
 
 impl Asking {
@@ -242,12 +247,17 @@ impl Asking {
             let way = self.reads.way_to_authority(&self.object, self.level);
             let direct = matches!(way.first(), Some(Hop::Origin { .. }) | None);
             let mut way = Some(way);
-            let ask = || {
+            let ask = |urgency| {
                 how = How::Asked;
-                ask(self.clone(), way.take().unwrap_or_default())
+                let asking = Self {
+                    urgency,
+                    ..self.clone()
+                };
+                ask(asking, way.take().unwrap_or_default())
             };
             let versions = &self.reads.versions;
-            let found = versions.look_up_by(&self.object, direct, ask).await?;
+            let found = versions.look_up_by(&self.object, direct, self.class, ask);
+            let found = found.await?;
             // A question that was under way may be older than what the client knows, or have waited
             // so long that its answer is past its time: once more.
             let old = come.saturating_duration_since(found.asked_at);
@@ -340,8 +350,8 @@ async fn ask_by_get(
     };
     let range = start..wanted_end.min(start.saturating_add(most));
     let purges = reads.store.purges();
-    let urgency = Urgency::from(asking.class);
-    let answer = dataset.origin.get(object, range, None, &urgency).await?;
+    let urgency = &asking.urgency;
+    let answer = dataset.origin.get(object, range, None, urgency).await?;
     let version = Arc::clone(&answer.version);
     let mut found = Found {
         version: Arc::clone(&version),
@@ -378,7 +388,7 @@ pub(super) fn open_fed(
         dataset,
         object,
         level,
-        class,
+        urgency,
         ..
     } = asking;
     let block_size = reads.store.block_size();
@@ -393,7 +403,7 @@ pub(super) fn open_fed(
     };
     let asker = Asker {
         level: *level,
-        class: *class,
+        class: urgency.class(),
         spot: &spot,
     };
     let Opened { blocks, runs } = reads

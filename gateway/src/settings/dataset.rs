@@ -57,6 +57,8 @@ pub(super) fn read(
     let stale_for = section.read("stale_for", report, value::time);
     let origin_connections = section.read("origin_connections", report, value::count);
     let cors = section.read("cors", report, value::cors);
+    let quota = section.read("quota", report, value::bytes);
+    let ttl = section.read("ttl", report, value::time);
 
     let dataset = match (&name, origin) {
         (Some(name), Some(origin)) => Some(DatasetSettings {
@@ -66,6 +68,8 @@ pub(super) fn read(
             stale_for: stale_for.map_or(STALE_FOR, |time| time.value),
             origin_connections: origin_connections.map_or(ORIGIN_CONNECTIONS, |count| count.value),
             cors: cors.map(|origins| origins.value).unwrap_or_default(),
+            quota: quota.map_or(0, |bytes| bytes.value),
+            ttl: ttl.map_or(Duration::ZERO, |time| time.value),
             ..DatasetSettings::with_defaults(&name.value, origin.value)
         }),
         _ => None,
@@ -112,7 +116,7 @@ fn name_value(value: &DeValue<'_>) -> Result<String, String> {
     Ok(name)
 }
 
-fn origin_value(value: &DeValue<'_>) -> Result<OriginUrl, String> {
+pub(super) fn origin_value(value: &DeValue<'_>) -> Result<OriginUrl, String> {
     let text = value::string(value)?;
     OriginUrl::parse(&text).map_err(|sentence| format!("is wrong: {sentence}"))
 }
@@ -159,7 +163,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// The options, judged by the origin's kind; an origin that is itself wrong judges none.
-fn options(
+pub(super) fn options(
     section: &Section<'_>,
     origin: Option<&OriginUrl>,
     around: &Surroundings<'_>,

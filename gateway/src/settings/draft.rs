@@ -11,7 +11,7 @@ use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
     CacheSettings, DatasetSettings, Flags, FleetSettings, Limits, LogFormat, LogSettings,
-    NvmeSettings, Settings, TlsSettings, access, dataset, size, value,
+    NvmeSettings, Settings, StateSettings, TlsSettings, access, dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -88,6 +88,7 @@ pub(super) struct Draft {
     pub(super) write_timeout: Option<Placed<Duration>>,
     pub(super) tls: Option<TlsSettings>,
     pub(super) fleet: Option<FleetSettings>,
+    pub(super) state: Option<StateSettings>,
     names: Vec<Placed<String>>,
     datasets: Vec<DatasetSettings>,
 }
@@ -202,6 +203,7 @@ impl Draft {
             tls: self.tls,
             datasets: self.datasets,
             fleet: self.fleet,
+            state: self.state,
             demo,
             config: config.map(Path::to_owned),
             secret_files: report.files(),

@@ -33,8 +33,9 @@ pub(super) const TOP: Shape = Shape {
         "domain",
         "fleet",
         "hosts",
+        "state",
     ],
-    later: &["state"],
+    later: &[],
 };
 
 /// `[cache]`.
@@ -84,8 +85,10 @@ pub(super) const DATASET: Shape = Shape {
         "stale_for",
         "origin_connections",
         "cors",
+        "quota",
+        "ttl",
     ],
-    later: &["quota", "ttl", "writable"],
+    later: &["writable"],
 };
 
 /// One `[[access]]`.
@@ -115,7 +118,16 @@ pub(super) const FLEET: Shape = Shape {
     later: &[],
 };
 
-const SHAPES: [&Shape; 8] = [&TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS, &FLEET];
+/// `[state]`.
+pub(super) const STATE: Shape = Shape {
+    header: "[state]",
+    keys: &["url", "options"],
+    later: &[],
+};
+
+const SHAPES: [&Shape; 9] = [
+    &TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS, &FLEET, &STATE,
+];
 
 /// A table whose keys have been judged.
 pub(super) struct Section<'a> {

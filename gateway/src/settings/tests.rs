@@ -141,6 +141,7 @@ fn nothing_said_is_the_demo_on_loopback() {
             demo: true,
             config: None,
             secret_files: vec![],
+            state: None,
             warnings: vec![],
         }
     );
@@ -310,7 +311,7 @@ options = {
 }
 [[datasets]]
 name = "models"
-quota = "0"
+writable = false
 origin = "/srv"
 [[access]]
 access_key_id = "LOADER"
@@ -340,7 +341,7 @@ const BROKEN_MISTAKES: [&str; 27] = [
     "28: the option `aws_secret_access_key` refers to the file /nonexistent/secret",
     "29: the option `aws_skip_signature` must be a string in quotes",
     "32: the dataset `models` stands at 21 already",
-    "33: `quota` is not in this version: remove it",
+    "33: `writable` is not in this version: remove it",
     "38: the access key `LOADER` stands at 36 already",
     "39: `secret_access_key` refers to the environment variable NOT_SET, which is not set",
     "40: `admin` must be true or false",
@@ -394,21 +395,25 @@ fn an_unreadable_file_is_one_mistake() {
 
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
-    let state = mistake("[state]\nurl = 'a'");
-    assert!(
-        state.starts_with("1: `[state]` is not in this version: remove it"),
-        "{state}"
+    let writable = "[[datasets]]\nname = 'models'\norigin = '/srv'\nwritable = false";
+    assert_eq!(
+        mistake(writable),
+        "4: `writable` is not in this version: remove it"
     );
-    for key in ["quota = '0'", "ttl = '0s'", "writable = false"] {
-        let mistake = mistake(&format!(
-            "[[datasets]]\nname = 'models'\norigin = '/srv'\n{key}"
-        ));
-        let name = key.split(' ').next().unwrap();
-        assert_eq!(
-            mistake,
-            format!("4: `{name}` is not in this version: remove it")
+}
+
+#[test]
+fn a_state_store_is_one_that_writes_on_conditions() {
+    for url in ["/srv/state", "https://host/state/"] {
+        let mistake = mistake(&format!("[state]\nurl = '{url}'"));
+        assert!(
+            mistake.starts_with("2: `url` is wrong") && mistake.contains("If-None-Match"),
+            "{mistake}"
         );
     }
+    assert!(mistake("[state]").contains("has no `url`"));
+    let odd = mistake("[state]\nurl = 's3://b/p/'\noptions = { aws_endpont = 'x' }");
+    assert!(odd.contains("`aws_endpoint`"), "{odd}");
 }
 
 #[test]

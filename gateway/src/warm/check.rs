@@ -4,17 +4,23 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_storage::version::VersionKey;
+use tokio::time::Instant;
 
 use super::list::Entry;
 use super::order::{Order, Tier};
 use super::place::{Crew, Load, Room, Share};
 use super::remote;
 use crate::dataset::Dataset;
+use crate::settings::size::shown;
 
 /// Parts that one question to a member names at most.
 const PARTS: usize = 2048;
+
+/// Between two looks at who answers: there is no event for it.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Objects that are looked at before others get their turn on this thread.
 const AT_A_TIME: usize = 256;
@@ -91,6 +97,36 @@ impl Crew {
         block_size.start(blocks.end).min(size) - block_size.start(blocks.start).min(size)
     }
 
+    /// The other members that answer, by name.
+    fn others(&self) -> Vec<String> {
+        let Some(peers) = self.peers() else {
+            return Vec::new();
+        };
+        let fleet = peers.fleet();
+        let names = fleet.peers.keys();
+        let others = names.filter(|name| **name != *self.own && peers.answers(&fleet, name));
+        others.cloned().collect()
+    }
+
+    /// Waits until others answer than those whose rooms are known, and says whether they do before `end`.
+    pub(super) async fn others_answer(
+        &self,
+        rooms: &BTreeMap<Arc<str>, Room>,
+        end: Instant,
+    ) -> bool {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if Instant::now() >= end {
+                return false;
+            }
+            let others = self.others();
+            let known = |name: &String| rooms.contains_key(name.as_str());
+            if others.len() + 1 != rooms.len() || !others.iter().all(known) {
+                return true;
+            }
+        }
+    }
+
     /// What the members may keep: this one, and those that answer.
     pub(super) async fn rooms(&self) -> BTreeMap<Arc<str>, Room> {
         let own = Room::of(&self.reads.store);
@@ -98,10 +134,7 @@ impl Crew {
         let Some(peers) = self.peers() else {
             return rooms;
         };
-        let fleet = peers.fleet();
-        let names = fleet.peers.keys();
-        let others = names.filter(|name| **name != *self.own && peers.answers(&fleet, name));
-        for name in others {
+        for name in &self.others() {
             match remote::room_of(peers, name).await {
                 Ok(room) => {
                     rooms.insert(name.as_str().into(), room);
@@ -112,6 +145,13 @@ impl Crew {
             }
         }
         rooms
+    }
+
+    /// Bytes that all members that answer may pin together.
+    pub async fn pinnable(&self) -> u64 {
+        let rooms = self.rooms().await;
+        let pinnable = rooms.values().map(|room| room.pinnable);
+        pinnable.fold(0, u64::saturating_add)
     }
 
     /// Whether all of `entries` goes where `order` wants it.
@@ -141,6 +181,16 @@ impl Crew {
             }
         }
         for (member, (owned, copies)) in loads {
+            let bytes = owned.bytes + copies.bytes;
+            if let Some(quota) = dataset.bounds().quota.filter(|quota| bytes > *quota) {
+                return Err(format!(
+                    "it does not fit: on {member} it is {}, and the dataset's quota is {}: {} too many; warm less, or \
+                     give it more",
+                    shown(bytes),
+                    shown(quota),
+                    shown(bytes - quota)
+                ));
+            }
             // Of one that did not say, nothing is known: it is found out by trying.
             if let Some(room) = rooms.get(&member) {
                 room.takes(&member, order.tier, owned, copies)?;

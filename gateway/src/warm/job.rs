@@ -1,7 +1,7 @@
 //! A job: what it was asked for, how far it is, and what is told of it.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +12,9 @@ use tokio::time::Instant;
 
 use super::bring::Came;
 use super::order::Order;
-
-/// The rate is that of so much time up to now.
-const RATE_OVER: Duration = Duration::from_secs(10);
-
-/// Between two samples of it.
-const SAMPLE_EVERY: Duration = Duration::from_millis(250);
+use super::paper::Sheet;
+use super::progress::{Pace, Progress};
+use super::shared::Post;
 
 /// How a job does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,57 +66,17 @@ pub struct Job {
     pub created: SystemTime,
     state: watch::Sender<State>,
     stop: watch::Sender<bool>,
+    /// Whether it could be written down, once that was tried.
+    written: watch::Sender<Option<bool>>,
+    /// Another member works on it.
+    theirs: watch::Sender<bool>,
+    /// Its document in the state store.
+    post: Mutex<Post>,
+    /// It was begun before, by an earlier run of this gateway or by another one.
+    resumed: AtomicBool,
+    /// The memory of what it was asked for.
+    pub(super) sheet: Option<Sheet>,
     progress: Mutex<Progress>,
-}
-
-#[derive(Debug, Default)]
-struct Progress {
-    objects: u64,
-    bytes: u64,
-    /// Bytes that were seen to be resident; those of them that were before the job; those that came from the origin.
-    resident: u64,
-    found: u64,
-    origin: u64,
-    begun: Option<Instant>,
-    took: Option<Duration>,
-    finished: Option<SystemTime>,
-    /// Bytes that had been brought, and when.
-    samples: VecDeque<(Instant, u64)>,
-}
-
-impl Progress {
-    fn brought(&self) -> u64 {
-        self.resident - self.found
-    }
-
-    /// Bytes a second, of what had to be brought; `None` before there are any.
-    fn rate(&self) -> Option<f64> {
-        let (since, before) = match self.took {
-            Some(took) => return per_second(self.brought(), took),
-            None => *self.samples.front()?,
-        };
-        per_second(self.brought() - before, since.elapsed())
-    }
-
-    fn sample(&mut self) {
-        let (now, brought) = (Instant::now(), self.brought());
-        let last = self.samples.back();
-        if last.is_some_and(|(at, _)| now.duration_since(*at) < SAMPLE_EVERY) {
-            return;
-        }
-        self.samples.push_back((now, brought));
-        // One that is older stays, so that there is always a time to divide by.
-        while let Some((second, _)) = self.samples.get(1)
-            && now.duration_since(*second) > RATE_OVER
-        {
-            self.samples.pop_front();
-        }
-    }
-}
-
-fn per_second(bytes: u64, time: Duration) -> Option<f64> {
-    let seconds = time.as_secs_f64();
-    (bytes > 0 && seconds > 0.0).then(|| bytes as f64 / seconds)
 }
 
 /// What a job is like at one moment.
@@ -131,7 +88,7 @@ pub struct Look {
     bytes: u64,
     resident: u64,
     origin: u64,
-    rate: Option<f64>,
+    pace: Option<Pace>,
     took: Duration,
     finished: Option<SystemTime>,
 }
@@ -145,6 +102,11 @@ impl Job {
             created,
             state: watch::Sender::new(State::Queued),
             stop: watch::Sender::new(false),
+            written: watch::Sender::new(None),
+            theirs: watch::Sender::new(false),
+            post: Mutex::default(),
+            resumed: AtomicBool::new(false),
+            sheet: None,
             progress: Mutex::default(),
         }
     }
@@ -207,11 +169,88 @@ impl Job {
         });
     }
 
+    /// Says whether it could be written down.
+    pub(super) fn note_written(&self, written: bool) {
+        self.written.send_replace(Some(written));
+    }
+
+    /// Returns once that was tried, and says whether it is.
+    pub(super) async fn is_written(&self) -> bool {
+        let mut written = self.written.subscribe();
+        let written = written.wait_for(Option::is_some).await;
+        // The sender is ours, so the wait ends only with the word.
+        written.is_ok_and(|written| *written == Some(true))
+    }
+
+    /// Its document in the state store.
+    pub(super) fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether another member works on it.
+    pub(super) fn is_theirs(&self) -> bool {
+        *self.theirs.borrow()
+    }
+
+    /// Says whether another member works on it.
+    pub(super) fn belongs_to_others(&self, theirs: bool) {
+        self.theirs
+            .send_if_modified(|now| std::mem::replace(now, theirs) != theirs);
+    }
+
+    /// Returns once another member works on it.
+    pub(super) async fn lost(&self) {
+        // The sender is ours, so the wait ends only with the word.
+        let _ = self.theirs.subscribe().wait_for(|theirs| *theirs).await;
+    }
+
+    /// Whether it was begun before.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.resumed.load(Ordering::Acquire)
+    }
+
+    /// Notes that it was begun before, and waits for its turn here.
+    pub(super) fn resume(&self) {
+        self.resumed.store(true, Ordering::Release);
+        self.belongs_to_others(false);
+        if !self.state().is_over() {
+            *self.progress() = Progress::default();
+        }
+        self.go_on(State::Queued);
+    }
+
+    /// Says of it what whoever works on it says.
+    pub(super) fn mirror(&self, state: State, counts: [u64; 4], finished: Option<SystemTime>) {
+        let [objects, bytes, resident, origin] = counts;
+        *self.progress() = Progress {
+            objects,
+            bytes,
+            resident,
+            origin,
+            found: resident,
+            finished,
+            took: finished.map(|at| at.duration_since(self.created).unwrap_or_default()),
+            ..Progress::default()
+        };
+        self.state.send_if_modified(|now| {
+            let goes = !now.is_over() && *now != state;
+            if goes {
+                *now = state;
+            }
+            goes
+        });
+    }
+
     /// Notes that it begins.
     pub(super) fn begin(&self) {
         let mut progress = self.progress();
         progress.begun.get_or_insert_with(Instant::now);
-        progress.sample();
+    }
+
+    /// Notes that blocks are brought from now on, and goes on to that: what went before says nothing of their pace.
+    pub(super) fn bring(&self) {
+        self.progress().bring();
+        self.go_on(State::Running);
     }
 
     /// Notes that there is more to warm.
@@ -221,30 +260,21 @@ impl Job {
         progress.bytes += bytes;
     }
 
-    /// Says how many bytes there are to be in all, now that it is known where.
-    pub(super) fn totals(&self, bytes: u64) {
+    /// Notes what a look found: bytes there are to be in all, where they are to be by now, and of those the missing.
+    /// Progress that was told stays, where it is not more than there is.
+    pub(super) fn looked(&self, bytes: u64, missing: u64) {
+        self.progress().looked(bytes, missing);
+    }
+
+    /// Notes that the list is made anew: what was listed before does not count.
+    pub(super) fn list_anew(&self) {
         let mut progress = self.progress();
-        progress.bytes = bytes;
-        progress.resident = progress.resident.min(bytes);
+        (progress.objects, progress.bytes) = (0, 0);
     }
 
     /// Notes bytes that were seen to be resident for the first time.
     pub(super) fn came(&self, bytes: u64, came: Came) {
-        let mut progress = self.progress();
-        let counted = bytes.min(progress.bytes - progress.resident);
-        progress.resident += counted;
-        if came == Came::Found {
-            progress.found += counted;
-        }
-        if came == Came::Origin {
-            progress.origin += bytes;
-        }
-        progress.sample();
-    }
-
-    /// Notes bytes that came from the origin once more.
-    pub(super) fn read_again(&self, bytes: u64) {
-        self.progress().origin += bytes;
+        self.progress().came(bytes, came);
     }
 
     /// Objects, bytes, those resident, and those read from the origin.
@@ -269,7 +299,7 @@ impl Job {
             bytes: progress.bytes,
             resident: progress.resident,
             origin: progress.origin,
-            rate: progress.rate(),
+            pace: progress.pace(),
             took: match (progress.took, progress.begun) {
                 (Some(took), _) => took,
                 (None, begun) => begun.map_or(Duration::ZERO, |at| at.elapsed()),
@@ -297,7 +327,7 @@ impl Job {
             "resident_bytes": look.resident,
             "origin_bytes_read": look.origin,
             "percent": look.percent(),
-            "rate": look.rate.map(|rate| rate as u64),
+            "rate": look.rate(),
             "eta_seconds": look.eta(),
             "created": rfc3339(self.created),
             "finished": look.finished.map(rfc3339),
@@ -334,16 +364,22 @@ impl Look {
         }
     }
 
+    /// Bytes a second, as far as that can be told.
+    fn rate(&self) -> Option<u64> {
+        self.pace.map(|pace| pace.rate as u64)
+    }
+
     /// Seconds that it will take yet, as far as that can be told.
     fn eta(&self) -> Option<u64> {
-        let left = self.bytes - self.resident;
+        let left = self.bytes.saturating_sub(self.resident);
         match &self.state {
             State::Done => Some(0),
             State::Failed(_) | State::Cancelled | State::Queued | State::Listing => None,
             State::Running | State::Verifying if left == 0 => Some(0),
-            State::Running | State::Verifying => {
-                self.rate.map(|rate| (left as f64 / rate).ceil() as u64)
-            }
+            State::Running | State::Verifying => self.pace.map(|pace| {
+                let seconds = left as f64 / pace.rate - pace.under_way.as_secs_f64();
+                seconds.ceil().max(1.0) as u64
+            }),
         }
     }
 }
@@ -351,10 +387,10 @@ impl Look {
 /// What follows the job's name in a line of progress.
 impl fmt::Display for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (percent, rate) = (self.percent(), self.rate.unwrap_or(0.0) as u64);
-        let eta = self
-            .eta()
-            .map_or("?".to_owned(), |seconds| seconds.to_string());
+        let (percent, rate) = (self.percent(), self.rate().unwrap_or(0));
+        // Scripts take a number here. Where nothing is known, as long again as it took so far is the best guess.
+        let so_far = self.took.as_secs_f64().ceil().max(1.0) as u64;
+        let eta = self.eta().unwrap_or(so_far);
         write!(
             f,
             "{percent:.1}% {}/{} bytes {rate} B/s eta {eta}s",
@@ -368,68 +404,4 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::order::Tier;
-    use super::*;
-
-    fn job() -> Job {
-        let order = Order::all("models", "a/", Tier::Memory);
-        Job::new("17".to_owned(), order, SystemTime::UNIX_EPOCH)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn progress_is_monotonic_and_full_only_once_it_was_verified() {
-        let job = job();
-        job.begin();
-        job.listed(2, 100);
-        job.go_on(State::Running);
-        job.came(40, Came::Found);
-        tokio::time::advance(Duration::from_secs(2)).await;
-        job.came(30, Came::Origin);
-        let value = job.json();
-        assert_eq!(
-            (&value["percent"], &value["rate"]),
-            (&json!(70.0), &json!(15))
-        );
-        assert_eq!(value["eta_seconds"], json!(2));
-        assert_eq!(job.line(), "warm 17 70.0% 70/100 bytes 15 B/s eta 2s\n");
-        job.came(30, Came::Elsewhere);
-        job.came(30, Came::Origin);
-        assert_eq!(
-            job.json()["resident_bytes"],
-            json!(100),
-            "no more than there is"
-        );
-        assert_eq!(job.json()["percent"], json!(99.9));
-        job.go_on(State::Done);
-        job.go_on(State::Cancelled);
-        assert_eq!(job.line(), "done 17 100 bytes in 2.0s\n");
-        assert_eq!(job.json()["origin_bytes_read"], json!(60));
-        assert_eq!(job.json()["created"], json!("1970-01-01T00:00:00Z"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_rate_is_that_of_late() {
-        let job = job();
-        job.begin();
-        job.listed(1, 1 << 40);
-        job.go_on(State::Running);
-        for _ in 0..60 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            job.came(1000, Came::Origin);
-        }
-        for _ in 0..30 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            job.came(10, Came::Origin);
-        }
-        assert_eq!(job.json()["rate"], json!(10));
-    }
-
-    #[tokio::test]
-    async fn a_job_is_cancelled_before_it_begins_too() {
-        let job = job();
-        job.cancel();
-        job.cancelled().await;
-        assert!(job.is_cancelled());
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! What there is to warm: listed page by page, or named; of each object little more than its key is kept.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use forebay_storage::error::OriginError;
@@ -9,14 +10,18 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::version::VersionKey;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, HeaderValue, header};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::bring::Failure;
 use super::glob::Glob;
 use super::job::Job;
 use super::order::Order;
+use super::paper::Sheet;
 use super::place::Crew;
 use crate::dataset::Dataset;
 use crate::read::window::{Piece, Reader, Step};
+use crate::settings::size::shown;
 
 /// Objects whose versions are asked for at once, where they were named and not listed.
 const ASKED_AT_ONCE: usize = 16;
@@ -61,71 +66,100 @@ impl Entry {
     }
 }
 
-/// Hands every page of what begins with `prefix` to `take`, one after the other.
-pub(super) async fn pages(
-    dataset: &Dataset,
-    prefix: &str,
-    mut take: impl FnMut(ListPage),
-) -> Result<(), OriginError> {
-    let mut request = ListRequest {
-        prefix: prefix.to_owned(),
-        delimiter: None,
-        start: Start::Beginning,
-        max_keys: 1000,
-    };
-    let mut tries = 0;
-    loop {
-        let mut page = match dataset.origin.list(&request).await {
-            Err(error) if error.retryable() && tries < 4 => {
-                tries += 1;
-                tokio::time::sleep(crate::read::fetch::backoff(tries, prefix.len() as u64)).await;
-                continue;
-            }
-            page => page?,
+/// What begins with a prefix, page by page.
+struct Pages<'a> {
+    dataset: &'a Dataset,
+    /// What to ask next; `None`: that was all.
+    request: Option<ListRequest>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(dataset: &'a Dataset, prefix: &str) -> Self {
+        let request = Some(ListRequest {
+            prefix: prefix.to_owned(),
+            delimiter: None,
+            start: Start::Beginning,
+            max_keys: 1000,
+        });
+        Self { dataset, request }
+    }
+
+    /// The next page; `None`: that was all.
+    async fn next(&mut self) -> Result<Option<ListPage>, OriginError> {
+        let Some(request) = &mut self.request else {
+            return Ok(None);
         };
-        tries = 0;
-        let next = page.next.take();
-        take(page);
-        match next {
+        let mut tries = 0;
+        let mut page = loop {
+            match self.dataset.origin.list(request).await {
+                Err(error) if error.retryable() && tries < 4 => {
+                    tries += 1;
+                    let spread = request.prefix.len() as u64;
+                    tokio::time::sleep(crate::read::fetch::backoff(tries, spread)).await;
+                }
+                page => break page?,
+            }
+        };
+        match page.next.take() {
             Some(token) => request.start = Start::Token(token),
-            None => return Ok(()),
+            None => self.request = None,
         }
+        Ok(Some(page))
     }
 }
 
-/// All objects that a job was asked for, in the order of their keys where they are listed. Of more than `most` bytes,
-/// their tables counted, none is kept: they are only counted.
+/// What there is to warm, and the memory of its list.
+#[derive(Debug)]
+pub(super) struct List {
+    /// The objects, in the order of their keys where they are listed.
+    pub entries: Vec<Entry>,
+    _sheet: Sheet,
+}
+
+/// All objects that a job was asked for. Of more than `most` bytes none is kept: they are only counted.
+///
+/// # Errors
+/// What the origin says; or that the list takes more memory than jobs may have.
 pub(super) async fn gather(
     crew: &Crew,
     dataset: &Arc<Dataset>,
     job: &Job,
     most: u64,
-) -> Result<Vec<Entry>, Failure> {
+) -> Result<List, Failure> {
     let order = &job.order;
     let glob = order.glob.as_deref().map(Glob::parse).transpose();
     let glob = glob.map_err(Failure::Refused)?;
+    job.list_anew();
     let mut gathering = Gathering {
+        crew,
         dataset,
         job,
         glob,
         most,
         taken: 0,
+        kept: 0,
+        sheet: crew.paper.sheet(1).await.ok_or_else(|| full(crew, 0))?,
         entries: Vec::new(),
     };
     for prefix in &order.prefixes {
-        match pages(dataset, prefix, |page| gathering.take(page)).await {
-            Ok(()) => {}
-            // An origin that can't list may have an object of that very name.
-            Err(OriginError::Unsupported(why)) => {
-                if prefix.is_empty() || prefix.ends_with('/') || order.glob.is_some() {
-                    return Err(Failure::Refused(format!(
-                        "{why}: name a key instead of a prefix, a list of `keys`, or an `index`"
-                    )));
+        let mut pages = Pages::new(dataset, prefix);
+        loop {
+            match pages.next().await {
+                Ok(Some(page)) => gathering.take(page).await?,
+                Ok(None) => break,
+                // An origin that can't list may have an object of that very name.
+                Err(OriginError::Unsupported(why)) => {
+                    if prefix.is_empty() || prefix.ends_with('/') || order.glob.is_some() {
+                        return Err(Failure::Refused(format!(
+                            "{why}: name a key instead of a prefix, a list of `keys`, or an `index`"
+                        )));
+                    }
+                    let named = named_ones(crew, dataset, vec![prefix.clone()]).await?;
+                    gathering.add(named).await?;
+                    break;
                 }
-                let named = vec![prefix.clone()];
-                gathering.add(named_ones(crew, dataset, named).await?);
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
         }
     }
     let mut names: BTreeSet<String> = order.keys.iter().cloned().collect();
@@ -134,23 +168,38 @@ pub(super) async fn gather(
     }
     if !names.is_empty() {
         let named = named_ones(crew, dataset, names.into_iter().collect()).await?;
-        gathering.add(named);
+        gathering.add(named).await?;
     }
-    Ok(gathering.entries)
+    Ok(List {
+        entries: gathering.entries,
+        _sheet: gathering.sheet,
+    })
+}
+
+/// That a list of so many objects has no room.
+fn full(crew: &Crew, objects: usize) -> Failure {
+    Failure::Refused(format!(
+        "the list of its objects takes more memory than is left: it is at {objects} objects, and all jobs together have \
+         {} for what they know, a quarter of [cache] memory; warm a part at a time, or fewer jobs at once, or set more",
+        shown(crew.paper.most())
+    ))
 }
 
 struct Gathering<'a> {
+    crew: &'a Crew,
     dataset: &'a Dataset,
     job: &'a Job,
     glob: Option<Glob>,
     most: u64,
-    /// Bytes of objects, and of what is kept of them.
+    /// Bytes of objects, and bytes of their list.
     taken: u64,
+    kept: u64,
+    sheet: Sheet,
     entries: Vec<Entry>,
 }
 
 impl Gathering<'_> {
-    fn take(&mut self, page: ListPage) {
+    async fn take(&mut self, page: ListPage) -> Result<(), Failure> {
         let Order { prefix, .. } = &self.job.order;
         let glob = self.glob.take();
         let wanted = page.objects.into_iter().filter(|object| {
@@ -161,20 +210,27 @@ impl Gathering<'_> {
         let wanted = wanted.map(|object| Entry::listed(self.dataset, object));
         let wanted: Vec<Entry> = wanted.collect();
         self.glob = glob;
-        self.add(wanted);
+        self.add(wanted).await
     }
 
-    fn add(&mut self, entries: Vec<Entry>) {
-        let bytes = entries.iter().map(|entry| entry.size).sum();
+    async fn add(&mut self, entries: Vec<Entry>) -> Result<(), Failure> {
+        let sizes = entries.iter().map(|entry| entry.size);
+        let bytes = sizes.fold(0, u64::saturating_add);
         self.job.listed(entries.len() as u64, bytes);
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken > self.most {
+            self.entries = Vec::new();
+            return Ok(());
+        }
         let kept = entries
             .iter()
             .map(|entry| ENTRY_BYTES + entry.key.len() as u64);
-        self.taken = self.taken.saturating_add(bytes + kept.sum::<u64>());
-        match self.taken > self.most {
-            true => self.entries = Vec::new(),
-            false => self.entries.extend(entries),
+        self.kept += kept.sum::<u64>();
+        if !self.crew.paper.grow(&mut self.sheet, self.kept).await {
+            return Err(full(self.crew, self.entries.len() + entries.len()));
         }
+        self.entries.extend(entries);
+        Ok(())
     }
 }
 
@@ -210,27 +266,62 @@ async fn shards(
     dataset: &Arc<Dataset>,
     index: &str,
 ) -> Result<BTreeSet<String>, Failure> {
-    let text = whole(crew, dataset, index).await?;
+    let (text, _sheet) = whole(crew, dataset, index).await?;
     let none = |why: &str| Failure::Refused(format!("{index} is no index of safetensors: {why}"));
-    let parsed: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|_| none("it is no JSON"))?;
-    let map = parsed["weight_map"].as_object();
-    let map = map.ok_or_else(|| none("it has no weight_map"))?;
+    let parsed: Index = serde_json::from_slice(&text).map_err(|error| {
+        none(match error.is_data() {
+            true => "it has no weight_map that names files",
+            false => "it is no JSON",
+        })
+    })?;
     let beside = index.rsplit_once('/').map_or("", |(place, _)| place);
     let mut names = BTreeSet::from([index.to_owned()]);
-    for name in map.values() {
-        let name = name.as_str();
-        let name = name.ok_or_else(|| none("its weight_map names something else than files"))?;
+    for name in parsed.weight_map.0 {
         names.insert(match beside {
-            "" => name.to_owned(),
+            "" => name,
             beside => format!("{beside}/{name}"),
         });
     }
     Ok(names)
 }
 
+/// An index of safetensors, as far as it is looked at.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Files,
+}
+
+/// The files in which tensors are, each once: an index names some of them for each of many thousand tensors.
+struct Files(BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = BTreeSet<String>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the files of tensors by their names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut names = BTreeSet::new();
+                while let Some((_, name)) = map.next_entry::<IgnoredAny, String>()? {
+                    names.insert(name);
+                }
+                Ok(names)
+            }
+        }
+        deserializer.deserialize_map(Names).map(Self)
+    }
+}
+
 /// The bytes of a small object, read as a client would.
-async fn whole(crew: &Crew, dataset: &Arc<Dataset>, key: &str) -> Result<Vec<u8>, Failure> {
+async fn whole(
+    crew: &Crew,
+    dataset: &Arc<Dataset>,
+    key: &str,
+) -> Result<(Vec<u8>, Sheet), Failure> {
     let object = ObjectId::new(Arc::clone(&dataset.name), key);
     let reads = &crew.reads;
     let current = reads.current(dataset, &object, None, false).await;
@@ -244,6 +335,9 @@ async fn whole(crew: &Crew, dataset: &Arc<Dataset>, key: &str) -> Result<Vec<u8>
     if !version.cacheable() {
         return Err(Failure::Unversioned);
     }
+    // Its text, and what is made of it.
+    let sheet = crew.paper.sheet(version.size.saturating_mul(2)).await;
+    let sheet = sheet.ok_or_else(|| full(crew, 0))?;
     let pieces = [Piece::Range(0..version.size)];
     let mut reader = Reader::new(
         Arc::clone(reads),
@@ -257,7 +351,7 @@ async fn whole(crew: &Crew, dataset: &Arc<Dataset>, key: &str) -> Result<Vec<u8>
         match reader.step(usize::MAX) {
             Step::Bytes(more, _) => bytes.extend_from_slice(&more),
             Step::Wait => reader.waiting().await,
-            Step::End => return Ok(bytes),
+            Step::End => return Ok((bytes, sheet)),
             Step::Fail(error) => return Err(about(key, &error)),
         }
     }

@@ -15,6 +15,12 @@ use crate::settings::{duration, size};
 /// Keys and prefixes that one job may name. More is a list that the origin can give.
 const MOST_NAMES: usize = 1_000_000;
 
+/// Bytes of the names of one job, written out: a long prefix before many short keys is long.
+const LONGEST_NAMES: usize = 32 << 20;
+
+/// What a name takes beside its bytes, about.
+const NAME_BYTES: usize = 40;
+
 /// Where blocks are to be.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -165,6 +171,19 @@ enum Names {
     Several(Vec<String>),
 }
 
+impl Asked {
+    fn parse(body: &[u8]) -> Result<Self, String> {
+        // A list would pass for the fields in their order.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err("the body is no JSON object".into());
+        }
+        serde_json::from_slice(body).map_err(|error| match error.is_data() {
+            true => format!("the body asks for what no job does: {error}"),
+            false => format!("the body is no JSON object: {error}"),
+        })
+    }
+}
+
 impl Default for Names {
     fn default() -> Self {
         Self::Several(Vec::new())
@@ -200,10 +219,7 @@ impl Order {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(order);
         }
-        let asked: serde_json::Map<String, Value> = serde_json::from_slice(body)
-            .map_err(|error| format!("the body is no JSON object: {error}"))?;
-        let asked = Asked::deserialize(Value::Object(asked))
-            .map_err(|error| format!("the body asks for what no job does: {error}"))?;
+        let asked = Asked::parse(body)?;
         for (name, value) in [("pin", &asked.pin), ("verify", &asked.verify)] {
             if value.is_some() {
                 return Err(format!(
@@ -249,8 +265,19 @@ impl Order {
                     .into(),
             );
         }
-        if asked.prefixes.len() + asked.keys.len() + index.len() > MOST_NAMES {
+        let names = [&asked.prefixes, &asked.keys, &index];
+        let count: usize = names.iter().map(|names| names.len()).sum();
+        if count > MOST_NAMES {
             return Err(format!("it names more than {MOST_NAMES} keys and prefixes"));
+        }
+        let written: usize = names.into_iter().flatten().map(String::len).sum();
+        let written = written + count * (self.prefix.len() + NAME_BYTES);
+        if written > LONGEST_NAMES {
+            return Err(format!(
+                "its keys and prefixes take {written} bytes, written out below {:.40?}, and one job may have \
+                 {LONGEST_NAMES}: ask for it in several jobs",
+                self.prefix
+            ));
         }
         let whole = |names: Vec<String>| -> Result<Vec<String>, String> {
             let names = names.into_iter();
@@ -307,6 +334,16 @@ impl Order {
             }
         }
         merged
+    }
+
+    /// The memory that it takes, in bytes, about.
+    pub fn bytes(&self) -> u64 {
+        let names = [&self.prefixes, &self.keys, &self.index];
+        let names = names.into_iter().flatten();
+        let names: usize = names.map(|name| name.len() + NAME_BYTES).sum();
+        let ranges = self.ranges.len() * size_of::<Span>();
+        let glob = self.glob.as_ref().map_or(0, String::len);
+        (size_of::<Self>() + self.prefix.len() + names + ranges + glob) as u64
     }
 
     /// When the job has to be done, from its creation on.
@@ -404,6 +441,16 @@ mod tests {
                 assert!(refused.contains(why), "{refused}");
             }
         }
+    }
+
+    #[test]
+    fn names_that_are_long_only_once_they_are_written_out_are_refused() {
+        let prefix = "p".repeat(1000);
+        let body = format!(r#"{{"keys": [{}"x"]}}"#, r#""x","#.repeat(40_000));
+        let refused = Order::parse("models", &prefix, body.as_bytes(), false).unwrap_err();
+        assert!(refused.contains("several jobs"), "{refused}");
+        let order = parse(&body).unwrap();
+        assert!(order.bytes() < 1000, "each of them once");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use forebay_storage::store::Store;
 use serde::{Deserialize, Serialize};
 
 use super::order::{Copies, Tier};
+use super::paper::Paper;
 use crate::dataset::Datasets;
 use crate::peer::Peers;
 use crate::read::Reads;
@@ -26,6 +27,8 @@ pub struct Crew {
     pub datasets: Arc<Datasets>,
     /// This gateway's name.
     pub own: Arc<str>,
+    /// The memory of what jobs know.
+    pub paper: Paper,
 }
 
 /// Consecutive blocks of an object that are to be on one member.
@@ -37,6 +40,8 @@ pub struct Share {
     pub blocks: Range<u32>,
     /// It owns them, in the fleet or in its zone; else they are copies.
     pub owned: bool,
+    /// It is asked for them by whoever else is to have them: it has them first.
+    pub first: bool,
 }
 
 /// What a member's tiers may keep, in bytes.
@@ -50,6 +55,9 @@ pub struct Room {
     pub nvme: u64,
     /// Blocks on NVMe, however small.
     pub nvme_blocks: u64,
+    /// Bytes that may be pinned.
+    #[serde(default)]
+    pub pinnable: u64,
 }
 
 /// What is to be kept by one member.
@@ -86,6 +94,7 @@ impl Room {
             copies: store.copies_limit(),
             nvme: geometry.map_or(0, |geometry| geometry.kept()),
             nvme_blocks: geometry.map_or(0, |geometry| geometry.most_blocks()),
+            pinnable: store.pinnable(),
         }
     }
 
@@ -161,6 +170,7 @@ impl Crew {
                 member: Arc::clone(&self.own),
                 blocks: blocks.clone(),
                 owned: true,
+                first: true,
             });
             return alone.collect();
         };
@@ -184,10 +194,14 @@ impl Crew {
                 let extent = placing.extents.holding(u64::from(at));
                 let next = (extent + 1) * placing.extents.blocks();
                 let end = u32::try_from(next).unwrap_or(u32::MAX).min(wanted.end);
-                for (member, owned) in placing.targets(extent) {
+                for (place, (member, owned)) in placing.targets(extent).into_iter().enumerate() {
+                    let first = place == 0;
                     let before = last.get(member.as_str()).copied();
                     match before.and_then(|place| shares.get_mut(place)) {
-                        Some(share) if share.blocks.end == at && share.owned == owned => {
+                        Some(share)
+                            if share.blocks.end == at
+                                && (share.owned, share.first) == (owned, first) =>
+                        {
                             share.blocks.end = end;
                         }
                         _ => {
@@ -195,6 +209,7 @@ impl Crew {
                                 member: member.as_str().into(),
                                 blocks: at..end,
                                 owned,
+                                first,
                             });
                             last.insert(member, shares.len() - 1);
                         }
@@ -263,6 +278,7 @@ mod tests {
             copies: 1 << 20,
             nvme: 20 << 20,
             nvme_blocks: 30,
+            pinnable: 0,
         };
         let load = |blocks, bytes| Load { blocks, bytes };
         let none = Load::default();

@@ -142,12 +142,12 @@ fn job(record: Record) -> Job {
     job.ended(state, time(ended.finished), ended.counts)
 }
 
-fn millis(time: SystemTime) -> u64 {
+pub(super) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
-fn time(millis: u64) -> SystemTime {
+pub(super) fn time(millis: u64) -> SystemTime {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
     time.unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -86,6 +86,41 @@ impl Crew {
         }
     }
 
+    /// How many objects the origin has below `prefix`, and their bytes.
+    ///
+    /// # Errors
+    /// If the origin can't be listed, and has no object of that very name either.
+    pub async fn size(
+        self: &Arc<Self>,
+        listings: &Arc<Listings>,
+        dataset: &Arc<Dataset>,
+        prefix: &str,
+    ) -> Result<(u64, u64), OriginError> {
+        let (mut objects, mut bytes) = (0, 0u64);
+        let mut request = ListRequest {
+            prefix: prefix.to_owned(),
+            delimiter: None,
+            start: Start::Beginning,
+            max_keys: 1000,
+        };
+        loop {
+            let page = match listings.page(dataset, &request).await {
+                Err(OriginError::Unsupported(_)) if !prefix.is_empty() => {
+                    let named = self.named(dataset, prefix).await?;
+                    return Ok((1, named.size));
+                }
+                page => page?,
+            };
+            objects += page.objects.len() as u64;
+            let sizes = page.objects.iter().map(|object| object.size);
+            bytes = sizes.fold(bytes, u64::saturating_add);
+            match &page.next {
+                Some(token) => request.start = Start::Token(token.clone()),
+                None => return Ok((objects, bytes)),
+            }
+        }
+    }
+
     async fn named(
         self: &Arc<Self>,
         dataset: &Arc<Dataset>,

@@ -14,12 +14,14 @@ use futures::stream::{self, FuturesUnordered};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use super::breadth::Breadth;
 use super::bring::{Came, Failure, Part, Told, bring};
 use super::check::Missing;
 use super::job::{Job, State};
-use super::list::{Entry, gather};
+use super::list::{Entry, List, gather};
 use super::order::{Copies, Tier};
 use super::place::{Crew, Room, Share};
+use super::rate::Pace;
 use super::remote::bring_by;
 use crate::dataset::Dataset;
 
@@ -48,6 +50,10 @@ const GRAIN: u64 = 64 << 10;
 /// A job that is slowed asks for an eighth of a second's worth at once, so that it is even.
 const PIECES_A_SECOND: u64 = 8;
 
+/// How long members are waited for that may come back after a restart. One that stays away for half as long owns
+/// nothing any more.
+const RETURN: Duration = Duration::from_secs(60);
+
 /// How often an object may turn out to be another version while a job brings it.
 const VERSIONS: u32 = 3;
 
@@ -63,36 +69,13 @@ pub(super) async fn run(crew: &Arc<Crew>, job: &Arc<Job>) -> Result<(), Failure>
         .ok_or_else(|| refused(format!("there is no dataset {:?} any more", order.dataset)))?;
     job.begin();
     job.go_on(State::Listing);
-    let rooms = crew.rooms().await;
-    let most = most_of(order.tier, rooms.values());
-    let mut entries = gather(crew, &dataset, job, most).await?;
-    let [objects, bytes, ..] = job.counts();
-    if objects == 0 {
-        let what = format!("{}/{}", order.dataset, order.prefix);
-        return Err(refused(format!(
-            "the origin has nothing that is asked for below {what}"
-        )));
-    }
-    if entries.is_empty() {
-        let members = rooms.len();
-        return Err(refused(format!(
-            "it does not fit: {objects} objects of {bytes} bytes together, and the tiers of {members} members that answer \
-             keep {most} bytes"
-        )));
-    }
-    let fits = crew.fits(&dataset, order, &entries, &rooms).await;
-    fits.map_err(refused)?;
-    job.go_on(State::Running);
-    let work = Work::new(crew, job, &dataset, rooms.len());
+    let (mut list, members) = fitting(crew, job, &dataset).await?;
+    let entries = &mut list.entries;
+    job.bring();
+    let work = Work::new(crew, job, &dataset, members);
     for round in 0..ROUNDS {
-        let checked = crew.check(&dataset, order, &entries).await;
-        if round == 0 {
-            job.totals(checked.bytes);
-            job.came(
-                checked.bytes.saturating_sub(checked.missing_bytes),
-                Came::Found,
-            );
-        }
+        let checked = crew.check(&dataset, order, entries).await;
+        job.looked(checked.bytes, checked.missing_bytes);
         if checked.missing.is_empty() {
             return Ok(());
         }
@@ -104,11 +87,49 @@ pub(super) async fn run(crew: &Arc<Crew>, job: &Arc<Job>) -> Result<(), Failure>
                 "what was evicted or moved while a job ran is brought again"
             );
         }
-        work.counts.store(round == 0, Ordering::Release);
-        work.bring(&mut entries, &checked.missing).await?;
+        work.bring(entries, &checked.missing).await?;
         job.go_on(State::Verifying);
     }
     Err(Failure::Evicted)
+}
+
+/// The list of what there is to warm, once it fits, and how many members it is for. A job of an earlier run did fit:
+/// members that went with this one are waited for.
+async fn fitting(
+    crew: &Arc<Crew>,
+    job: &Arc<Job>,
+    dataset: &Arc<Dataset>,
+) -> Result<(List, usize), Failure> {
+    let order = &job.order;
+    let end = Instant::now() + RETURN;
+    loop {
+        let rooms = crew.rooms().await;
+        let most = most_of(order.tier, rooms.values());
+        let list = gather(crew, dataset, job, most).await?;
+        let [objects, bytes, ..] = job.counts();
+        if objects == 0 {
+            let what = format!("{}/{}", order.dataset, order.prefix);
+            return Err(Failure::Refused(format!(
+                "the origin has nothing that is asked for below {what}"
+            )));
+        }
+        let fits = match list.entries.is_empty() {
+            true => Err(format!(
+                "it does not fit: {objects} objects of {bytes} bytes together, and the tiers of {} members that answer \
+                 keep {most} bytes",
+                rooms.len()
+            )),
+            false => crew.fits(dataset, order, &list.entries, &rooms).await,
+        };
+        let Err(sentence) = fits else {
+            return Ok((list, rooms.len()));
+        };
+        drop(list);
+        let others = job.is_resumed() && crew.peers().is_some();
+        if !others || !crew.others_answer(&rooms, end).await {
+            return Err(Failure::Refused(sentence));
+        }
+    }
 }
 
 /// Bytes that `tier` may keep on all members together.
@@ -126,14 +147,12 @@ struct Work<'a> {
     job: &'a Arc<Job>,
     dataset: &'a Arc<Dataset>,
     block_size: BlockSize,
-    /// Bytes that may be under way, and pieces.
+    /// Bytes that may be under way, and pieces; objects at most.
     window: Semaphore,
     grains: u64,
-    pieces: Semaphore,
+    breadth: Breadth,
     at_once: usize,
     pace: Option<Pace>,
-    /// Whether what comes is counted as progress: what was there once was counted.
-    counts: std::sync::atomic::AtomicBool,
     failed: AtomicU64,
     first_failure: Mutex<Option<(Box<str>, Failure)>>,
 }
@@ -157,10 +176,9 @@ impl<'a> Work<'a> {
             block_size: store.block_size(),
             window: Semaphore::new(usize::try_from(grains).unwrap_or(1)),
             grains,
-            pieces: Semaphore::new(at_once),
+            breadth: Breadth::new(at_once),
             at_once,
             pace: job.order.rate.map(Pace::new),
-            counts: true.into(),
             failed: AtomicU64::new(0),
             first_failure: Mutex::default(),
         }
@@ -241,6 +259,7 @@ impl<'a> Work<'a> {
                 size,
                 listed,
                 version: watch::Sender::new(None),
+                first: watch::Sender::new(BTreeSet::new()),
             };
             object.all(&shares).await?;
             let version = *object.version.borrow();
@@ -279,6 +298,8 @@ struct Object<'a> {
     size: u64,
     listed: Option<VersionKey>,
     version: watch::Sender<Option<Seen>>,
+    /// Blocks that are brought to whoever is asked for them by the others, and are not there yet.
+    first: watch::Sender<BTreeSet<u32>>,
 }
 
 impl Object<'_> {
@@ -298,7 +319,17 @@ impl Object<'_> {
                 first = end;
             }
         }
-        pieces.sort_by_key(|piece| piece.blocks.start);
+        // A copy stands behind all that it waits for.
+        pieces.sort_by_key(|piece| match piece.first {
+            true => (piece.blocks.start, 0),
+            false => (piece.blocks.end, 1),
+        });
+        let copied = pieces.iter().any(|piece| !piece.first);
+        if copied {
+            let first = pieces.iter().filter(|piece| piece.first);
+            let first = first.flat_map(|piece| piece.blocks.clone());
+            self.first.send_replace(first.collect());
+        }
         let first_is_over = watch::Sender::new(false);
         let over = &first_is_over;
         let at_once = self.work.at_once;
@@ -313,7 +344,19 @@ impl Object<'_> {
                         _ = over.wait_for(|over| *over) => {}
                     }
                 }
+                let (is_first, blocks) = (piece.first, piece.blocks.clone());
+                if !is_first {
+                    // They are asked of whoever is to have them first; asked before, that one would bring them for
+                    // this, as for a reader. The sender is ours.
+                    let mut first = self.first.subscribe();
+                    let here = |first: &BTreeSet<u32>| first.range(blocks.clone()).next().is_none();
+                    let _ = first.wait_for(here).await;
+                }
                 let brought = self.piece(piece).await;
+                if is_first && copied {
+                    self.first
+                        .send_modify(|first| first.retain(|index| !blocks.contains(index)));
+                }
                 if at == 0 {
                     over.send_replace(true);
                 }
@@ -341,9 +384,9 @@ impl Object<'_> {
         let bytes = work.crew.bytes_of(&piece.blocks, self.size);
         let grains = bytes.div_ceil(GRAIN).clamp(1, work.grains);
         let grains = u32::try_from(grains).unwrap_or(1);
-        // Nobody closes these semaphores.
+        // Nobody closes this semaphore.
         let _bytes = work.window.acquire_many(grains).await;
-        let _piece = work.pieces.acquire().await;
+        let _turn = work.breadth.turn().await;
         if let Some(pace) = &work.pace {
             pace.wait(bytes).await;
         }
@@ -352,7 +395,13 @@ impl Object<'_> {
         while let Some(share) = left.pop() {
             let missing = Mutex::new(share.blocks.clone().collect::<BTreeSet<u32>>());
             let before = share.blocks.len();
+            let demand = &work.crew.reads.demand;
+            let (begun, waited) = (Instant::now(), demand.is_there());
             let brought = self.bring(&share, &missing).await;
+            if brought.is_ok() && !waited && !demand.is_there() {
+                let bytes = work.crew.bytes_of(&share.blocks, self.size);
+                work.breadth.took(bytes, begun.elapsed());
+            }
             let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
             let failure = match brought {
                 Ok(()) => continue,
@@ -420,11 +469,7 @@ impl Object<'_> {
                 }
                 let (work, blocks) = (self.work, index..index.saturating_add(1));
                 let bytes = work.crew.bytes_of(&blocks, self.size);
-                match work.counts.load(Ordering::Acquire) {
-                    true => work.job.came(bytes, came),
-                    false if came == Came::Origin => work.job.read_again(bytes),
-                    false => {}
-                }
+                work.job.came(bytes, came);
             }
         }
     }
@@ -448,46 +493,5 @@ impl Object<'_> {
                 .filter(|anew| anew.member == share.member)
                 .collect(),
         }
-    }
-}
-
-/// So many bytes a second, evenly.
-struct Pace {
-    rate: u64,
-    next: Mutex<Instant>,
-}
-
-impl Pace {
-    fn new(rate: u64) -> Self {
-        Self {
-            rate,
-            next: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Returns once so many bytes have their turn: each is paid for before it moves.
-    async fn wait(&self, bytes: u64) {
-        let takes = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-        let turn = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            *next = (*next).max(Instant::now()) + takes;
-            *next
-        };
-        tokio::time::sleep_until(turn).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pace_is_kept_by_many_together() {
-        let pace = Pace::new(1 << 20);
-        let begun = Instant::now();
-        let pieces = (0..40).map(|_| pace.wait(256 << 10));
-        futures::future::join_all(pieces).await;
-        let took = begun.elapsed().as_secs_f64();
-        assert!((took - 10.0).abs() < 0.1, "{took}");
     }
 }

@@ -117,10 +117,14 @@ impl Queues {
         Some(entry.block)
     }
 
-    /// Lets the block go whose turn it is.
-    pub(super) fn evict(&mut self) -> Option<(BlockKey, Block)> {
-        // Every turn takes a name off a queue, and a block that is moved has its use forgotten, so
-        // that this ends.
+    /// Lets the block go whose turn it is and which is not `pinned`; if all are, one that is.
+    pub(super) fn evict(
+        &mut self,
+        pinned: impl Fn(&BlockKey) -> bool,
+    ) -> Option<(BlockKey, Block)> {
+        // Every turn takes a name off a queue, a block that is moved has its use forgotten, and pinned ones are passed
+        // over twice at most, on each queue once, so that this ends.
+        let mut passes = 2 * self.table.len();
         loop {
             let key = match next(&self.table, &mut self.probation) {
                 Some(key) => key,
@@ -129,6 +133,11 @@ impl Queues {
             if self.take_use(&key) {
                 self.move_to(key, true);
                 self.limit_protected();
+                continue;
+            }
+            if passes > 0 && pinned(&key) {
+                passes -= 1;
+                self.move_to(key, true);
                 continue;
             }
             let block = self.remove(&key)?;

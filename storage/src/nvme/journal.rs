@@ -201,6 +201,12 @@ impl Journal {
         Ok(())
     }
 
+    /// What it was told of a version.
+    pub(super) fn version(&self, key: VersionKey) -> Option<Arc<Remembered>> {
+        let mut told = self.versions.iter();
+        told.find(|version| version.key == key).cloned()
+    }
+
     /// Whether most of it tells of what is gone: then it should be written anew.
     pub(super) fn is_long(&self, alive: usize) -> bool {
         self.records > 2 * (alive + self.versions.len()) + SLACK

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::fill::{FromNvme, Run};
+use crate::residents::Pins;
 use crate::store::{Handle, Outcome, Store};
 use crate::version::Identity;
 
@@ -486,6 +487,53 @@ async fn a_full_tier_goes_on_after_kills_in_the_middle_of_reclaiming() {
         outcomes.iter().all(|outcome| *outcome == Outcome::Nvme),
         "{outcomes:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_stays_while_the_tier_is_written_over_and_over() {
+    let scratch = Scratch::new();
+    let tier = Tier::start(&scratch, 40 * MIB).await;
+    let kept = tier.nvme().geometry().blocks();
+    let pinned = u32::try_from(kept / 3).unwrap();
+    tier.store
+        .pin(&Pins::new([("models".to_owned(), "a".to_owned())]));
+    tier.read_all("a", pinned).await;
+    tier.resident(pinned as usize).await;
+    let stats = tier.nvme().stats();
+    for round in 0..8 {
+        let name = format!("round {round}");
+        for index in 0..20 {
+            let before = get(&stats.written);
+            tier.read(&name, index).await;
+            tier.store
+                .write_to_nvme(&object(&name), &version(&name), index);
+            tier.until("written", |nvme| get(&nvme.stats().written) > before)
+                .await;
+        }
+    }
+    assert!(tier.nvme().residents().evictions() > 3 * kept);
+    let keys = (0..pinned).map(|index| BlockKey {
+        version: version("a").key,
+        index,
+    });
+    for key in keys {
+        // One that is just being written again is back at once.
+        tier.until("held", |nvme| nvme.holds(&key)).await;
+        let frames = tier.store.frames();
+        let mut read = tier.nvme().read(key, 1 << 20, frames).await;
+        for _ in 0..3 {
+            if read.is_none() {
+                tier.until("held", |nvme| nvme.holds(&key)).await;
+                read = tier.nvme().read(key, 1 << 20, frames).await;
+            }
+        }
+        let bytes: Vec<u8> = read
+            .unwrap()
+            .iter()
+            .flat_map(|part| part.to_vec())
+            .collect();
+        assert!(bytes == pattern("a", key.index), "{key:?}: wrong bytes");
+    }
 }
 
 fn key(index: u32) -> BlockKey {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::journal::Remembered;
+use super::keep::Aging;
 use super::layout::Prepared;
 use super::{Nvme, Offer, Past, Phase, count, layout, locked, take_lock};
 use crate::block::{Block, BlockKey};
@@ -41,7 +42,16 @@ const OPEN_LIMIT: Duration = Duration::from_secs(120);
 /// Making the directory ready beyond this is a failure: it reads a page of each file.
 const PREPARE_LIMIT: Duration = Duration::from_secs(60);
 
-type Turn = Vec<(Offer, Block)>;
+/// Blocks that are written together.
+pub(super) type Turn = Vec<Write>;
+
+/// A block that is written, and by which write.
+pub(super) struct Write {
+    pub(super) version: Arc<Remembered>,
+    pub(super) key: BlockKey,
+    pub(super) write: u64,
+    pub(super) block: Block,
+}
 
 /// The making ready that is under way, and whether direct I/O works.
 type Preparing = Option<JoinHandle<io::Result<bool>>>;
@@ -244,6 +254,7 @@ impl Nvme {
     ) {
         let mut phase = self.phase.subscribe();
         let mut evictions = disk.evictions();
+        let mut aging = Aging::default();
         loop {
             let first = tokio::select! {
                 biased;
@@ -254,6 +265,10 @@ impl Nvme {
             let turn = self.turn(store, first, offers);
             if !turn.is_empty() {
                 self.write_turn(disk, turn).await;
+                let again = self.again(store, disk, &mut aging).await;
+                if !again.is_empty() {
+                    self.write_turn(disk, again).await;
+                }
             }
             let (nvme, tidied) = (Arc::clone(self), Arc::clone(disk));
             let evicted = disk.evictions() != evictions;
@@ -282,7 +297,12 @@ impl Nvme {
                 match store.in_memory(&offer.key) {
                     Some(block) => {
                         ledger.writing.insert(offer.key, offer.object.clone());
-                        turn.push((offer, block));
+                        turn.push(Write {
+                            version: Arc::new(offer.remembered()),
+                            key: offer.key,
+                            write: offer.write,
+                            block,
+                        });
                     }
                     None => count(&self.stats.dropped_evicted),
                 }
@@ -296,14 +316,13 @@ impl Nvme {
     }
 
     async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
-        let mut missing: Vec<&(Offer, Block)> = turn.iter().collect();
-        for (offer, block) in &turn {
-            disk.write(offer.key, offer.write, block);
+        let mut lost: Vec<BlockKey> = turn.iter().map(|write| write.key).collect();
+        for write in &turn {
+            disk.write(write.key, write.write, &write.block);
         }
         if disk.flushed().await {
-            missing.retain(|(offer, _)| !disk.contains(&offer.key));
+            lost.retain(|key| !disk.contains(key));
         }
-        let lost: Vec<BlockKey> = missing.iter().map(|(offer, _)| offer.key).collect();
         for _ in &lost {
             count(&self.stats.dropped_lost);
         }
@@ -324,14 +343,14 @@ impl Nvme {
     fn enter(&self, disk: &Disk, turn: &Turn, lost: &[BlockKey]) -> io::Result<()> {
         let mut ledger = locked(&self.ledger);
         let mut entered = Vec::with_capacity(turn.len());
-        for (offer, block) in turn {
-            let purged = ledger.writing.remove(&offer.key).is_none();
+        for write in turn {
+            let purged = ledger.writing.remove(&write.key).is_none();
             if purged {
-                disk.remove(&offer.key);
-            } else if !lost.contains(&offer.key) {
-                let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
-                let resident = (offer.key, len, offer.write);
-                entered.push((Arc::new(offer.remembered()), resident));
+                disk.remove(&write.key);
+            } else if !lost.contains(&write.key) {
+                let len = u32::try_from(write.block.len()).unwrap_or(u32::MAX);
+                let resident = (write.key, len, write.write);
+                entered.push((Arc::clone(&write.version), resident));
             }
         }
         self.note(&mut ledger, None, &entered)?;

@@ -32,6 +32,10 @@ impl Store {
                     }
                     let block = Block::new(flight.segments());
                     left = self.memory.insert(key, block, owned);
+                    let dataset = &flight.object().dataset;
+                    while let Some(key) = self.residents.pop_over_quota(dataset) {
+                        left.extend(self.memory.remove(&key));
+                    }
                 }
                 if let Some(nvme) = self.nvme.as_ref().filter(|_| owned) {
                     nvme.offer(flight.object(), version, key, flight.len());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Store;
 use crate::block::BlockKey;
+use crate::budget::{For, Lease};
 use crate::object::ObjectId;
 use crate::version::Version;
 
@@ -34,6 +35,12 @@ impl Store {
             true => self.memory.copies_limit(),
             false => self.memory.limit(),
         }
+    }
+
+    /// Memory for what a job knows, out of the bound on the blocks. It waits as long as sockets hold all there is;
+    /// dropping the future gives up nothing.
+    pub async fn set_apart(&self, bytes: u32) -> Lease {
+        self.reserve(bytes, For::Clients).await
     }
 
     /// Lets a block that is in memory be written to NVMe, however full that is. Returns at once;

@@ -233,3 +233,36 @@ async fn what_was_forgotten_is_answered_with_nothing_that_others_will_not_see() 
     let answer = asking.await.unwrap().unwrap();
     assert_eq!(answer.version.etag(), Some("\"known\""));
 }
+
+#[tokio::test]
+async fn a_question_is_as_urgent_as_the_most_urgent_of_its_askers() {
+    let versions = Arc::new(Versions::default());
+    let (told, urgency) = tokio::sync::oneshot::channel();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let warming = tokio::spawn({
+        let versions = Arc::clone(&versions);
+        let mut parts = Some((told, ended));
+        async move {
+            let ask = |urgency| {
+                let (told, ended) = parts.take().unwrap();
+                let _ = told.send(urgency);
+                async move {
+                    let _ = ended.await;
+                    Ok(found("\"x\""))
+                }
+            };
+            let object = object();
+            versions.look_up_by(&object, true, Class::Warm, ask).await
+        }
+    });
+    let urgency: Urgency = urgency.await.unwrap();
+    assert_eq!(urgency.class(), Class::Warm);
+    let object = object();
+    let none = |_| async { Err(OriginError::NotFound) };
+    let reader = versions.look_up_by(&object, true, Class::Demand, none);
+    let mut reader = Box::pin(reader);
+    assert!(futures::poll!(&mut reader).is_pending());
+    assert_eq!(urgency.class(), Class::Demand);
+    end.send(()).unwrap();
+    assert!(reader.await.is_ok() && warming.await.unwrap().is_ok());
+}

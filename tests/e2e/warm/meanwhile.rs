@@ -8,7 +8,7 @@ use forebay_tests::scratch::Scratch;
 use super::{BUFFERED, Bucket, SIZE, begin, done, half_way, job, over, resident};
 
 /// Starts the gateway whose files lie in `scratch` once more.
-fn again(scratch: Scratch) -> Gateway {
+pub(super) fn again(scratch: Scratch) -> Gateway {
     let config = scratch.path().join("forebay.toml");
     let mut command = command();
     command.arg("serve").arg("--config").arg(config);

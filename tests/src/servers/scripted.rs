@@ -1,6 +1,6 @@
 //! An origin that is a function: for what no real server does on demand.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -8,7 +8,7 @@ use std::thread;
 use crate::cluster::{Dataset, SECRET};
 use crate::process::PATIENCE;
 
-/// One request, without a body.
+/// One request. Nobody looks at its body.
 #[derive(Debug)]
 pub struct Asked {
     /// The method.
@@ -199,6 +199,9 @@ fn serve(
                 .headers
                 .push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
+        let length = asked.header("content-length");
+        let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+        io::copy(&mut reader.by_ref().take(length), &mut io::sink()).ok()?;
         script(&asked, reader.get_mut()).ok()?;
     }
 }

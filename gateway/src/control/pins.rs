@@ -1,0 +1,274 @@
+//! Pins under `/-/`, and what members tell each other of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+use tokio::time::interval;
+
+use super::{Params, Problem, State, fleet};
+use crate::pins::{self, MOST, NotSet, Pin};
+use crate::settings::duration;
+use crate::settings::size::shown;
+
+/// Where members are told of pins, and asked for theirs.
+pub(super) const PATH: &str = "/pins";
+
+/// Between two questions to other members for theirs.
+const EACH: Duration = Duration::from_secs(60);
+
+/// Between two looks whether blocks are kept that their dataset's bounds are against.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The routes.
+pub(super) fn routes() -> axum::Router<Arc<State>> {
+    axum::Router::new()
+        .route("/-/pin", get(list))
+        .route("/-/pin/{name}", whole())
+        .route("/-/pin/{name}/", whole())
+        .route("/-/pin/{name}/{*prefix}", post(pin).delete(unpin))
+}
+
+/// All of a dataset.
+fn whole() -> MethodRouter<Arc<State>> {
+    let all = |Path(name): Path<String>| Path((name, String::new()));
+    post(move |shared, path, params| pin(shared, all(path), params))
+        .delete(move |shared, path| unpin(shared, all(path)))
+}
+
+fn bad(sentence: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, sentence)
+}
+
+async fn list(Shared(state): Shared<Arc<State>>) -> Response {
+    let pins = state.pins.all().into_iter().map(|pin| {
+        json!({
+            "dataset": pin.dataset,
+            "prefix": pin.prefix,
+            "bytes": pin.bytes,
+            "expires": pin.expires.map(rfc3339),
+        })
+    });
+    axum::Json(json!({ "pins": pins.collect::<Vec<_>>() })).into_response()
+}
+
+async fn pin(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, prefix)): Path<(String, String)>,
+    Query(params): Params,
+) -> Result<Response, Problem> {
+    let dataset = state.datasets.get(&name);
+    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let mut names = params.keys().filter(|name| *name != "expires");
+    if let Some(name) = names.find(|name| !name.to_ascii_lowercase().starts_with("x-amz-")) {
+        return Err(bad(format!(
+            "a pin has no parameter {name:?}, only expires"
+        )));
+    }
+    let now = pins::now();
+    let expires = params.get("expires").map(|text| expiry(text, now));
+    let expires = expires.transpose().map_err(bad)?;
+    let all = state.pins.all();
+    let others: Vec<&Pin> = all
+        .iter()
+        .filter(|pin| (&pin.dataset, &pin.prefix) != (&name, &prefix))
+        .collect();
+    if others.len() >= MOST {
+        return Err(bad(format!(
+            "there are {MOST} pins already: take some away"
+        )));
+    }
+    let (crew, listings) = (&state.jobs.crew, &state.listings);
+    let there = crew.size(listings, &dataset, &prefix).await;
+    let (objects, bytes) = there.map_err(|error| Problem::of_origin(&error))?;
+    if objects == 0 {
+        let detail = format!("the origin has nothing whose key begins with {name}/{prefix}");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    // What lies within another pin is counted twice: then less is pinned than may be.
+    let pinned: u64 = others.iter().map(|pin| pin.bytes).sum();
+    let most = crew.pinnable().await;
+    if pinned.saturating_add(bytes) > most {
+        let detail = format!(
+            "it does not fit: {name}/{prefix} has {} in {objects} objects and {} are pinned, {} together; the members \
+             that answer may pin {}, half of what their tiers keep: {} too many; pin less, or take pins away",
+            shown(bytes),
+            shown(pinned),
+            shown(pinned.saturating_add(bytes)),
+            shown(most),
+            shown(pinned.saturating_add(bytes) - most),
+        );
+        return Err(Problem::new(StatusCode::INSUFFICIENT_STORAGE, detail));
+    }
+    let pin = Pin {
+        dataset: name,
+        prefix,
+        bytes,
+        expires,
+        changed: now,
+        gone: false,
+    };
+    set(&state, pin).await
+}
+
+async fn unpin(
+    Shared(state): Shared<Arc<State>>,
+    Path((name, prefix)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let all = state.pins.all().into_iter();
+    let mut found = all.filter(|pin| pin.dataset == name && pin.prefix == prefix);
+    let pin = found.next().ok_or_else(|| {
+        let detail = format!("{name}/{prefix} is not pinned; GET /-/pin lists what is");
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    })?;
+    let changed = pins::now().max(pin.changed + 1);
+    let gone = Pin {
+        changed,
+        gone: true,
+        ..pin
+    };
+    set(&state, gone).await
+}
+
+async fn set(state: &Arc<State>, pin: Pin) -> Result<Response, Problem> {
+    state.pins.set(pin.clone()).await.map_err(|error| match error {
+        NotSet::Nowhere(error) => {
+            let detail = format!("nothing changed: {error}");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+        NotSet::NotForLong(error) => {
+            let detail = format!(
+                "it holds, but can't be noted in the data directory ({error}), so a restart may forget it: ask again \
+                 once its disk works"
+            );
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        }
+    })?;
+    let (dataset, prefix, gone) = (&pin.dataset, &pin.prefix, pin.gone);
+    tracing::info!(dataset, prefix, bytes = pin.bytes, gone, "a pin changed");
+    // Numbers and texts always serialise.
+    let told = serde_json::to_vec(&[&pin]).unwrap_or_default();
+    let answers = fleet::tell_others(state, &Method::POST, PATH, told.into()).await;
+    let absent = answers
+        .into_iter()
+        .filter_map(|(name, answer)| answer.is_err().then_some(name));
+    Ok(axum::Json(json!({
+        "bytes": pin.bytes,
+        "expires": pin.expires.map(rfc3339),
+        "absent_members": absent.collect::<Vec<_>>(),
+    }))
+    .into_response())
+}
+
+/// Answers what other members tell of pins, and ask.
+pub(super) async fn answer(state: &State, method: &Method, body: &Bytes) -> Option<Value> {
+    if *method == Method::POST {
+        let pins: Vec<Pin> = serde_json::from_slice(body).ok()?;
+        if let Err(error) = state.pins.merge(pins).await {
+            tracing::warn!(%error, "a pin can't be written down: a restart forgets it until other members tell");
+        }
+    }
+    serde_json::to_value(state.pins.told()).ok()
+}
+
+/// Keeps pins as they are set, here and elsewhere, and blocks within the bounds of their datasets. Never returns.
+pub async fn keep(state: Arc<State>) {
+    let (mut ask, mut sweep) = (interval(EACH), interval(SWEEP));
+    // One that has just come knows nothing until somebody has told it.
+    let mut told = state.reads.peers.is_none();
+    loop {
+        tokio::select! {
+            _ = ask.tick() => {
+                state.pins.apply();
+                if let Err(error) = state.pins.look().await {
+                    tracing::debug!(%error, "what is pinned is not known anew");
+                }
+                told |= hear(&state).await;
+            }
+            _ = sweep.tick() => {
+                let datasets = state.datasets.all();
+                let bounded = datasets.iter().filter(|dataset| dataset.bounds().quota.is_some());
+                let bounded: Vec<&str> = bounded.map(|dataset| &*dataset.name).collect();
+                state.reads.store.enforce_bounds(&bounded);
+                if !told {
+                    told = hear(&state).await;
+                }
+            }
+        }
+    }
+}
+
+/// Takes over what the others have by now. Whether anybody told.
+async fn hear(state: &Arc<State>) -> bool {
+    let mut heard = false;
+    for (_, answer) in fleet::tell_others(state, &Method::GET, PATH, Bytes::new()).await {
+        let told = answer
+            .ok()
+            .and_then(|told| serde_json::from_value(told).ok());
+        let Some(told) = told else { continue };
+        heard = true;
+        if let Err(error) = state.pins.merge(told).await {
+            tracing::warn!(%error, "pins can't be written down: a restart forgets them until other members tell");
+        }
+    }
+    heard
+}
+
+/// Until when: a time, or how long from now.
+fn expiry(text: &str, now: u64) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "expires is a time such as 2027-01-31T12:00:00Z, or how long, such as 24h, not {text:?}"
+        )
+    };
+    // A plus sign that was not encoded came as a space.
+    let time = DateTime::parse_from_rfc3339(text)
+        .or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+")));
+    let expires = match time {
+        Ok(time) => u64::try_from(time.timestamp_millis()).unwrap_or(0),
+        Err(_) => {
+            let time = duration::parse(text).map_err(|_| wrong())?;
+            let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            now.saturating_add(time)
+        }
+    };
+    match expires > now {
+        true => Ok(expires),
+        false => Err(format!("expires is over already: {text}")),
+    }
+}
+
+fn rfc3339(millis: u64) -> String {
+    let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+    let time = DateTime::<Utc>::from_timestamp_millis(millis).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_time_or_how_long() {
+        assert_eq!(expiry("1970-01-01T00:00:10Z", 5000), Ok(10_000));
+        assert_eq!(expiry("1970-01-01T01:00:10 01:00", 5000), Ok(10_000));
+        assert_eq!(expiry("10s", 5000), Ok(15_000));
+        for (text, word) in [
+            ("1970-01-01T00:00:10Z", "over already"),
+            ("tomorrow", "24h"),
+            ("0s", "over already"),
+        ] {
+            let refused = expiry(text, 20_000).unwrap_err();
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert_eq!(rfc3339(10_000), "1970-01-01T00:00:10Z");
+        assert!(!rfc3339(u64::MAX).is_empty());
+    }
+}
