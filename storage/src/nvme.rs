@@ -567,6 +567,8 @@ struct Faults {
     reads: AtomicBool,
     writes: AtomicBool,
     probes: AtomicBool,
+    /// So many writes to come do not arrive.
+    lost: AtomicU64,
 }
 
 #[cfg(test)]
@@ -576,7 +578,11 @@ impl Faults {
     }
 
     fn writes(&self) -> bool {
-        self.writes.load(Ordering::Acquire)
+        let next = |lost: u64| lost.checked_sub(1);
+        let lost = self
+            .lost
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        lost.is_ok() || self.writes.load(Ordering::Acquire)
     }
 
     fn probes(&self) -> bool {

@@ -412,6 +412,18 @@ async fn a_write_that_does_not_arrive_is_no_residence_and_turns_the_tier_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_left_the_index_while_it_was_written_is_written_once_more() {
+    let scratch = Scratch::new();
+    let tier = Tier::start(&scratch, 64 * MIB).await;
+    tier.nvme().faults.lost.store(1, Ordering::Release);
+    tier.read_all("a", 2).await;
+    tier.resident(2).await;
+    let stats = tier.nvme().stats();
+    assert_eq!((get(&stats.dropped_lost), get(&stats.write_errors)), (0, 0));
+    assert_eq!(tier.nvme().state(), "on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_tier_stays_within_its_bytes_and_tells_what_it_gave_up() {
     let scratch = Scratch::new();
     let bytes = 40 * MIB;

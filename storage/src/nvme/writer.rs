@@ -316,12 +316,12 @@ impl Nvme {
     }
 
     async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
-        let mut lost: Vec<BlockKey> = turn.iter().map(|write| write.key).collect();
-        for write in &turn {
-            disk.write(write.key, write.write, &write.block);
-        }
-        if disk.flushed().await {
-            lost.retain(|key| !disk.contains(key));
+        let (flushed, mut lost) = Self::put(disk, turn.iter()).await;
+        if flushed && !lost.is_empty() {
+            // A reader who finds that an earlier write of a block was written over has foyer take it out of the
+            // index, whatever the index names by then.
+            let again = turn.iter().filter(|write| lost.contains(&write.key));
+            (_, lost) = Self::put(disk, again).await;
         }
         for _ in &lost {
             count(&self.stats.dropped_lost);
@@ -336,6 +336,20 @@ impl Nvme {
             count(&self.stats.write_errors);
             self.fail(disk, format!("its journal can't be written: {error}"));
         }
+    }
+
+    /// Writes these, and says whether the disk was done with them in time, and which of them are not there then.
+    async fn put<'a>(
+        disk: &Disk,
+        writes: impl Iterator<Item = &'a Write> + Clone,
+    ) -> (bool, Vec<BlockKey>) {
+        for write in writes.clone() {
+            disk.write(write.key, write.write, &write.block);
+        }
+        let flushed = disk.flushed().await;
+        let lost = writes.map(|write| write.key);
+        let lost = lost.filter(|key| !flushed || !disk.contains(key));
+        (flushed, lost.collect())
     }
 
     /// Makes what was proved to be there resident: in the journal first, so that what is called
