@@ -206,7 +206,7 @@ impl Connection {
 
     /// Finishes TLS, where there is any.
     async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
-        let socket = Unsent::new(socket, exchanges.clone());
+        let socket = Unsent::new(socket);
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
         };

@@ -15,8 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::exchanges::Exchanges;
-
 /// What the kernel keeps unsent at most, for as long as there is a limit.
 const LIMIT: u32 = 256 << 10;
 
@@ -33,7 +31,6 @@ const STALL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Unsent {
     socket: TcpStream,
-    exchanges: Exchanges,
     /// Bytes taken since the last stall, as far as they matter.
     taken: u64,
     /// Since when it takes nothing.
@@ -42,12 +39,10 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    /// `socket`, with the limit set. The one of a connection whose `exchanges` turn out to be HTTP/2 stays: there, what
-    /// the kernel holds is in the way of all other streams.
-    pub fn new(socket: TcpStream, exchanges: Exchanges) -> Self {
+    /// `socket`, with the limit set.
+    pub fn new(socket: TcpStream) -> Self {
         let unsent = Self {
             socket,
-            exchanges,
             taken: 0,
             full: None,
             lifted: false,
@@ -85,7 +80,7 @@ impl Unsent {
             }
         } else if !self.lifted {
             self.taken += bytes as u64;
-            if self.taken >= PROOF && !self.exchanges.multiplexed() {
+            if self.taken >= PROOF {
                 self.lifted = true;
                 self.limit(NO_LIMIT);
             }
@@ -137,7 +132,6 @@ impl AsyncWrite for Unsent {
 
 #[cfg(test)]
 mod tests {
-    use http::Version;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -148,7 +142,7 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (socket, _) = accepted.expect("a connection");
-        let unsent = Unsent::new(socket, Exchanges::default());
+        let unsent = Unsent::new(socket);
         (unsent, client.expect("a connection"))
     }
 
@@ -213,13 +207,5 @@ mod tests {
         }
         pass(&mut unsent, &mut client, 64 << 10).await;
         assert_eq!(limit(&unsent), NO_LIMIT);
-    }
-
-    #[tokio::test]
-    async fn the_limit_of_a_connection_of_many_streams_stays() {
-        let (mut unsent, mut client) = pair().await;
-        let _stream = unsent.exchanges.begin(Version::HTTP_2);
-        pass(&mut unsent, &mut client, 2 * PROOF).await;
-        assert_eq!(limit(&unsent), LIMIT);
     }
 }
