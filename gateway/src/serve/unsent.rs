@@ -3,7 +3,7 @@
 //! What waits in a slow client's socket is memory that no lease counts, so it is little. But a limit costs whoever
 //! takes bytes as fast as they come: the kernel is never far enough ahead of the network, and under BBR, which
 //! takes that for all that the network gives, one stream over loopback ran at two thirds of its rate. So the limit
-//! is lifted once a client has taken [`PROOF`] bytes without keeping its socket full for [`STALL`], and is back
+//! is lifted once a client has taken 8 MiB without keeping its socket full for 50 ms, and is back
 //! with the first time that it does.
 
 use std::io;
