@@ -62,11 +62,6 @@ impl Problem {
         }
     }
 
-    fn no_dataset(name: &str) -> Self {
-        let detail = format!("there is no dataset {name:?}; GET /-/datasets lists them");
-        Self::new(StatusCode::NOT_FOUND, detail)
-    }
-
     fn of_origin(error: &OriginError) -> Self {
         let status = match error {
             OriginError::NotFound | OriginError::Unnameable(_) => StatusCode::NOT_FOUND,
@@ -190,6 +185,13 @@ async fn later() -> Problem {
     Problem::new(StatusCode::NOT_IMPLEMENTED, detail)
 }
 
+fn known(state: &State, name: &str) -> Result<Arc<Dataset>, Problem> {
+    state.datasets.get(name).ok_or_else(|| {
+        let detail = format!("there is no dataset {name:?}; GET /-/datasets lists them");
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
 async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {
     if state.is_ready() {
         return Ok("ready\n");
@@ -218,8 +220,7 @@ async fn one_dataset(
     Path(name): Path<String>,
     Query(params): Params,
 ) -> Result<Response, Problem> {
-    let dataset = state.datasets.get(&name);
-    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let dataset = known(&state, &name)?;
     describe(&state, &[dataset], &params).await
 }
 
@@ -333,8 +334,7 @@ async fn blocks(
     };
     let first = number("first", 0)?;
     let count = number("count", 1000)?.min(MOST_BLOCKS);
-    let dataset = state.datasets.get(&name);
-    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let dataset = known(&state, &name)?;
     let object = ObjectId::new(Arc::clone(&dataset.name), key.as_str());
     let current = state.reads.current(&dataset, &object, None, false).await;
     let version = current.map_err(|error| Problem::of_origin(&error))?.version;
@@ -374,9 +374,7 @@ async fn purge_key(
     Shared(state): Shared<Arc<State>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    if state.datasets.get(&name).is_none() {
-        return Err(Problem::no_dataset(&name));
-    }
+    known(&state, &name)?;
     let failed = |error: io::Error| {
         let detail = format!(
             "the blocks are gone, but that can't be noted in the data directory ({error}), so a \

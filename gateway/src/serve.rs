@@ -37,7 +37,7 @@ use self::socket::{Patience, Socket, Timed};
 use self::streams::Streams;
 use self::tls::Tls;
 use self::unsent::Unsent;
-use self::wire::{Told, Wire};
+use self::wire::Wire;
 use crate::body::Body;
 use crate::gateway::{Gateway, Remote};
 use crate::settings::Limits;
@@ -210,7 +210,7 @@ impl Connection {
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
         };
-        let socket = Told::new(socket, exchanges.clone());
+        let socket = socket.telling(exchanges.clone());
         match Box::pin(tls.accept(socket, self.side.limits.header_timeout)).await {
             Ok(stream) => Some(Wire::Tls(Box::new(stream))),
             Err(error) => {

@@ -241,11 +241,11 @@ impl Jobs {
             {
                 // Whoever gives it its turn holds the table too.
                 let _table = jobs.table();
-                if job.state() != State::Queued {
+                if job.standing() != State::Queued {
                     return;
                 }
                 let reason = "its deadline passed before it had its turn";
-                job.go_on(State::Failed(reason.into()));
+                job.decide(State::Failed(reason.into()));
             }
             jobs.note(job);
         });
@@ -285,7 +285,7 @@ impl Jobs {
         loop {
             let job = {
                 let mut table = self.table();
-                let queued = |job: &&Arc<Job>| job.state() == State::Queued && !job.is_theirs();
+                let queued = |job: &&Arc<Job>| job.standing() == State::Queued && !job.is_theirs();
                 let gone: Vec<_> = table
                     .jobs
                     .values()
@@ -293,7 +293,7 @@ impl Jobs {
                     .filter(|job| job.is_cancelled())
                     .cloned()
                     .collect();
-                gone.iter().for_each(|job| job.go_on(State::Cancelled));
+                gone.iter().for_each(|job| job.decide(State::Cancelled));
                 if !gone.is_empty() {
                     drop(table);
                     for job in gone {
@@ -362,10 +362,11 @@ impl Jobs {
         }
         let outcomes = &self.crew.reads.metrics.warm_jobs;
         outcomes.with_label_values(&[state.name()]).inc();
-        job.go_on(state);
+        job.decide(state);
         if let Err(error) = self.save(&job).await {
             tracing::warn!(job = id, %error, "how a job ended can't be written down: a restart begins it again");
         }
+        job.tell();
         self.forget_the_oldest().await;
         drop(turn);
     }
@@ -376,13 +377,14 @@ impl Jobs {
         let _ = self.closed().wait_for(|closed| *closed).await;
     }
 
-    /// Writes the end of a job down where nobody waits for the disk.
+    /// Writes the end of a job down, and tells it, where nobody waits for the disk.
     fn note(self: &Arc<Self>, job: Arc<Job>) {
         let jobs = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = jobs.save(&job).await {
                 tracing::warn!(job = job.id, %error, "how a job ended can't be written down");
             }
+            job.tell();
             jobs.forget_the_oldest().await;
         });
     }

@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Problem, State, dataset_json};
+use super::{Problem, State, dataset_json, known};
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, Peers, wire};
@@ -101,8 +101,7 @@ pub(super) async fn plan(
     Shared(state): Shared<Arc<State>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let dataset = state.datasets.get(&name);
-    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let dataset = known(&state, &name)?;
     let object = ObjectId::new(Arc::clone(&dataset.name), key.as_str());
     let current = state.reads.current(&dataset, &object, None, false).await;
     let version = current.map_err(|error| Problem::of_origin(&error))?.version;

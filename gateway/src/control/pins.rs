@@ -12,7 +12,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use tokio::time::interval;
 
-use super::{Params, Problem, State, fleet};
+use super::{Params, Problem, State, fleet, known};
 use crate::pins::{self, MOST, NotSet, Pin};
 use crate::settings::duration;
 use crate::settings::size::shown;
@@ -63,8 +63,7 @@ async fn pin(
     Path((name, prefix)): Path<(String, String)>,
     Query(params): Params,
 ) -> Result<Response, Problem> {
-    let dataset = state.datasets.get(&name);
-    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let dataset = known(&state, &name)?;
     let mut names = params.keys().filter(|name| *name != "expires");
     if let Some(name) = names.find(|name| !name.to_ascii_lowercase().starts_with("x-amz-")) {
         return Err(bad(format!(

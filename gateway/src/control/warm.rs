@@ -14,7 +14,7 @@ use futures::{Stream, stream};
 use http_body::Body as _;
 use serde_json::{Value, json};
 
-use super::{Params, Problem, State};
+use super::{Params, Problem, State, known};
 use crate::settings::size::shown;
 use crate::warm::job::{Job, State as JobState};
 use crate::warm::order::{Order, Tier};
@@ -69,9 +69,7 @@ async fn below(
             "a job has no parameter {name:?}: name what is wanted in a JSON body"
         )));
     }
-    if state.datasets.get(&name).is_none() {
-        return Err(Problem::no_dataset(&name));
-    }
+    known(&state, &name)?;
     let has_nvme = state.reads.store.nvme().is_some();
     let (parts, body) = request.into_parts();
     let order = {
@@ -254,8 +252,7 @@ async fn resident(
     Path((name, prefix)): Path<(String, String)>,
     Query(params): Params,
 ) -> Result<Response, Problem> {
-    let dataset = state.datasets.get(&name);
-    let dataset = dataset.ok_or_else(|| Problem::no_dataset(&name))?;
+    let dataset = known(&state, &name)?;
     let tier = match params.get("tier") {
         None => Tier::Any,
         Some(tier) => Tier::parse(tier)

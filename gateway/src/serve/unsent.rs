@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::exchanges::Exchanges;
+
 /// What the kernel keeps unsent at most, for as long as there is a limit.
 const LIMIT: u32 = 256 << 10;
 
@@ -31,6 +33,8 @@ const STALL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Unsent {
     socket: TcpStream,
+    /// The connection's timers, if they are told what it takes.
+    told: Option<Exchanges>,
     /// Bytes taken since the last stall, as far as they matter.
     taken: u64,
     /// Since when it takes nothing.
@@ -43,12 +47,22 @@ impl Unsent {
     pub fn new(socket: TcpStream) -> Self {
         let unsent = Self {
             socket,
+            told: None,
             taken: 0,
             full: None,
             lifted: false,
         };
         unsent.limit(LIMIT);
         unsent
+    }
+
+    /// The same below TLS, where `exchanges` are told each time that it takes bytes: TLS itself takes them while the
+    /// socket does not.
+    pub fn telling(self, exchanges: Exchanges) -> Self {
+        Self {
+            told: Some(exchanges),
+            ..self
+        }
     }
 
     fn limit(&self, bytes: u32) {
@@ -69,6 +83,9 @@ impl Unsent {
     }
 
     fn took(&mut self, bytes: usize) {
+        if let Some(exchanges) = self.told.as_ref().filter(|_| bytes > 0) {
+            exchanges.took();
+        }
         let stalled = self
             .full
             .take()

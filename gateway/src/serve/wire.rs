@@ -1,4 +1,4 @@
-//! A connection as bytes: in clear or through TLS, with what its socket took told to its timers.
+//! A connection as bytes: in clear or through TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use super::exchanges::Exchanges;
 use super::unsent::Unsent;
 
 /// Both of them: what HTTP is spoken over.
@@ -16,7 +15,7 @@ pub enum Wire {
     /// HTTP in clear.
     Clear(Unsent),
     /// HTTP through TLS.
-    Tls(Box<TlsStream<Told<Unsent>>>),
+    Tls(Box<TlsStream<Unsent>>),
 }
 
 impl AsyncRead for Wire {
@@ -71,68 +70,5 @@ impl AsyncWrite for Wire {
             Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-/// A socket below TLS, which tells what it takes: TLS itself takes bytes while the socket does not.
-#[derive(Debug)]
-pub struct Told<S> {
-    stream: S,
-    exchanges: Exchanges,
-}
-
-impl<S> Told<S> {
-    /// `stream`, of the connection of `exchanges`.
-    pub fn new(stream: S, exchanges: Exchanges) -> Self {
-        Self { stream, exchanges }
-    }
-
-    fn took(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(1..)) = written {
-            self.exchanges.took();
-        }
-        written
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Told<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.took(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.took(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -65,6 +65,8 @@ pub struct Job {
     /// When.
     pub created: SystemTime,
     state: watch::Sender<State>,
+    /// How it ends, from when that is known until it is told: it is written down first.
+    end: OnceLock<State>,
     stop: watch::Sender<bool>,
     /// Whether it could be written down, once that was tried.
     written: watch::Sender<Option<bool>>,
@@ -101,6 +103,7 @@ impl Job {
             order,
             created,
             state: watch::Sender::new(State::Queued),
+            end: OnceLock::new(),
             stop: watch::Sender::new(false),
             written: watch::Sender::new(None),
             theirs: watch::Sender::new(false),
@@ -151,6 +154,24 @@ impl Job {
     /// Whether somebody wants no more of it.
     pub(super) fn is_cancelled(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// Decides how it ends; the first word counts. Nobody is told before [`Self::tell`].
+    pub(super) fn decide(&self, end: State) {
+        let _ = self.end.set(end);
+    }
+
+    /// Goes on to what was decided.
+    pub(super) fn tell(&self) {
+        if let Some(end) = self.end.get() {
+            self.go_on(end.clone());
+        }
+    }
+
+    /// How it does, told or not: what is written down of it.
+    pub(super) fn standing(&self) -> State {
+        let end = self.end.get().cloned();
+        end.unwrap_or_else(|| self.state())
     }
 
     /// Goes on to this state. The one that ends it is the last.

@@ -81,7 +81,7 @@ impl Records {
     /// If the disk does not take it; then what it had stays.
     pub(super) fn save(&self, job: &Job) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = job.state();
+        let state = job.standing();
         let record = Record {
             id: job.id.clone(),
             order: job.order.clone(),

@@ -48,6 +48,26 @@ impl Resident {
     }
 }
 
+/// What is left to be listed below a prefix.
+struct Pages(Option<ListRequest>);
+
+impl Pages {
+    fn below(prefix: &str) -> Self {
+        Self(Some(ListRequest {
+            prefix: prefix.to_owned(),
+            delimiter: None,
+            start: Start::Beginning,
+            max_keys: 1000,
+        }))
+    }
+}
+
+/// A page of a listing, or the one object of that very name where the origin can't be listed.
+enum Page {
+    Listed(Arc<ListPage>),
+    Named(Entry),
+}
+
 impl Crew {
     /// What of everything below `prefix` is resident in `tier` with its owners.
     ///
@@ -62,28 +82,15 @@ impl Crew {
     ) -> Result<Resident, OriginError> {
         let order = Order::all(&dataset.name, prefix, tier);
         let mut resident = Resident::default();
-        let mut request = ListRequest {
-            prefix: prefix.to_owned(),
-            delimiter: None,
-            start: Start::Beginning,
-            max_keys: 1000,
-        };
-        loop {
-            let page = match listings.page(dataset, &request).await {
-                Err(OriginError::Unsupported(_)) if !prefix.is_empty() => {
-                    let named = self.named(dataset, prefix).await?;
-                    self.add(dataset, &order, vec![named], &mut resident).await;
-                    return Ok(resident);
-                }
-                page => page?,
+        let mut pages = Pages::below(prefix);
+        while let Some(page) = self.next_page(listings, dataset, &mut pages).await? {
+            let entries = match page {
+                Page::Listed(page) => self.entries(dataset, &page).await?,
+                Page::Named(entry) => vec![entry],
             };
-            let entries = self.entries(dataset, &page).await?;
             self.add(dataset, &order, entries, &mut resident).await;
-            match &page.next {
-                Some(token) => request.start = Start::Token(token.clone()),
-                None => return Ok(resident),
-            }
         }
+        Ok(resident)
     }
 
     /// How many objects the origin has below `prefix`, and their bytes.
@@ -97,28 +104,41 @@ impl Crew {
         prefix: &str,
     ) -> Result<(u64, u64), OriginError> {
         let (mut objects, mut bytes) = (0, 0u64);
-        let mut request = ListRequest {
-            prefix: prefix.to_owned(),
-            delimiter: None,
-            start: Start::Beginning,
-            max_keys: 1000,
-        };
-        loop {
-            let page = match listings.page(dataset, &request).await {
-                Err(OriginError::Unsupported(_)) if !prefix.is_empty() => {
-                    let named = self.named(dataset, prefix).await?;
-                    return Ok((1, named.size));
-                }
-                page => page?,
+        let mut pages = Pages::below(prefix);
+        while let Some(page) = self.next_page(listings, dataset, &mut pages).await? {
+            let page = match page {
+                Page::Listed(page) => page,
+                Page::Named(entry) => return Ok((1, entry.size)),
             };
             objects += page.objects.len() as u64;
             let sizes = page.objects.iter().map(|object| object.size);
             bytes = sizes.fold(bytes, u64::saturating_add);
-            match &page.next {
-                Some(token) => request.start = Start::Token(token.clone()),
-                None => return Ok((objects, bytes)),
-            }
         }
+        Ok((objects, bytes))
+    }
+
+    async fn next_page(
+        self: &Arc<Self>,
+        listings: &Arc<Listings>,
+        dataset: &Arc<Dataset>,
+        pages: &mut Pages,
+    ) -> Result<Option<Page>, OriginError> {
+        let Some(request) = &mut pages.0 else {
+            return Ok(None);
+        };
+        let page = match listings.page(dataset, request).await {
+            Err(OriginError::Unsupported(_)) if !request.prefix.is_empty() => {
+                let named = self.named(dataset, &request.prefix).await?;
+                pages.0 = None;
+                return Ok(Some(Page::Named(named)));
+            }
+            page => page?,
+        };
+        match &page.next {
+            Some(token) => request.start = Start::Token(token.clone()),
+            None => pages.0 = None,
+        }
+        Ok(Some(Page::Listed(page)))
     }
 
     async fn named(

@@ -75,7 +75,7 @@ struct Status {
 
 impl Status {
     fn of(job: &Job, holder: &str, turn: u64) -> Self {
-        let state = job.state();
+        let state = job.standing();
         let over = state.is_over();
         Self {
             id: job.id.clone(),
@@ -323,7 +323,7 @@ impl Jobs {
             (post.tag.clone(), post.turn + 1)
         };
         let status = Status::of(job, holder, turn);
-        let over = job.state().is_over();
+        let over = job.standing().is_over();
         let name = status_of(&job.id);
         let written = match &tag {
             Some(tag) => shared.documents.replace(&name, status.bytes(), tag).await,

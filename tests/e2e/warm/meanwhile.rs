@@ -40,10 +40,11 @@ fn a_job_survives_a_kill_of_its_gateway_and_reads_little_twice() {
     // What was under way and what waited for its turn to be written.
     let most = size + 12 * BLOCK as u64;
     assert!(bucket.sent() <= most, "{} of {most}", bucket.sent());
-    // One that is over is known, and costs nothing even where its end had not been written down yet.
+    // One that is over is known and not begun again.
     let sent = bucket.sent();
     let gateway = again(gateway.kill());
-    assert_eq!(done(&gateway, &id)["bytes"], size);
+    assert_eq!(super::job(&gateway, &id)["state"], "done");
+    assert_eq!(super::job(&gateway, &id)["bytes"], size);
     assert_eq!(bucket.sent(), sent);
 }
 

@@ -83,6 +83,15 @@ fn a_job_is_known_and_goes_on_when_its_gateway_came_up_anew_on_another_disk() {
     });
 }
 
+/// A job that `first` works on and `other` knows of.
+fn begin_known(first: &Gateway, other: &Gateway) -> String {
+    let id = begin(first, "/-/warm/models/", "");
+    until(PATIENCE, "the other to know it", || {
+        (other.get(&format!("/-/warm/{id}")).status == 200).then_some(())
+    });
+    id
+}
+
 #[test]
 fn a_job_whose_gateway_is_lost_is_taken_over_and_every_member_tells_of_it() {
     let (_moto, section) = store();
@@ -91,10 +100,7 @@ fn a_job_whose_gateway_is_lost_is_taken_over_and_every_member_tells_of_it() {
         member(&bucket, &section, "a"),
         member(&bucket, &section, "b"),
     );
-    let id = begin(&first, "/-/warm/models/", "");
-    until(PATIENCE, "the other to know it", || {
-        (other.get(&format!("/-/warm/{id}")).status == 200).then_some(())
-    });
+    let id = begin_known(&first, &other);
     assert_eq!(
         begin(&other, "/-/warm/models/", ""),
         id,
@@ -114,10 +120,7 @@ fn a_job_is_cancelled_through_a_member_that_does_not_work_on_it() {
         member(&bucket, &section, "a"),
         member(&bucket, &section, "b"),
     );
-    let id = begin(&first, "/-/warm/models/", "");
-    until(PATIENCE, "the other to know it", || {
-        (other.get(&format!("/-/warm/{id}")).status == 200).then_some(())
-    });
+    let id = begin_known(&first, &other);
     let _ = other
         .request("DELETE", &format!("/-/warm/{id}"), &[])
         .expect(200);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::warm::order::Tier;
+use crate::warm::record::Records;
 
 fn job() -> Job {
     let order = Order::all("models", "a/", Tier::Memory);
@@ -40,6 +41,21 @@ async fn progress_is_monotonic_and_full_only_once_it_was_verified() {
     assert_eq!(job.line(), "done 17 100 bytes in 2.0s\n");
     assert_eq!(job.json()["origin_bytes_read"], json!(60));
     assert_eq!(job.json()["created"], json!("1970-01-01T00:00:00Z"));
+}
+
+#[test]
+fn an_end_is_told_once_it_was_written_down_and_the_first_one_counts() {
+    let dir = std::env::temp_dir().join(format!("forebay-end-{}", std::process::id()));
+    let records = Records::new(&dir);
+    let job = job();
+    job.decide(State::Done);
+    job.decide(State::Cancelled);
+    assert_eq!(job.state(), State::Queued);
+    records.save(&job).expect("a directory");
+    assert_eq!(records.load()[0].state(), State::Done);
+    job.tell();
+    assert_eq!(job.state(), State::Done);
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 #[tokio::test(start_paused = true)]
