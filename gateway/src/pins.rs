@@ -133,7 +133,12 @@ impl Pins {
     ///
     /// # Errors
     /// If the state store does not take it, then nothing changed; or if it can't be written down here.
-    pub async fn set(self: &Arc<Self>, pin: Pin) -> Result<(), NotSet> {
+    pub async fn set(self: &Arc<Self>, mut pin: Pin) -> Result<(), NotSet> {
+        let place = (pin.dataset.clone(), pin.prefix.clone());
+        if let Some(known) = self.table().get(&place) {
+            // Whoever changed it last may have had a clock that is ahead.
+            pin.changed = pin.changed.max(known.changed.saturating_add(1));
+        }
         if let Some(documents) = self.documents.get() {
             put(documents, &pin).await.map_err(NotSet::Nowhere)?;
         }
@@ -251,7 +256,10 @@ impl Pins {
         let mut file = std::fs::File::create(&part)?;
         file.write_all(&serde_json::to_vec(&self.told())?)?;
         file.sync_all()?;
-        std::fs::rename(part, path)
+        std::fs::rename(part, path)?;
+        // The name is to survive a loss of power too.
+        let directory = path.parent().unwrap_or(Path::new("."));
+        std::fs::File::open(directory)?.sync_all()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -306,6 +314,18 @@ mod tests {
             changed,
             gone,
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_here_holds_though_another_clock_was_ahead() {
+        let store = Store::new(64 << 20, BlockSize::new(1 << 20), None);
+        let pins = Arc::new(Pins::new(&store));
+        let ahead = now() + 3_600_000;
+        assert!(pins.merge_in(vec![pin("a/", ahead, true)]));
+        pins.set(pin("a/", now(), false)).await.expect("it is set");
+        assert_eq!(pins.all(), [pin("a/", ahead + 1, false)]);
+        pins.set(pin("a/", now(), true)).await.expect("it is set");
+        assert!(pins.all().is_empty());
     }
 
     #[test]

@@ -509,6 +509,7 @@ fn residents_of(told: &Told) -> (Residents, u64) {
             residents.entered_by(object, **key, *len, *write);
         }
     }
+    residents.age();
     (residents, blocks.last().map_or(0, |(_, (_, write))| *write))
 }
 

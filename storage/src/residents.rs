@@ -43,6 +43,8 @@ struct Table {
     /// Of those, the ones that count against the clients' share of the memory.
     of_clients: VecDeque<BlockKey>,
     blocks: usize,
+    /// Bytes that have come, whether they are still here or not.
+    come: u64,
     pins: Pins,
     bounded: keep::AllBounded,
 }
@@ -61,6 +63,8 @@ struct Held {
 struct Place {
     len: u32,
     write: u64,
+    /// Bytes that had come when it had.
+    come: u64,
 }
 
 impl Residents {
@@ -74,6 +78,8 @@ impl Residents {
     pub fn entered_by(&self, object: &ObjectId, key: BlockKey, len: u32, write: u64) {
         let mut table = self.lock();
         let table = &mut *table;
+        table.come += u64::from(len);
+        let come = table.come;
         let held = table.versions.entry(key.version).or_insert_with(|| Held {
             object: object.clone(),
             is_latest: false,
@@ -82,7 +88,7 @@ impl Residents {
         });
         if held
             .blocks
-            .insert(key.index, Place { len, write })
+            .insert(key.index, Place { len, write, come })
             .is_some()
         {
             return;

@@ -126,9 +126,8 @@ async fn unpin(
         let detail = format!("{name}/{prefix} is not pinned; GET /-/pin lists what is");
         Problem::new(StatusCode::NOT_FOUND, detail)
     })?;
-    let changed = pins::now().max(pin.changed + 1);
     let gone = Pin {
-        changed,
+        changed: pins::now(),
         gone: true,
         ..pin
     };

@@ -19,7 +19,7 @@ use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
 
 /// Tries without a byte of progress before a fill is given up.
-pub(super) const TRIES: u32 = 4;
+pub(crate) const TRIES: u32 = 4;
 
 /// Tries in all: an origin that cuts every answer after a byte is not followed for ever.
 const TRIES_IN_ALL: u32 = 32;
@@ -230,7 +230,7 @@ async fn fetch(
 }
 
 /// Whether asking again at once is of no use.
-pub(super) fn is_final(error: &OriginError) -> bool {
+pub(crate) fn is_final(error: &OriginError) -> bool {
     !error.retryable() || matches!(error, OriginError::Down { .. })
 }
 

@@ -296,10 +296,9 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
             Err(error) if !fetch::is_final(&error) => error,
             answer => return answer,
         };
-        let urgency = Urgency::from(asking.class);
         if tries >= fetch::TRIES
             || begun.elapsed() >= RETRY_FOR
-            || !asking.dataset.origin.may_ask_again(&urgency)
+            || !asking.dataset.origin.may_ask_again(&asking.urgency)
         {
             return Err(error);
         }

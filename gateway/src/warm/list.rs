@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListPage, ListRequest, ListedObject, Start};
 use forebay_storage::object::ObjectId;
@@ -20,6 +21,7 @@ use super::order::Order;
 use super::paper::Sheet;
 use super::place::Crew;
 use crate::dataset::Dataset;
+use crate::read::fetch;
 use crate::read::window::{Piece, Reader, Step};
 use crate::settings::size::shown;
 
@@ -66,44 +68,55 @@ impl Entry {
     }
 }
 
-/// What begins with a prefix, page by page.
-struct Pages<'a> {
-    dataset: &'a Dataset,
-    /// What to ask next; `None`: that was all.
-    request: Option<ListRequest>,
-}
+/// What is left to be listed below a prefix.
+#[derive(Debug)]
+pub(super) struct Pages(Option<ListRequest>);
 
-impl<'a> Pages<'a> {
-    fn new(dataset: &'a Dataset, prefix: &str) -> Self {
-        let request = Some(ListRequest {
+impl Pages {
+    /// All of it.
+    pub(super) fn below(prefix: &str) -> Self {
+        Self(Some(ListRequest {
             prefix: prefix.to_owned(),
             delimiter: None,
             start: Start::Beginning,
             max_keys: 1000,
-        });
-        Self { dataset, request }
+        }))
     }
 
-    /// The next page; `None`: that was all.
-    async fn next(&mut self) -> Result<Option<ListPage>, OriginError> {
-        let Some(request) = &mut self.request else {
+    /// What to ask next; `None`: that was all.
+    pub(super) fn request(&self) -> Option<&ListRequest> {
+        self.0.as_ref()
+    }
+
+    /// Notes that a page came, and where the next one begins.
+    pub(super) fn after(&mut self, next: Option<String>) {
+        match (&mut self.0, next) {
+            (Some(request), Some(token)) => request.start = Start::Token(token),
+            (request, _) => *request = None,
+        }
+    }
+
+    /// The next page, asked of the origin alone; `None`: that was all.
+    async fn next(&mut self, dataset: &Dataset) -> Result<Option<ListPage>, OriginError> {
+        let Some(request) = self.request() else {
             return Ok(None);
         };
         let mut tries = 0;
         let mut page = loop {
-            match self.dataset.origin.list(request).await {
-                Err(error) if error.retryable() && tries < 4 => {
+            match dataset.origin.list(request).await {
+                Err(error)
+                    if !fetch::is_final(&error)
+                        && tries < fetch::TRIES
+                        && dataset.origin.may_ask_again(&Class::Warm.into()) =>
+                {
                     tries += 1;
                     let spread = request.prefix.len() as u64;
-                    tokio::time::sleep(crate::read::fetch::backoff(tries, spread)).await;
+                    tokio::time::sleep(fetch::backoff(tries, spread)).await;
                 }
                 page => break page?,
             }
         };
-        match page.next.take() {
-            Some(token) => request.start = Start::Token(token),
-            None => self.request = None,
-        }
+        self.after(page.next.take());
         Ok(Some(page))
     }
 }
@@ -142,9 +155,9 @@ pub(super) async fn gather(
         entries: Vec::new(),
     };
     for prefix in &order.prefixes {
-        let mut pages = Pages::new(dataset, prefix);
+        let mut pages = Pages::below(prefix);
         loop {
-            match pages.next().await {
+            match pages.next(dataset).await {
                 Ok(Some(page)) => gathering.take(page).await?,
                 Ok(None) => break,
                 // An origin that can't list may have an object of that very name.

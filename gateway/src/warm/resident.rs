@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use forebay_storage::error::OriginError;
-use forebay_storage::listing::{ListPage, ListRequest, Start};
+use forebay_storage::listing::ListPage;
 use forebay_storage::object::ObjectId;
 use futures::{StreamExt, stream};
 
-use super::list::Entry;
+use super::list::{Entry, Pages};
 use super::order::{Order, Tier};
 use super::place::Crew;
 use crate::dataset::Dataset;
@@ -45,20 +45,6 @@ impl Resident {
             0 => 0.0,
             bytes => self.resident_bytes as f64 * 100.0 / bytes as f64,
         }
-    }
-}
-
-/// What is left to be listed below a prefix.
-struct Pages(Option<ListRequest>);
-
-impl Pages {
-    fn below(prefix: &str) -> Self {
-        Self(Some(ListRequest {
-            prefix: prefix.to_owned(),
-            delimiter: None,
-            start: Start::Beginning,
-            max_keys: 1000,
-        }))
     }
 }
 
@@ -123,21 +109,18 @@ impl Crew {
         dataset: &Arc<Dataset>,
         pages: &mut Pages,
     ) -> Result<Option<Page>, OriginError> {
-        let Some(request) = &mut pages.0 else {
+        let Some(request) = pages.request() else {
             return Ok(None);
         };
         let page = match listings.page(dataset, request).await {
             Err(OriginError::Unsupported(_)) if !request.prefix.is_empty() => {
                 let named = self.named(dataset, &request.prefix).await?;
-                pages.0 = None;
+                pages.after(None);
                 return Ok(Some(Page::Named(named)));
             }
             page => page?,
         };
-        match &page.next {
-            Some(token) => request.start = Start::Token(token.clone()),
-            None => pages.0 = None,
-        }
+        pages.after(page.next.clone());
         Ok(Some(Page::Listed(page)))
     }
 

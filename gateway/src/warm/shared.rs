@@ -185,6 +185,9 @@ impl Jobs {
             } else if !theirs && (!over || owed) {
                 self.write(shared, &job).await?;
             } else if !there.contains(&job.id) && (theirs || over) {
+                // Whoever still waits for its end has it; of one that is over nothing changes.
+                let reason = "it is in the state store no more";
+                job.go_on(State::Failed(reason.into()));
                 self.forget(&job);
             }
         }

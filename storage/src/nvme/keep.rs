@@ -13,8 +13,8 @@ use crate::block::{Block, BlockKey};
 use crate::residents::{Bounds, Pins};
 use crate::store::Store;
 
-/// Of the tier's blocks, how many may be written after a pinned one: one part in so many.
-const AGED: usize = 2;
+/// Of the tier's bytes, how many may be written after a pinned block: one part in so many.
+const AGED: u64 = 2;
 
 /// It is looked for those anew once one part in so many of the tier was written.
 const LOOK: u64 = 8;
@@ -66,7 +66,7 @@ impl Nvme {
         let blocks = self.geometry.blocks();
         if aging.queue.is_empty() && written - aging.looked >= blocks / LOOK {
             aging.looked = written;
-            let after = usize::try_from(blocks).unwrap_or(usize::MAX) / AGED;
+            let after = self.geometry.kept() / AGED;
             aging.queue = self.residents.aged_pins(after).into();
         }
         let mut turn = Turn::new();

@@ -17,6 +17,10 @@ const FAILURES: u32 = 5;
 /// … since so long ago.
 const FAILING_FOR: Duration = Duration::from_secs(2);
 
+/// How long the answer to the question whether it is back may take to begin, at first and at most: an origin that has
+/// become slow is not down for good.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), super::connect::FIRST_BYTE_TIMEOUT);
+
 /// Between two questions whether it is back, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
@@ -36,6 +40,7 @@ struct State {
 #[derive(Debug)]
 struct Down {
     pause: Duration,
+    patience: Duration,
     ask_at: Instant,
     asking: bool,
 }
@@ -45,7 +50,8 @@ struct Down {
 pub(super) struct Leave {
     breaker: Arc<Breaker>,
     asked_at: Instant,
-    probe: bool,
+    /// It asks whether the origin is back, and waits so long.
+    probe: Option<Duration>,
 }
 
 impl Breaker {
@@ -66,11 +72,11 @@ impl Breaker {
         let mut state = self.lock();
         let refusal = state.refusal(now);
         let probe = match &mut state.down {
-            None => false,
+            None => None,
             Some(down) if down.asking || now < down.ask_at => return Err(refusal),
             Some(down) => {
                 down.asking = true;
-                true
+                Some(down.patience)
             }
         };
         Ok(Leave {
@@ -113,6 +119,7 @@ impl State {
         if self.down.is_none() && self.failures >= FAILURES && long {
             self.down = Some(Down {
                 pause: PAUSES.0,
+                patience: PATIENCE.0,
                 ask_at: now + self.jittered(PAUSES.0, now),
                 asking: false,
             });
@@ -121,12 +128,14 @@ impl State {
 
     /// Whoever asked whether it is back has heard nothing.
     fn still_down(&mut self, now: Instant) {
-        let Some(pause) = self.down.as_ref().map(|down| down.pause) else {
+        let Some((pause, patience)) = self.down.as_ref().map(|down| (down.pause, down.patience))
+        else {
             return;
         };
         let ask_at = now + self.jittered(pause, now);
         self.down = Some(Down {
             pause: (2 * pause).min(PAUSES.1),
+            patience: (2 * patience).min(PATIENCE.1),
             ask_at,
             asking: false,
         });
@@ -141,9 +150,9 @@ impl State {
 }
 
 impl Leave {
-    /// Whether this one asks whether the origin is back.
-    pub(super) fn is_probe(&self) -> bool {
-        self.probe
+    /// How long this one may wait for its answer to begin.
+    pub(super) fn patience(&self) -> Duration {
+        self.probe.unwrap_or(PATIENCE.1)
     }
 
     /// An answer came. True if the origin was down until then.
@@ -159,12 +168,12 @@ impl Leave {
         let mut state = self.breaker.lock();
         let before = state.down.is_some();
         state.failed(now, self.asked_at);
-        if self.probe {
+        if self.probe.is_some() {
             state.still_down(now);
         }
         let fell = !before && state.down.is_some();
         drop(state);
-        self.probe = false;
+        self.probe = None;
         fell
     }
 }
@@ -172,7 +181,7 @@ impl Leave {
 impl Drop for Leave {
     /// Whoever asked whether it is back left before it heard: the next may ask at once.
     fn drop(&mut self) {
-        if self.probe
+        if self.probe.is_some()
             && let Some(down) = &mut self.breaker.lock().down
         {
             down.asking = false;
@@ -224,7 +233,7 @@ mod tests {
             breaker.enter(now).map(|_| ()),
             Err(OriginError::Down { seconds: 2 })
         );
-        let mut pauses = Vec::new();
+        let (mut pauses, mut patience) = (Vec::new(), Vec::new());
         for _ in 0..6 {
             let before = now;
             let probe = loop {
@@ -234,13 +243,14 @@ mod tests {
                     Err(_) => assert!(breaker.refuses(now).is_some()),
                 }
             };
-            assert!(probe.is_probe());
+            patience.push(probe.patience().as_secs());
             assert!(breaker.enter(after(now, 5000)).is_err(), "one at a time");
             assert!(!probe.failed(now), "it was down before");
             pauses.push((now - before).as_millis());
         }
         assert!((180..=251).contains(&pauses[0]), "{pauses:?}");
         assert!((1500..=2001).contains(&pauses[5]), "{pauses:?}");
+        assert_eq!(patience, [3, 6, 12, 15, 15, 15]);
     }
 
     #[tokio::test]

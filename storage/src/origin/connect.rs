@@ -32,10 +32,7 @@ use crate::error::OriginError;
 use crate::stats::DatasetStats;
 
 /// How long an origin may take to begin its answer.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The same of the one request that asks whether an origin that is down is back.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a body may stand still.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -215,12 +212,9 @@ impl HttpService for Connector {
         };
         self.count(request.method());
         let (asked_at, method) = (Instant::now(), request.method().clone());
-        let limit = match leave.is_probe() {
-            true => PROBE_TIMEOUT,
-            false => FIRST_BYTE_TIMEOUT,
-        };
+        let patience = leave.patience();
         let answer = self.transport.execute(request);
-        match tokio::time::timeout(limit, answer).await {
+        match tokio::time::timeout(patience, answer).await {
             Ok(Ok(response)) => {
                 self.manners
                     .heard(leave, &method, response.status(), asked_at);

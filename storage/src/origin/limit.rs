@@ -98,15 +98,13 @@ impl Limit {
                 let least = state.share / LATE_PART;
                 return state.step_down(now, in_use, average, least);
             }
-            if state.blind_until.is_none_or(|until| now >= until) {
-                let step = match state.allowed < state.fast_to {
-                    true => 1.0,
-                    false => 1.0 / state.allowed,
-                };
-                let more = state.allowed + step;
-                state.allowed = more.min(state.share as f64);
-            }
+            state.step_up(now);
         })
+    }
+
+    /// An answer came that brings no bytes, so that its time says nothing. Returns what is allowed.
+    pub(super) fn took_it(&self, now: Instant) -> usize {
+        self.with(|state| state.step_up(now))
     }
 
     fn with(&self, then: impl FnOnce(&mut State)) -> usize {
@@ -118,6 +116,17 @@ impl Limit {
 }
 
 impl State {
+    fn step_up(&mut self, now: Instant) {
+        if self.blind_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let step = match self.allowed < self.fast_to {
+            true => 1.0,
+            false => 1.0 / self.allowed,
+        };
+        self.allowed = (self.allowed + step).min(self.share as f64);
+    }
+
     fn step_down(&mut self, now: Instant, in_use: usize, round_trip: Duration, least: usize) {
         if self.blind_until.is_some_and(|until| now < until) {
             return;

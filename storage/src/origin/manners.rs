@@ -97,6 +97,8 @@ impl Manners {
                 let times = (took, self.stats.first_byte());
                 Some(self.limit.answered(now, in_use, times))
             }
+            // Whatever it says, it was not too much.
+            0..=499 => Some(self.limit.took_it(now)),
             _ => None,
         };
         if let Some(allowed) = allowed.filter(|allowed| *allowed != self.slots.wanted()) {
@@ -217,9 +219,13 @@ mod tests {
 
     /// Asks so often, and is answered `status`.
     fn asks(manners: &Manners, times: usize, status: StatusCode) {
+        asks_by(manners, &Method::GET, times, status);
+    }
+
+    fn asks_by(manners: &Manners, method: &Method, times: usize, status: StatusCode) {
         for _ in 0..times {
             let leave = manners.enter().expect("it is not down");
-            manners.heard(leave, &Method::GET, status, Instant::now());
+            manners.heard(leave, method, status, Instant::now());
         }
     }
 
@@ -258,6 +264,22 @@ mod tests {
         asks(&manners, 100, StatusCode::OK);
         assert_eq!(manners.slots.wanted(), 8);
         drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_without_a_body_make_it_more_at_once_too() {
+        for (method, status) in [
+            (Method::HEAD, StatusCode::OK),
+            (Method::GET, StatusCode::NOT_MODIFIED),
+            (Method::GET, StatusCode::NOT_FOUND),
+        ] {
+            let manners = manners();
+            asks(&manners, 1, StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(manners.slots.wanted(), 1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            asks_by(&manners, &method, 100, status);
+            assert_eq!(manners.slots.wanted(), 8, "{method} {status}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,27 +90,15 @@ impl Residents {
         tally
     }
 
-    /// Every pinned block after which `after` others or more were written, with its bytes and its write: the oldest
-    /// first.
-    pub fn aged_pins(&self, after: usize) -> Vec<(BlockKey, u32, u64)> {
+    /// Every pinned block after which `after` bytes or more came, with its bytes and its write: the oldest first.
+    pub fn aged_pins(&self, after: u64) -> Vec<(BlockKey, u32, u64)> {
         let table = self.lock();
-        let is_pinned = |held: &&super::Held| held.pinned;
-        if !table.versions.values().any(|held| is_pinned(&held)) {
-            return Vec::new();
-        }
-        let held = table.versions.values();
-        let mut writes: Vec<u64> = held
-            .flat_map(|held| held.blocks.values().map(|place| place.write))
-            .collect();
-        let Some(place) = writes.len().checked_sub(after + 1) else {
-            return Vec::new();
-        };
-        let (_, newest, _) = writes.select_nth_unstable(place);
-        let newest = *newest;
         let pinned = table.versions.iter().filter(|(_, held)| held.pinned);
         let mut aged: Vec<_> = pinned
             .flat_map(|(version, held)| {
-                held.blocks.iter().map(|(index, place)| {
+                let aged = held.blocks.iter();
+                let aged = aged.filter(|(_, place)| table.come - place.come >= after);
+                aged.map(|(index, place)| {
                     let key = BlockKey {
                         version: *version,
                         index: *index,
@@ -118,10 +106,15 @@ impl Residents {
                     (key, place.len, place.write)
                 })
             })
-            .filter(|(.., write)| *write <= newest)
             .collect();
         aged.sort_unstable_by_key(|(.., write)| *write);
         aged
+    }
+
+    /// Takes all that is here for old: how much came since is not known.
+    pub fn age(&self) {
+        // More than any device is written in its life.
+        self.lock().come += 1 << 62;
     }
 
     /// Bounds a dataset so from now on. What is here already counts as come now.
@@ -255,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn pinned_blocks_are_aged_once_many_others_were_written_after_them() {
+    fn pinned_blocks_are_aged_once_many_bytes_came_after_them_though_they_left_again() {
         let residents = Residents::default();
         residents.set_pins(&Pins::new([("models".into(), "a".into())]));
         for index in 0..3 {
@@ -266,6 +259,7 @@ mod tests {
         for index in 0..2 {
             let write = 1000 + u64::from(index);
             residents.entered_by(&ObjectId::new("models", "b"), key(2, index), 1, write);
+            residents.left(key(2, index));
         }
         let aged: Vec<_> = residents
             .aged_pins(3)
@@ -279,6 +273,8 @@ mod tests {
             key(1, 1),
             "written again it is young"
         );
+        residents.age();
+        assert_eq!(residents.aged_pins(1000).len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
