@@ -65,6 +65,13 @@ impl Body {
         self.account.cut(error.reason(), error.to_string());
     }
 
+    /// Notes that the client has shown that it takes what comes.
+    pub fn quick(&mut self) {
+        if let Content::Read(body) = &mut self.content {
+            body.quick();
+        }
+    }
+
     /// Notes that what was handed out last was not taken.
     pub fn lose(&mut self) {
         self.lost = true;

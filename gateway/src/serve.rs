@@ -206,11 +206,11 @@ impl Connection {
 
     /// Finishes TLS, where there is any.
     async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
-        let socket = Unsent::new(socket);
+        let socket = Unsent::new(socket, exchanges.clone());
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
         };
-        let socket = socket.telling(exchanges.clone());
+        let socket = socket.telling();
         match Box::pin(tls.accept(socket, self.side.limits.header_timeout)).await {
             Ok(stream) => Some(Wire::Tls(Box::new(stream))),
             Err(error) => {

@@ -243,6 +243,12 @@ impl ReadBody {
         self
     }
 
+    /// The client took all of what came before as fast as it came, so this body need not prove that anew: while
+    /// sockets hold much it would be handed 4 MiB in small copies first.
+    pub fn quick(&mut self) {
+        self.most = MANY;
+    }
+
     /// Has a task of its own let the blocks go when nobody asks for bytes any more.
     ///
     /// For HTTP/2: there hyper takes one piece and asks for the next when the stream's window has

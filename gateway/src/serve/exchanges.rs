@@ -34,6 +34,7 @@ struct Inner {
     taken: AtomicU64,
     /// Until how many milliseconds after `opened` the socket took nothing; [`BLOCKED`]: it does so.
     blocked: AtomicU64,
+    quick: AtomicBool,
     reader: AtomicWaker,
 }
 
@@ -52,6 +53,7 @@ impl Default for Inner {
             given_up: AtomicU64::default(),
             taken: AtomicU64::default(),
             blocked: AtomicU64::default(),
+            quick: AtomicBool::default(),
             reader: AtomicWaker::default(),
         }
     }
@@ -144,6 +146,16 @@ impl Exchanges {
         }
     }
 
+    /// Whether the client takes bytes as fast as they come, as far as the last megabytes show.
+    pub(super) fn takes_what_comes(&self, quick: bool) {
+        self.0.quick.store(quick, Ordering::Relaxed);
+    }
+
+    /// What [`Self::takes_what_comes`] was told last.
+    pub(super) fn quick(&self) -> bool {
+        self.0.quick.load(Ordering::Relaxed)
+    }
+
     /// Has `waker` woken by [`Self::wake`], and when the last answer under way ends elsewhere.
     pub(super) fn register(&self, waker: &Waker) {
         self.0.reader.register(waker);
@@ -200,10 +212,15 @@ enum Way {
 
 impl Answer {
     /// `body`, the answer of `exchange`, made in the task that will send it.
-    pub fn new(body: Body, exchange: Exchange) -> Self {
+    pub fn new(mut body: Body, exchange: Exchange) -> Self {
+        let stream = Stream::current();
+        // Of a stream among others the socket says nothing.
+        if stream.is_none() && exchange.0.quick() {
+            body.quick();
+        }
         Self {
             body,
-            stream: Stream::current(),
+            stream,
             way: Way::Begun,
             failed: None,
             exchange,

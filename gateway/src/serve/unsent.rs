@@ -33,8 +33,10 @@ const STALL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Unsent {
     socket: TcpStream,
-    /// The connection's timers, if they are told what it takes.
-    told: Option<Exchanges>,
+    /// What else the connection knows of itself.
+    exchanges: Exchanges,
+    /// Whether its timers are told each time that bytes are taken.
+    tells: bool,
     /// Bytes taken since the last stall, as far as they matter.
     taken: u64,
     /// Since when it takes nothing.
@@ -43,11 +45,12 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    /// `socket`, with the limit set.
-    pub fn new(socket: TcpStream) -> Self {
+    /// `socket`, with the limit set. `exchanges` hear whether its client takes what comes.
+    pub fn new(socket: TcpStream, exchanges: Exchanges) -> Self {
         let unsent = Self {
             socket,
-            told: None,
+            exchanges,
+            tells: false,
             taken: 0,
             full: None,
             lifted: false,
@@ -56,11 +59,11 @@ impl Unsent {
         unsent
     }
 
-    /// The same below TLS, where `exchanges` are told each time that it takes bytes: TLS itself takes them while the
+    /// The same below TLS, where the timers are told each time that it takes bytes: TLS itself takes them while the
     /// socket does not.
-    pub fn telling(self, exchanges: Exchanges) -> Self {
+    pub fn telling(self) -> Self {
         Self {
-            told: Some(exchanges),
+            tells: true,
             ..self
         }
     }
@@ -83,8 +86,8 @@ impl Unsent {
     }
 
     fn took(&mut self, bytes: usize) {
-        if let Some(exchanges) = self.told.as_ref().filter(|_| bytes > 0) {
-            exchanges.took();
+        if self.tells && bytes > 0 {
+            self.exchanges.took();
         }
         let stalled = self
             .full
@@ -94,12 +97,14 @@ impl Unsent {
             self.taken = 0;
             if std::mem::take(&mut self.lifted) {
                 self.limit(LIMIT);
+                self.exchanges.takes_what_comes(false);
             }
         } else if !self.lifted {
             self.taken += bytes as u64;
             if self.taken >= PROOF {
                 self.lifted = true;
                 self.limit(NO_LIMIT);
+                self.exchanges.takes_what_comes(true);
             }
         }
     }
@@ -159,7 +164,7 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (socket, _) = accepted.expect("a connection");
-        let unsent = Unsent::new(socket);
+        let unsent = Unsent::new(socket, Exchanges::default());
         (unsent, client.expect("a connection"))
     }
 
@@ -196,6 +201,7 @@ mod tests {
         assert_eq!(limit(&unsent), LIMIT);
         pass(&mut unsent, &mut client, 64 << 10).await;
         assert_eq!(limit(&unsent), NO_LIMIT);
+        assert!(unsent.exchanges.quick());
 
         let mut left = fill(&mut unsent).await;
         tokio::time::pause();
@@ -207,6 +213,7 @@ mod tests {
         }
         pass(&mut unsent, &mut client, 64 << 10).await;
         assert_eq!(limit(&unsent), LIMIT);
+        assert!(!unsent.exchanges.quick());
         pass(&mut unsent, &mut client, PROOF).await;
         assert_eq!(limit(&unsent), NO_LIMIT);
     }
