@@ -50,6 +50,17 @@ fn asking(gateway: &Gateway, range: &str) -> Connection {
     reader
 }
 
+/// Readers with small windows that have asked for two blocks of their own each, and take nothing yet.
+fn seven_hundred(gateway: &Gateway) -> Vec<Connection> {
+    let range = |place: usize| {
+        let first = 2 * place * BLOCK;
+        format!("bytes={first}-{}", first + 2 * BLOCK - 1)
+    };
+    (0..700)
+        .map(|place| asking(gateway, &range(place)))
+        .collect()
+}
+
 fn assert_healthy(gateway: &Gateway) {
     let begun = Instant::now();
     let answer = gateway.get("/models/healthy.bin").expect(200);
@@ -132,13 +143,7 @@ fn seven_hundred_readers_that_stop_leave_room_for_whoever_can_take() {
     let files = Scratch::new("files");
     zeros(&files, "cold.bin", 2 * 700);
     let gateway = stage(&files);
-    let mut readers: Vec<Connection> = (0..700)
-        .map(|place| {
-            let first = 2 * place * BLOCK;
-            let range = format!("bytes={first}-{}", first + 2 * BLOCK - 1);
-            asking(&gateway, &range)
-        })
-        .collect();
+    let mut readers = seven_hundred(&gateway);
     assert_healthy(&gateway);
     // Two segments each would be more than there is of memory.
     for reader in &mut readers {
@@ -162,13 +167,7 @@ fn who_took_what_came_is_served_whole_segments_beside_those_that_stop() {
     let gateway = Setup::of([Dataset::new("models", path)])
         .cache("memory = \"128MiB\"")
         .start();
-    let mut readers: Vec<Connection> = (0..700)
-        .map(|place| {
-            let first = 2 * place * BLOCK;
-            let range = format!("bytes={first}-{}", first + 2 * BLOCK - 1);
-            asking(&gateway, &range)
-        })
-        .collect();
+    let mut readers = seven_hundred(&gateway);
     for reader in &mut readers {
         assert_eq!(reader.head().expect("an answer").status, 206);
     }

@@ -33,7 +33,7 @@ const STALL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Unsent {
     socket: TcpStream,
-    /// What else the connection knows of itself.
+    /// What the connection knows of itself: while its client is quick, the limit is lifted.
     exchanges: Exchanges,
     /// Whether its timers are told each time that bytes are taken.
     tells: bool,
@@ -41,7 +41,6 @@ pub struct Unsent {
     taken: u64,
     /// Since when it takes nothing.
     full: Option<Instant>,
-    lifted: bool,
 }
 
 impl Unsent {
@@ -53,7 +52,6 @@ impl Unsent {
             tells: false,
             taken: 0,
             full: None,
-            lifted: false,
         };
         unsent.limit(LIMIT);
         unsent
@@ -95,16 +93,15 @@ impl Unsent {
             .is_some_and(|since| since.elapsed() >= STALL);
         if stalled {
             self.taken = 0;
-            if std::mem::take(&mut self.lifted) {
-                self.limit(LIMIT);
+            if self.exchanges.quick() {
                 self.exchanges.takes_what_comes(false);
+                self.limit(LIMIT);
             }
-        } else if !self.lifted {
+        } else if !self.exchanges.quick() {
             self.taken += bytes as u64;
             if self.taken >= PROOF {
-                self.lifted = true;
-                self.limit(NO_LIMIT);
                 self.exchanges.takes_what_comes(true);
+                self.limit(NO_LIMIT);
             }
         }
     }
