@@ -201,7 +201,6 @@ fn build(
         ),
         name: name.into(),
         max_requests: settings.limits.max_requests,
-        write_timeout: settings.limits.write_timeout,
         log_access: settings.log.access,
         seed: seed(),
         fleet: prepared.map(Prepared::parts),

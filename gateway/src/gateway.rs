@@ -56,8 +56,6 @@ pub struct Parts {
     pub name: Arc<str>,
     /// Requests answered at once.
     pub max_requests: usize,
-    /// How long a client may take no byte of a body.
-    pub write_timeout: Duration,
     /// Whether each request has its log line.
     pub log_access: bool,
     /// Where request ids begin; any number, another one at each start.
@@ -132,7 +130,6 @@ impl Gateway {
             store: parts.store,
             versions: Arc::new(Versions::default()),
             metrics: Arc::clone(&metrics),
-            write_timeout: parts.write_timeout,
             demand: Arc::default(),
             peers: peers.clone(),
             ahead: Ahead::default(),

@@ -32,7 +32,6 @@ pub mod window;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use forebay_ring::Extents;
 use forebay_storage::fill::Run;
@@ -58,8 +57,6 @@ pub struct Reads {
     pub versions: Arc<Versions>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// How long a client may take no byte of a body.
-    pub write_timeout: Duration,
     /// The readers that wait for bytes.
     pub demand: Arc<Demand>,
     /// The other gateways; `None` in a fleet of one.

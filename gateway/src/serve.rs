@@ -3,6 +3,7 @@
 pub mod exchanges;
 pub mod fleet;
 pub mod frames;
+pub mod queue;
 pub mod refusal;
 pub mod seats;
 pub mod socket;
@@ -36,7 +37,7 @@ use self::seats::{Seat, Seats};
 use self::socket::{Patience, Socket, Timed};
 use self::streams::Streams;
 use self::tls::Tls;
-use self::unsent::Unsent;
+use self::unsent::{Room, Unsent};
 use self::wire::Wire;
 use crate::body::Body;
 use crate::gateway::{Gateway, Remote};
@@ -107,6 +108,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let seats = Seats::new(side.limits.max_connections, side.limits.per_address);
     let side = Arc::new(side);
+    let raised = Room::beside(gateway.reads.store.memory_limit());
     let mut tasks = JoinSet::new();
     let mut failing = Failing::default();
     loop {
@@ -141,6 +143,7 @@ pub async fn serve(
             side: Arc::clone(&side),
             remote,
             seat,
+            raised: raised.clone(),
         };
         tasks.spawn(connection.run(socket, graceful.watcher(), stop.clone()));
     }
@@ -177,6 +180,7 @@ struct Connection {
     side: Arc<Side>,
     remote: SocketAddr,
     seat: Seat,
+    raised: Room,
 }
 
 impl Connection {
@@ -206,7 +210,7 @@ impl Connection {
 
     /// Finishes TLS, where there is any.
     async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
-        let socket = Unsent::new(socket, exchanges.clone());
+        let socket = Unsent::new(socket, exchanges.clone(), self.raised.clone());
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
         };
@@ -229,7 +233,8 @@ impl Connection {
         };
         let gateway = Arc::clone(&self.gateway);
         let patience = Patience::from(&self.side.limits);
-        let builder = builder(Streams::new(exchanges.clone(), patience.write));
+        let streams = Streams::new(exchanges.clone(), patience.write);
+        let builder = builder(streams.clone());
         let socket = Timed::new(wire, patience, exchanges.clone());
         let answers = Arc::new(Answers {
             gateway: self.gateway,
@@ -241,7 +246,8 @@ impl Connection {
         // Boxed, so that what making the answer took is gone while the answer leaves.
         let service = service_fn(move |request| Box::pin(answered(Arc::clone(&answers), request)));
         let connection = builder.serve_connection(Socket::new(socket), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
+        let connection = streams.beside(watcher.watch(connection.into_owned()));
+        if let Err(error) = connection.await {
             tracing::debug!(remote = %remote.address, error, "a connection ended badly");
             if let Some(status) = refusal::by_parser(&*error) {
                 gateway.refused(remote.address, status, error.to_string());

@@ -96,6 +96,65 @@ fn a_reader_that_takes_nothing_is_cut_after_write_timeout() {
     assert_bytes("what came", &body, &bytes[..body.len()]);
 }
 
+/// What a slow client takes at a time, and how often; longer than `write_timeout` in all, which is one second here,
+/// and less within it than a gateway hands out at once. Who has a large window says nothing of less than a sixteenth
+/// of it.
+const LITTLE: usize = 4096;
+const LESS: usize = 200 << 10;
+const NOW_AND_THEN: Duration = Duration::from_millis(250);
+const TIMES: usize = 12;
+
+#[test]
+fn a_reader_that_takes_a_little_now_and_then_is_not_cut() {
+    let files = Scratch::new("files");
+    let bytes = oracle::bytes("a.bin", 1, 48 * BLOCK);
+    files.write("a.bin", &bytes);
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nwrite_timeout = \"1s\"")
+        .start();
+    // One that was slow from the first byte on, and one that was quick before.
+    for (mut reader, first, then) in [
+        (Connection::narrow(gateway.address()), LITTLE, LITTLE),
+        (Connection::open(gateway.address()), 12 * BLOCK, LESS),
+    ] {
+        reader.ask("GET", "/models/a.bin", &[]);
+        assert_eq!(reader.head().expect("an answer").status, 200);
+        let mut body = reader.read(first);
+        for _ in 0..TIMES {
+            std::thread::sleep(NOW_AND_THEN);
+            body.extend(reader.read(then));
+        }
+        assert_bytes("the body", &body, &bytes[..body.len()]);
+        assert_eq!(body.len(), first + TIMES * then);
+    }
+}
+
+#[test]
+fn a_stream_that_takes_a_little_now_and_then_is_not_reset() {
+    let files = Scratch::new("files");
+    let bytes = oracle::bytes("a.bin", 1, BLOCK);
+    files.write("a.bin", &bytes);
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let gateway = Setup::of([Dataset::new("models", path)])
+        .section("[limits]\nwrite_timeout = \"1s\"")
+        .start();
+    let little = u32::try_from(LITTLE).expect("it is little");
+    let mut wire = Wire::open(gateway.address(), little);
+    wire.widen(0, OPEN_WINDOW - FIRST_WINDOW);
+    wire.ask(1, "/models/a.bin");
+    let mut body = taken(&mut wire, 1, LITTLE);
+    for _ in 0..TIMES {
+        std::thread::sleep(NOW_AND_THEN);
+        wire.widen(1, little);
+        body.extend(taken(&mut wire, 1, LITTLE));
+    }
+    wire.widen(1, OPEN_WINDOW - little);
+    let rest = bytes.len() - body.len();
+    body.extend(taken(&mut wire, 1, rest));
+    assert_bytes("the body", &body, &bytes);
+}
+
 #[test]
 fn every_reader_that_is_cut_is_counted() {
     const READERS: usize = 8;

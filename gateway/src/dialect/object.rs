@@ -392,7 +392,7 @@ impl<'a> Asked<'a> {
 
     fn content(&self, feed: Feed, length: u64) -> Content {
         let budget = self.reads.store.budget().clone();
-        let body = ReadBody::new(feed, length, self.reads.write_timeout, budget);
+        let body = ReadBody::new(feed, length, budget);
         // What fits the client's first window is not worth a watcher.
         let watched = self.http2 && length > WATCHED;
         Content::Read(Box::new(if watched { body.watched() } else { body }))

@@ -243,7 +243,7 @@ impl Desk {
         let budget = self.reads.store.budget().clone();
         let length = sending.range.end - sending.range.start;
         let body = Segments {
-            body: ReadBody::new(reader, length, WRITE_TIMEOUT, budget).unrationed(),
+            body: ReadBody::new(reader, length, budget).for_member(WRITE_TIMEOUT),
             sums: Arc::clone(&self.sums),
             purges,
             version: sending.version.key,

@@ -63,7 +63,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
     use std::num::NonZeroU16;
-    use std::time::Duration;
 
     use forebay_ring::{Fleet, Member, State, Table};
     use forebay_storage::block::BlockSize;
@@ -137,7 +136,6 @@ mod tests {
                 access: crate::access::Access::open(),
                 name: (*name).into(),
                 max_requests: 100,
-                write_timeout: Duration::from_secs(10),
                 log_access: false,
                 seed: 1,
                 fleet: Some(FleetParts {

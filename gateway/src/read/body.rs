@@ -45,7 +45,7 @@ pub enum CutError {
     /// The rest can't be had.
     #[error("the rest of the object can't be read: {0}")]
     Origin(#[from] OriginError),
-    /// The client took no byte for `write_timeout`.
+    /// The client took no byte for so long.
     #[error("the client took no byte for {0:?}")]
     WriteTimeout(Duration),
 }
@@ -78,12 +78,13 @@ pub struct ReadBody {
     sent: u64,
     /// Bytes in all.
     length: u64,
-    write_timeout: Duration,
     budget: Budget,
     /// Told when bytes are handed out while a fill waits for memory, if a task watches.
     pressed: Option<Arc<Notify>>,
     /// For another gateway: its bytes have a part of the memory for themselves.
     unrationed: bool,
+    /// How long it may stand still, where its connection does not watch.
+    patience: Option<Duration>,
 }
 
 /// What feeds a body. None: all has left, or the rest can't be had.
@@ -216,12 +217,7 @@ impl Drop for Handed {
 
 impl ReadBody {
     /// The body of `length` bytes that `feed` feeds. `budget` tells whether somebody waits for memory.
-    pub fn new(
-        feed: impl Into<Feed>,
-        length: u64,
-        write_timeout: Duration,
-        budget: Budget,
-    ) -> Self {
+    pub fn new(feed: impl Into<Feed>, length: u64, budget: Budget) -> Self {
         Self {
             feed: Kept::Own(Some(feed.into())),
             handed_out: None,
@@ -230,16 +226,18 @@ impl ReadBody {
             timer: None,
             sent: 0,
             length,
-            write_timeout,
             budget,
             pressed: None,
             unrationed: false,
+            patience: None,
         }
     }
 
-    /// The same for another gateway, whose bytes are no client's.
-    pub fn unrationed(mut self) -> Self {
+    /// The same for another gateway, whose bytes are no client's: it is cut once it has taken too little for
+    /// `patience`.
+    pub fn for_member(mut self, patience: Duration) -> Self {
         self.unrationed = true;
+        self.patience = Some(patience);
         self
     }
 
@@ -386,7 +384,9 @@ impl ReadBody {
         self.budget.ration(false) == Ration::Segments
     }
 
-    /// The socket holds as much as it may: how long has nothing moved?
+    /// The socket holds as much as it may: its blocks are let go once nothing has moved for long. When a client
+    /// has taken nothing for too long is for its connection to say, which sees bytes leave where this sees
+    /// segments.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<CutError> {
         let soon = if self.budget.waiting() > 0 {
             STALLED_UNDER_PRESSURE
@@ -401,10 +401,10 @@ impl ReadBody {
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stalled.since + soon)));
         loop {
-            let patience = if stalled.released {
-                self.write_timeout
-            } else {
-                soon
+            let patience = match (stalled.released, self.patience) {
+                (false, _) => soon,
+                (true, Some(patience)) => patience,
+                (true, None) => return Poll::Pending,
             };
             let due = stalled.since + patience;
             if timer.deadline() > due {
@@ -417,7 +417,7 @@ impl ReadBody {
                 continue;
             }
             if stalled.released {
-                return Poll::Ready(CutError::WriteTimeout(self.write_timeout));
+                return Poll::Ready(CutError::WriteTimeout(patience));
             }
             stalled.released = true;
             self.most = FEW;

@@ -30,7 +30,7 @@ struct Inner {
     flooded: AtomicBool,
     /// For how many milliseconds the socket took nothing when it was given up; 0: it was not.
     given_up: AtomicU64,
-    /// How often the socket below TLS took bytes.
+    /// How often the socket below TLS took bytes, or a full one's client did.
     taken: AtomicU64,
     /// Until how many milliseconds after `opened` the socket took nothing; [`BLOCKED`]: it does so.
     blocked: AtomicU64,
@@ -117,7 +117,7 @@ impl Exchanges {
         (timeout > 0).then(|| Duration::from_millis(timeout))
     }
 
-    /// The socket below TLS took bytes.
+    /// The socket below TLS took bytes, or the client took some of a full one's.
     pub(super) fn took(&self) {
         self.0.taken.fetch_add(1, Ordering::Relaxed);
     }

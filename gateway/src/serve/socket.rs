@@ -25,7 +25,7 @@ pub type Socket = TokioIo<Timed<Wire>>;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// While an answer is under way, whether it has ended is looked at so often in an `idle_timeout`, which is
-/// passed by as much at most.
+/// passed by as much at most; and while a socket is full, whether its client takes bytes, in a `write_timeout`.
 const LOOKS: u32 = 8;
 const LEAST_LOOK: Duration = Duration::from_millis(100);
 
@@ -77,11 +77,14 @@ pub struct Timed<S> {
     read_until: Pin<Box<Sleep>>,
     /// How many requests had come when bytes last did.
     heard: Option<u64>,
-    write_until: Option<Pin<Box<Sleep>>>,
+    /// Has the task look at a full socket. It is left running while that takes bytes.
+    write_look: Option<Pin<Box<Sleep>>>,
+    /// When a full socket has been so for too long.
+    write_due: Instant,
     writing: bool,
     /// TLS holds bytes that the socket does not take.
     flushing: bool,
-    /// How often the socket below TLS had taken bytes when this was last looked at.
+    /// How often bytes were taken, of the socket or below TLS, when this was last looked at.
     seen: u64,
     frames: Frames,
     /// The HTTP/2 frame that has begun and not ended, and until when it must.
@@ -102,7 +105,8 @@ impl<S> Timed<S> {
             read_until: Box::pin(tokio::time::sleep_until(due)),
             patience,
             heard: None,
-            write_until: None,
+            write_look: None,
+            write_due: due,
             writing: false,
             flushing: false,
             seen: 0,
@@ -202,18 +206,25 @@ impl<S> Timed<S> {
             self.exchanges.blocked(true);
         }
         let timeout = self.patience.write;
-        let until = self
-            .write_until
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         let taken = self.exchanges.taken();
         if begins || taken != self.seen {
             self.seen = taken;
-            until.as_mut().reset(Instant::now() + timeout);
+            self.write_due = Instant::now() + timeout;
         }
-        until.as_mut().poll(cx).map(|()| {
-            self.exchanges.give_up(timeout);
-            io::Error::new(io::ErrorKind::TimedOut, "the client took no byte")
-        })
+        let due = self.write_due;
+        let look = self
+            .write_look
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout / LOOKS)));
+        loop {
+            std::task::ready!(look.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= due {
+                self.exchanges.give_up(timeout);
+                let sentence = "the client took no byte";
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, sentence));
+            }
+            look.as_mut().reset(due.min(now + timeout / LOOKS));
+        }
     }
 
     fn written(

@@ -3,34 +3,44 @@
 //! In HTTP/1 the socket is the answer's only way out, and whoever takes nothing is seen there. In
 //! HTTP/2 a client can shut one stream's window and keep its connection busy, or quiet: the stream
 //! then holds its request's permit and what was handed out, and nobody asks its body for anything.
-//! So each stream is a task that watches itself.
+//! So each stream watches itself.
+//!
+//! And it runs in its connection's task. All that it does ends in bytes for that one, which would otherwise be
+//! woken, on another core as often as not, for each piece that a stream hands it.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
+use futures::{FutureExt, StreamExt};
 use hyper::rt::Executor;
 use tokio::time::Instant;
 
 use super::exchanges::Exchanges;
 
 tokio::task_local! {
-    /// The stream that the running task is.
+    /// The stream that is running.
     static STREAM: Arc<Stream>;
 }
 
 /// Runs the streams of one connection, each until its answer has been taken, or none of it for
 /// `write_timeout`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Streams {
     exchanges: Exchanges,
     write_timeout: Duration,
+    /// Those that nobody has begun to run.
+    new: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
 }
 
 impl Streams {
@@ -39,7 +49,31 @@ impl Streams {
         Self {
             exchanges,
             write_timeout,
+            new: Arc::default(),
         }
+    }
+
+    /// Runs them in one task with their `connection`. Those that are left when that ends, to account for what
+    /// they sent, go on without it. Dropping the future drops them all.
+    pub async fn beside<C: Future>(self, connection: C) -> C::Output {
+        let mut connection = pin!(connection);
+        let mut running = FuturesUnordered::new();
+        let ended = poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            running.extend(std::mem::take(&mut *self.lock()));
+            // Whoever of them hands bytes out wakes the connection, and so this.
+            while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {}
+            ended
+        });
+        let ended = ended.await;
+        for stream in running {
+            tokio::spawn(stream);
+        }
+        ended
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,7 +101,10 @@ where
                 () = watched.stands_still() => tracing::debug!("a stream stood still and is reset"),
             }
         };
-        tokio::spawn(STREAM.scope(stream, running));
+        let running = STREAM.scope(stream, running);
+        // What goes wrong with one is no other's.
+        let running = AssertUnwindSafe(running).catch_unwind().map(drop);
+        self.lock().push(running.boxed());
     }
 }
 
@@ -85,7 +122,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream that the running task is; `None` in HTTP/1.
+    /// The stream that is running; `None` in HTTP/1.
     pub fn current() -> Option<Arc<Self>> {
         STREAM.try_with(Arc::clone).ok()
     }
@@ -226,7 +263,9 @@ mod tests {
     async fn a_task_knows_its_stream_and_is_dropped_when_that_stands_still() {
         let (given, got) = tokio::sync::oneshot::channel();
         let (alive, ended) = tokio::sync::oneshot::channel::<()>();
-        Streams::new(Exchanges::default(), TIMEOUT).execute(async move {
+        let streams = Streams::new(Exchanges::default(), TIMEOUT);
+        tokio::spawn(streams.clone().beside(std::future::pending::<()>()));
+        streams.execute(async move {
             let _alive = alive;
             let piece = Piece::new(Bytes::from_static(b"abc"), Stream::current().as_ref());
             let _ = given.send(piece);

@@ -3,25 +3,34 @@
 //! What waits in a slow client's socket is memory that no lease counts, so it is little. But a limit costs whoever
 //! takes bytes as fast as they come: the kernel is never far enough ahead of the network, and under BBR, which
 //! takes that for all that the network gives, one stream over loopback ran at two thirds of its rate. So the limit
-//! is lifted once a client has taken 8 MiB without keeping its socket full for 50 ms, and is back
-//! with the first time that it does.
+//! is raised once a client has taken 8 MiB without keeping its socket full for 50 ms, and is back with the first
+//! time that it does. It may be raised for as many sockets as the blocks' memory has room for 16 times over.
+//!
+//! And the kernel says that a socket takes bytes again only once a third of its buffer is free, which may be
+//! minutes after its client took the first of them. So while a socket is full its queue is looked at.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::exchanges::Exchanges;
+use super::queue;
 
 /// What the kernel keeps unsent at most, for as long as there is a limit.
 const LIMIT: u32 = 256 << 10;
 
-/// The kernel's own measure, which is none unless somebody has set one for the machine (tcp(7), TCP_NOTSENT_LOWAT).
-const NO_LIMIT: u32 = 0;
+/// The same for a client who takes what comes.
+const RAISED: u32 = 1 << 20;
+
+/// The part of the blocks' memory that raised limits may come to, all of them together.
+const SHARE: u64 = 16;
 
 /// Bytes after which a client has shown that it takes what comes.
 const PROOF: u64 = 8 << 20;
@@ -29,29 +38,53 @@ const PROOF: u64 = 8 << 20;
 /// A socket that takes nothing for so long has a client who is slow, or away.
 const STALL: Duration = Duration::from_millis(50);
 
+/// How many sockets may hold more unsent than others.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+impl Room {
+    /// For sockets beside blocks of `memory` bytes: at least one.
+    pub fn beside(memory: u64) -> Self {
+        let sockets = memory / SHARE / u64::from(RAISED);
+        let sockets = usize::try_from(sockets).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(
+            sockets.clamp(1, Semaphore::MAX_PERMITS),
+        )))
+    }
+}
+
 /// A client's socket, which holds little unsent while its client is slow.
 #[derive(Debug)]
 pub struct Unsent {
     socket: TcpStream,
-    /// What the connection knows of itself: while its client is quick, the limit is lifted.
+    /// What the connection knows of itself: while its client is quick, the limit is raised.
     exchanges: Exchanges,
+    room: Room,
+    /// The limit is raised, or what it let in may not have left yet.
+    raised: Option<OwnedSemaphorePermit>,
     /// Whether its timers are told each time that bytes are taken.
     tells: bool,
     /// Bytes taken since the last stall, as far as they matter.
     taken: u64,
     /// Since when it takes nothing.
     full: Option<Instant>,
+    /// When it was last looked at while full, and how many bytes it held then.
+    looked: Option<(Instant, usize)>,
 }
 
 impl Unsent {
-    /// `socket`, with the limit set. `exchanges` hear whether its client takes what comes.
-    pub fn new(socket: TcpStream, exchanges: Exchanges) -> Self {
+    /// `socket`, with the limit set, and raised as far as there is `room`. `exchanges` hear whether its client
+    /// takes what comes.
+    pub fn new(socket: TcpStream, exchanges: Exchanges, room: Room) -> Self {
         let unsent = Self {
             socket,
             exchanges,
+            room,
+            raised: None,
             tells: false,
             taken: 0,
             full: None,
+            looked: None,
         };
         unsent.limit(LIMIT);
         unsent
@@ -74,34 +107,56 @@ impl Unsent {
 
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
-            Poll::Pending => {
-                self.full.get_or_insert_with(Instant::now);
-            }
+            Poll::Pending => self.look(),
             Poll::Ready(Ok(bytes)) => self.took(bytes),
             Poll::Ready(Err(_)) => {}
         }
         written
     }
 
+    /// It takes nothing: has its client, since it was looked at last?
+    fn look(&mut self) {
+        let now = Instant::now();
+        let since = *self.full.get_or_insert(now);
+        let last = self.looked.map_or(since, |(last, _)| last);
+        if now - last < STALL {
+            return;
+        }
+        let Ok(held) = queue::held(&self.socket) else {
+            return;
+        };
+        // What is full takes nothing more, so what it holds gets less by what its client takes.
+        if self.looked.is_some_and(|(_, before)| held < before) {
+            self.exchanges.took();
+        }
+        self.looked = Some((now, held));
+    }
+
     fn took(&mut self, bytes: usize) {
         if self.tells && bytes > 0 {
             self.exchanges.took();
         }
+        self.looked = None;
         let stalled = self
             .full
             .take()
             .is_some_and(|since| since.elapsed() >= STALL);
         if stalled {
             self.taken = 0;
-            if self.exchanges.quick() {
-                self.exchanges.takes_what_comes(false);
+            self.exchanges.takes_what_comes(false);
+            if self.raised.is_some() {
                 self.limit(LIMIT);
+                // More was taken than the limit let in beyond the other one.
+                self.raised = None;
             }
         } else if !self.exchanges.quick() {
             self.taken += bytes as u64;
             if self.taken >= PROOF {
                 self.exchanges.takes_what_comes(true);
-                self.limit(NO_LIMIT);
+                self.raised = Arc::clone(&self.room.0).try_acquire_owned().ok();
+                if self.raised.is_some() {
+                    self.limit(RAISED);
+                }
             }
         }
     }
@@ -161,7 +216,7 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (socket, _) = accepted.expect("a connection");
-        let unsent = Unsent::new(socket, Exchanges::default());
+        let unsent = Unsent::new(socket, Exchanges::default(), Room::beside(0));
         (unsent, client.expect("a connection"))
     }
 
@@ -191,13 +246,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_what_comes_has_no_limit_and_who_stalls_has_it_again() {
+    async fn who_takes_what_comes_has_a_higher_limit_and_who_stalls_has_it_again() {
         let (mut unsent, mut client) = pair().await;
         assert_eq!(limit(&unsent), LIMIT);
         pass(&mut unsent, &mut client, PROOF - (64 << 10)).await;
         assert_eq!(limit(&unsent), LIMIT);
         pass(&mut unsent, &mut client, 64 << 10).await;
-        assert_eq!(limit(&unsent), NO_LIMIT);
+        assert_eq!(limit(&unsent), RAISED);
         assert!(unsent.exchanges.quick());
 
         let mut left = fill(&mut unsent).await;
@@ -212,7 +267,50 @@ mod tests {
         assert_eq!(limit(&unsent), LIMIT);
         assert!(!unsent.exchanges.quick());
         pass(&mut unsent, &mut client, PROOF).await;
-        assert_eq!(limit(&unsent), NO_LIMIT);
+        assert_eq!(limit(&unsent), RAISED);
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_raised_for_no_more_sockets_than_there_is_room_for() {
+        let room = Room::beside(0);
+        let (mut first, mut client) = pair().await;
+        first.room = room.clone();
+        pass(&mut first, &mut client, PROOF).await;
+        let (mut second, mut other) = pair().await;
+        second.room = room;
+        pass(&mut second, &mut other, PROOF).await;
+        assert_eq!((limit(&first), limit(&second)), (RAISED, LIMIT));
+        assert!(second.exchanges.quick());
+        drop(first);
+        let (mut third, mut another) = pair().await;
+        third.room = second.room.clone();
+        pass(&mut third, &mut another, PROOF).await;
+        assert_eq!(limit(&third), RAISED);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_takes_of_a_full_socket_is_seen_though_that_stays_full() {
+        let (mut unsent, mut client) = pair().await;
+        let mut left = fill(&mut unsent).await;
+        let told = unsent.exchanges.taken();
+        for _ in 0..2 {
+            look_again(&mut unsent).await;
+        }
+        assert_eq!(unsent.exchanges.taken(), told);
+        let mut came = vec![0; 16 << 10];
+        while unsent.exchanges.taken() == told {
+            assert!(left > 0, "all of it came, and nobody was told");
+            left -= client.read(&mut came).await.expect("they come");
+            look_again(&mut unsent).await;
+        }
+    }
+
+    /// Has it looked at as if that were long after it was last.
+    async fn look_again(unsent: &mut Unsent) {
+        tokio::time::pause();
+        tokio::time::advance(STALL).await;
+        tokio::time::resume();
+        unsent.look();
     }
 
     #[tokio::test]
@@ -227,6 +325,6 @@ mod tests {
             left -= client.read(&mut came).await.expect("they come");
         }
         pass(&mut unsent, &mut client, 64 << 10).await;
-        assert_eq!(limit(&unsent), NO_LIMIT);
+        assert_eq!(limit(&unsent), RAISED);
     }
 }

@@ -36,9 +36,6 @@ use crate::trace::{Told, Trace};
 /// Requests that the simulated gateway answers at once.
 const MAX_REQUESTS: usize = 24;
 
-/// How long a client may take no byte of a body.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
-
 thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
@@ -163,7 +160,6 @@ impl World {
             access: Access::open(),
             name: "sim".into(),
             max_requests: MAX_REQUESTS,
-            write_timeout: WRITE_TIMEOUT,
             log_access: false,
             seed,
             fleet: None,
