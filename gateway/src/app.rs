@@ -445,11 +445,13 @@ fn start_serving(
     stopped: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut servers = JoinSet::new();
+    let room = serve::unsent::Room::beside(settings.cache.memory);
     for (listener, controls) in listeners {
         let side = serve::Side {
             limits: settings.limits.clone(),
             controls,
             tls: tls.cloned(),
+            room: room.clone(),
         };
         let gateway = Arc::clone(gateway);
         let stop_after = settings.stop_after;

@@ -94,6 +94,8 @@ pub struct Side {
     pub controls: bool,
     /// TLS; `None`: clients speak in clear.
     pub tls: Option<Arc<Tls>>,
+    /// Quick clients' sockets, with those of the other listeners.
+    pub room: Room,
 }
 
 /// Serves clients until `stop` turns true, then gives running answers `stop_after` and cuts the
@@ -108,7 +110,6 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let seats = Seats::new(side.limits.max_connections, side.limits.per_address);
     let side = Arc::new(side);
-    let raised = Room::beside(gateway.reads.store.memory_limit());
     let mut tasks = JoinSet::new();
     let mut failing = Failing::default();
     loop {
@@ -143,7 +144,6 @@ pub async fn serve(
             side: Arc::clone(&side),
             remote,
             seat,
-            raised: raised.clone(),
         };
         tasks.spawn(connection.run(socket, graceful.watcher(), stop.clone()));
     }
@@ -180,7 +180,6 @@ struct Connection {
     side: Arc<Side>,
     remote: SocketAddr,
     seat: Seat,
-    raised: Room,
 }
 
 impl Connection {
@@ -210,7 +209,7 @@ impl Connection {
 
     /// Finishes TLS, where there is any.
     async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
-        let socket = Unsent::new(socket, exchanges.clone(), self.raised.clone());
+        let socket = Unsent::new(socket, exchanges.clone(), self.side.room.clone());
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
         };

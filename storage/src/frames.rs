@@ -10,7 +10,7 @@
 //! Frames are never split, and pieces that are shorter than a segment (a small object, an object's
 //! end) come from the allocator.
 //!
-//! This is the one module with `unsafe` in it: the proof stands at each place.
+//! This is the one module of this crate with `unsafe` in it: the proof stands at each place.
 
 #![allow(
     unsafe_code,

@@ -172,7 +172,6 @@ fn every_reader_that_is_cut_is_counted() {
     until(Duration::from_secs(10), "the readers to be cut", || {
         (gateway.metric("forebay_connections", &[]) == 1.0).then_some(())
     });
-    // Two clocks run, the body's and the socket's: whichever rings first counts the cut.
     let cut = gateway.metric("forebay_cut_bodies_total", &[("reason", "write_timeout")]);
     assert_eq!(cut, READERS as f64);
 }

@@ -320,9 +320,12 @@ impl Drop for Answer {
             }
             return;
         };
-        if let Some(timeout) = stream.given_up() {
+        let under_way = matches!(self.way, Way::Leaving | Way::Left);
+        // Its own patience, or that of the socket below all streams.
+        let socket = self.exchange.0.given_up().filter(|_| under_way);
+        if let Some(timeout) = stream.given_up().or(socket) {
             self.body.give_up(timeout);
-        } else if matches!(self.way, Way::Leaving | Way::Left) {
+        } else if under_way {
             self.body.lose();
         }
     }

@@ -56,6 +56,7 @@ impl Streams {
     /// Runs them in one task with their `connection`. Those that are left when that ends, to account for what
     /// they sent, go on without it. Dropping the future drops them all.
     pub async fn beside<C: Future>(self, connection: C) -> C::Output {
+        let _emptied = Emptied(&self);
         let mut connection = pin!(connection);
         let mut running = FuturesUnordered::new();
         let ended = poll_fn(|cx| {
@@ -74,6 +75,16 @@ impl Streams {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
         self.new.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops the streams that nobody has begun to run when the connection ends badly: each of them holds them all.
+struct Emptied<'a>(&'a Streams);
+
+impl Drop for Emptied<'_> {
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut *self.0.lock());
+        drop(left);
     }
 }
 

@@ -105,6 +105,17 @@ impl Unsent {
         }
     }
 
+    /// More is to be written. Who stalled gets no more than others from then on.
+    fn before_writing(&mut self) {
+        let stalled = self.full.is_some_and(|since| since.elapsed() >= STALL);
+        if stalled && self.exchanges.quick() {
+            self.exchanges.takes_what_comes(false);
+            if self.raised.is_some() {
+                self.limit(LIMIT);
+            }
+        }
+    }
+
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Pending => self.look(),
@@ -144,10 +155,9 @@ impl Unsent {
         if stalled {
             self.taken = 0;
             self.exchanges.takes_what_comes(false);
-            if self.raised.is_some() {
+            // It took more below the lower limit, so it holds no more than that lets in.
+            if self.raised.take().is_some() {
                 self.limit(LIMIT);
-                // More was taken than the limit let in beyond the other one.
-                self.raised = None;
             }
         } else if !self.exchanges.quick() {
             self.taken += bytes as u64;
@@ -178,6 +188,7 @@ impl AsyncWrite for Unsent {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.before_writing();
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.written(written)
     }
@@ -187,6 +198,7 @@ impl AsyncWrite for Unsent {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.before_writing();
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
         self.written(written)
     }

@@ -15,6 +15,9 @@ use crate::random::Random;
 /// Bytes that hyper buffers before it stops asking a body for more.
 const BUFFER: usize = 400 << 10;
 
+/// How long a connection waits for a reader to take a byte.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How a reader takes what comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -74,14 +77,19 @@ pub async fn drain(
 ) -> Result<End, String> {
     let mut held: VecDeque<Bytes> = VecDeque::new();
     let (mut buffered, mut taken) = (0, 0);
-    let mut next_take = Box::pin(tokio::time::sleep(pace.gap.unwrap_or_default()));
+    let gap = pace.gap.unwrap_or_default();
+    let mut next_take = Box::pin(tokio::time::sleep(gap));
     loop {
         let frame = tokio::select! {
             biased;
             () = &mut next_take, if !held.is_empty() => {
+                if gap > WRITE_TIMEOUT {
+                    body.give_up(WRITE_TIMEOUT);
+                    return Ok(End::Cut);
+                }
                 let piece = held.pop_front();
                 buffered -= piece.map_or(0, |piece| piece.len());
-                next_take.as_mut().reset(Instant::now() + pace.gap.unwrap_or_default());
+                next_take.as_mut().reset(Instant::now() + gap.min(WRITE_TIMEOUT));
                 continue;
             }
             frame = frame(&mut body), if buffered < BUFFER => frame,
@@ -100,7 +108,7 @@ pub async fn drain(
             if held.is_empty() {
                 next_take
                     .as_mut()
-                    .reset(Instant::now() + pace.gap.unwrap_or_default());
+                    .reset(Instant::now() + gap.min(WRITE_TIMEOUT));
             }
             buffered += piece.len();
             held.push_back(piece);
