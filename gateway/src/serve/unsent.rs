@@ -105,14 +105,16 @@ impl Unsent {
         }
     }
 
-    /// More is to be written. Who stalled gets no more than others from then on.
+    /// More is to be written. Whoever stalled has to prove anew that it takes what comes, and gets no more than
+    /// others from now on.
     fn before_writing(&mut self) {
-        let stalled = self.full.is_some_and(|since| since.elapsed() >= STALL);
-        if stalled && self.exchanges.quick() {
+        if self.full.is_none_or(|since| since.elapsed() < STALL) {
+            return;
+        }
+        self.taken = 0;
+        if self.exchanges.quick() {
             self.exchanges.takes_what_comes(false);
-            if self.raised.is_some() {
-                self.limit(LIMIT);
-            }
+            self.limit(LIMIT);
         }
     }
 
@@ -148,26 +150,20 @@ impl Unsent {
             self.exchanges.took();
         }
         self.looked = None;
-        let stalled = self
-            .full
-            .take()
-            .is_some_and(|since| since.elapsed() >= STALL);
-        if stalled {
-            self.taken = 0;
-            self.exchanges.takes_what_comes(false);
-            // It took more below the lower limit, so it holds no more than that lets in.
-            if self.raised.take().is_some() {
-                self.limit(LIMIT);
-            }
-        } else if !self.exchanges.quick() {
-            self.taken += bytes as u64;
-            if self.taken >= PROOF {
-                self.exchanges.takes_what_comes(true);
-                self.raised = Arc::clone(&self.room.0).try_acquire_owned().ok();
-                if self.raised.is_some() {
-                    self.limit(RAISED);
-                }
-            }
+        self.full = None;
+        if self.exchanges.quick() {
+            return;
+        }
+        // It took more below the lower limit, so it holds no more than that lets in.
+        self.raised = None;
+        self.taken += bytes as u64;
+        if self.taken < PROOF {
+            return;
+        }
+        self.exchanges.takes_what_comes(true);
+        self.raised = Arc::clone(&self.room.0).try_acquire_owned().ok();
+        if self.raised.is_some() {
+            self.limit(RAISED);
         }
     }
 }
