@@ -105,14 +105,15 @@ const TIMES: usize = 20;
 
 #[test]
 fn a_reader_that_was_quick_and_takes_a_little_now_and_then_is_not_cut() {
-    // Within `write_timeout` it takes less than a third of what a kernel holds for it, and more than the sixteenth of
-    // its own window below which it tells nobody.
-    const LITTLE: usize = 100 << 10;
+    // Within `write_timeout` it takes less than a third of what the gateway's kernel holds for it, and some times the
+    // sixteenth of its own buffer below which its kernel tells nobody.
+    const LITTLE: usize = 50 << 10;
+    const BUFFER: u32 = 1 << 20;
     let files = Scratch::new("files");
     let bytes = oracle::bytes("a.bin", 1, 48 * BLOCK);
     files.write("a.bin", &bytes);
     let gateway = impatient(&files, "2s").start();
-    let mut reader = Connection::open(gateway.address());
+    let mut reader = Connection::holding(gateway.address(), BUFFER);
     reader.ask("GET", "/models/a.bin", &[]);
     assert_eq!(reader.head().expect("an answer").status, 200);
     let mut body = reader.read(12 * BLOCK);

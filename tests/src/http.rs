@@ -121,6 +121,16 @@ impl Connection {
     /// If nobody listens.
     #[must_use]
     pub fn narrow(address: SocketAddr) -> Connection {
+        Connection::holding(address, 1)
+    }
+
+    /// Connects with a receive buffer of so many bytes, or about twice as many, as the system counts them: it does not
+    /// grow as others do.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    #[must_use]
+    pub fn holding(address: SocketAddr, bytes: u32) -> Connection {
         // Only tokio's sockets can be told before they connect, when the window is agreed upon.
         let stream = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -128,7 +138,7 @@ impl Connection {
             .and_then(|runtime| {
                 runtime.block_on(async {
                     let socket = TcpSocket::new_v4()?;
-                    socket.set_recv_buffer_size(1)?;
+                    socket.set_recv_buffer_size(bytes)?;
                     socket.connect(address).await?.into_std()
                 })
             });
