@@ -130,6 +130,8 @@ pub enum Unit {
     Times,
     /// From 0 to 100.
     Percent,
+    /// Microseconds.
+    Microseconds,
     /// Milliseconds.
     Milliseconds,
     /// Seconds.
@@ -148,6 +150,7 @@ impl Unit {
             Self::Count => format!("{value:.0}"),
             Self::Times => format!("{value:.2} ×"),
             Self::Percent => format!("{value:.1} %"),
+            Self::Microseconds => format!("{value:.1} µs"),
             Self::Milliseconds => format!("{value:.1} ms"),
             Self::Seconds => format!("{value:.1} s"),
             Self::FineSeconds => format!("{value:.2} s"),

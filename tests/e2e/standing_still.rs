@@ -1,6 +1,8 @@
 //! Clients that say nothing or take nothing, over HTTP/1.1 and HTTP/2.
 
 use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_tests::cluster::{Dataset, Gateway, Setup};
@@ -10,6 +12,7 @@ use forebay_tests::http2::{
 };
 use forebay_tests::oracle::{self, BLOCK, assert_bytes};
 use forebay_tests::scratch::Scratch;
+use forebay_tests::servers::scripted::{Gate, Scripted, object};
 use forebay_tests::until;
 
 /// How long a client that takes what it asked for may wait while others do not.
@@ -269,6 +272,42 @@ fn streams_that_stand_still_keep_no_memory_from_others() {
     // Held back by the streams' windows, and by the socket.
     let _windows = Standing::ask(gateway.address(), &targets[..8], FIRST_WINDOW);
     let _socket = Standing::ask(gateway.address(), &targets[8..], OPEN_WINDOW);
+    assert_healthy(&gateway);
+}
+
+/// A stream whose window is shut is asked for nothing, not even to look at what it waited for.
+#[test]
+fn streams_that_stand_still_before_their_blocks_come_keep_no_memory_from_others() {
+    let files = Scratch::new("files");
+    let gate = Arc::new(Gate::default());
+    let barrier = Arc::clone(&gate);
+    let bytes = vec![0; 32 * BLOCK];
+    let origin = Scripted::speaking(move |asked, out| {
+        let answer = object(asked, "\"tag\"", "", &bytes);
+        let (first, rest) = answer.split_at(answer.len().min(100 << 10));
+        out.write_all(first)?;
+        if !rest.is_empty() {
+            barrier.pass();
+        }
+        out.write_all(rest)
+    });
+    files.write("healthy.bin", oracle::bytes("healthy.bin", 1, 4 * BLOCK));
+    let path = files.path().to_str().expect("a temporary path is UTF-8");
+    let slow = Dataset::new("slow", format!("{}/", origin.url())).line("immutable = true");
+    let gateway = Setup::of([Dataset::new("models", path), slow])
+        .cache("memory = \"64MiB\"")
+        .start();
+    let mut wires: Vec<Wire> = (0..4)
+        .map(|name| {
+            let mut wire = Wire::open(gateway.address(), FIRST_WINDOW);
+            wire.ask(1, &format!("/slow/{name}.bin"));
+            wire
+        })
+        .collect();
+    for wire in &mut wires {
+        let _ = taken(wire, 1, FIRST_WINDOW as usize);
+    }
+    gate.open();
     assert_healthy(&gateway);
 }
 

@@ -167,19 +167,27 @@ impl Feed {
         }
     }
 
-    /// Lets go of what can be had again. Not while it waits for a fill: who waits is woken by it.
-    fn release(&mut self) {
-        if let Self::Blocks(blocks) = self
-            && blocks.waiting.is_none()
-        {
-            blocks.reader.release();
+    /// Lets go of what can be had again, and says whether that is all. Who waits for a fill is woken by it, and
+    /// keeps that block until it has come: then whoever is asked for bytes has been told.
+    fn release(&mut self) -> bool {
+        let Self::Blocks(blocks) = self else {
+            return true;
+        };
+        if blocks.waiting.is_some() && blocks.reader.must_wait() {
+            blocks.reader.release_ahead();
+            return false;
         }
+        blocks.waiting = None;
+        blocks.reader.release();
+        true
     }
 }
 
 #[derive(Debug)]
 struct Stalled {
     since: Instant,
+    /// When its blocks were to be let go last.
+    tried: Instant,
     released: bool,
 }
 
@@ -277,7 +285,7 @@ impl ReadBody {
                 };
                 let polls = shared.polls.load(Ordering::Relaxed);
                 if polls == seen {
-                    shared.lock().iter_mut().for_each(Feed::release);
+                    shared.lock().as_mut().map(Feed::release);
                 }
                 seen = polls;
             }
@@ -393,20 +401,23 @@ impl ReadBody {
         } else {
             STALLED
         };
-        let stalled = self.stalled.get_or_insert_with(|| Stalled {
-            since: Instant::now(),
-            released: false,
+        let stalled = self.stalled.get_or_insert_with(|| {
+            let now = Instant::now();
+            Stalled {
+                since: now,
+                tried: now,
+                released: false,
+            }
         });
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stalled.since + soon)));
         loop {
-            let patience = match (stalled.released, self.patience) {
-                (false, _) => soon,
-                (true, Some(patience)) => patience,
+            let due = match (stalled.released, self.patience) {
+                (false, _) => stalled.tried + soon,
+                (true, Some(patience)) => stalled.since + patience,
                 (true, None) => return Poll::Pending,
             };
-            let due = stalled.since + patience;
             if timer.deadline() > due {
                 timer.as_mut().reset(due);
             }
@@ -416,13 +427,14 @@ impl ReadBody {
                 timer.as_mut().reset(due);
                 continue;
             }
-            if stalled.released {
+            if let (true, Some(patience)) = (stalled.released, self.patience) {
                 return Poll::Ready(CutError::WriteTimeout(patience));
             }
-            stalled.released = true;
             self.most = FEW;
-            self.feed
-                .with(|slot| slot.iter_mut().for_each(Feed::release));
+            stalled.tried = Instant::now();
+            stalled.released = self
+                .feed
+                .with(|slot| slot.as_mut().is_none_or(Feed::release));
         }
     }
 }

@@ -136,13 +136,16 @@ impl Reader {
         self
     }
 
-    /// Opens the first window, if that was not done yet, and says what was found.
-    pub fn look(&mut self) -> FirstLook {
-        let first_range = self.pieces.iter().find_map(|piece| match piece {
+    fn first_range(&self) -> Option<Range<u64>> {
+        self.pieces.iter().find_map(|piece| match piece {
             Piece::Range(range) if !range.is_empty() => Some(range.clone()),
             _ => None,
-        });
-        if let (None, Some(range)) = (self.first_look, first_range) {
+        })
+    }
+
+    /// Opens the first window, if that was not done yet, and says what was found.
+    pub fn look(&mut self) -> FirstLook {
+        if let (None, Some(range)) = (self.first_look, self.first_range()) {
             let index = self.reads.store.block_size().index(range.start);
             self.open_anew(index, &range);
             if self.level == 0 {
@@ -180,11 +183,7 @@ impl Reader {
     /// Why the first bytes can't be had.
     pub async fn prime(&mut self) -> Result<(), OriginError> {
         self.look();
-        let first_range = self.pieces.iter().find_map(|piece| match piece {
-            Piece::Range(range) if !range.is_empty() => Some(range.clone()),
-            _ => None,
-        });
-        let Some(range) = first_range else {
+        let Some(range) = self.first_range() else {
             return Ok(());
         };
         let index = self.reads.store.block_size().index(range.start);
@@ -312,21 +311,16 @@ impl Reader {
     /// Whoever waits while others wait for memory lets go of what it holds beyond the block it waits
     /// for: else readers that each hold the end of their windows could wait for each other for ever.
     pub fn waiting(&mut self) -> impl Future<Output = ()> + Send + use<> {
-        let place = match self.pieces.front() {
-            Some(Piece::Range(range)) => self.place(range.start),
-            _ => 0,
-        };
+        let place = self
+            .first_range()
+            .map_or(0, |range| self.place(range.start));
         self.waiting_for(place)
     }
 
     fn waiting_for(&mut self, place: usize) -> impl Future<Output = ()> + Send + use<> {
         self.waits();
         if self.reads.store.budget().waiting() > 0 {
-            self.cold = None;
-            if self.window.len() > 1 {
-                self.window.truncate(1);
-                self.opened_to = self.window.front().map_or(0, |open| open.index + 1);
-            }
+            self.release_ahead();
         }
         let follower = match self.front() {
             Some(Handle::Following(follower)) => {
@@ -351,6 +345,23 @@ impl Reader {
         let seen = self.reads.seen(&self.dataset);
         let cold = self.cold.get_or_insert_with(|| Box::new(Cold::new()));
         cold.waits(&seen);
+    }
+
+    /// Whether [`Self::step`] would still say [`Step::Wait`] of the block that is being read.
+    pub fn must_wait(&self) -> bool {
+        let (Some(Piece::Range(range)), Some(Handle::Following(follower))) =
+            (self.pieces.front(), self.front())
+        else {
+            return false;
+        };
+        follower.segment(self.place(range.start)).is_none() && follower.ended().is_none()
+    }
+
+    /// Lets all blocks go but the one that is being read.
+    pub fn release_ahead(&mut self) {
+        self.cold = None;
+        self.window.truncate(1);
+        self.opened_to = self.window.front().map_or(0, |open| open.index + 1);
     }
 
     /// Lets all blocks go; they are looked up again when the socket moves.
