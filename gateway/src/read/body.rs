@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +88,10 @@ pub struct ReadBody {
 }
 
 /// What feeds a body. None: all has left, or the rest can't be had.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most bodies own theirs, and are in a box as they are"
+)]
 enum Kept {
     /// It is the body's own.
     Own(Option<Feed>),
@@ -104,6 +108,17 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Feed>> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the blocks go of a body that nobody asks.
+fn let_go(shared: &Shared) {
+    let forgotten = shared.lock().as_mut().and_then(|feed| {
+        feed.release();
+        feed.forgotten()
+    });
+    if let Some(asker) = forgotten {
+        asker.wake();
     }
 }
 
@@ -132,6 +147,8 @@ pub struct Blocks {
     reader: Reader,
     /// The fill that it waits for.
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Who was told last that it waits.
+    asker: Option<Waker>,
 }
 
 impl From<Reader> for Feed {
@@ -139,6 +156,7 @@ impl From<Reader> for Feed {
         Self::Blocks(Blocks {
             reader,
             waiting: None,
+            asker: None,
         })
     }
 }
@@ -147,8 +165,12 @@ impl Blocks {
     fn poll_step(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Step> {
         loop {
             if let Some(waiting) = &mut self.waiting {
-                std::task::ready!(waiting.as_mut().poll(cx));
+                if waiting.as_mut().poll(cx).is_pending() {
+                    self.asker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
                 self.waiting = None;
+                self.asker = None;
             }
             let step = self.reader.step(most);
             if !matches!(step, Step::Wait) {
@@ -167,8 +189,8 @@ impl Feed {
         }
     }
 
-    /// Lets go of what can be had again, and says whether that is all. Who waits for a fill is woken by it, and
-    /// keeps that block until it has come: then whoever is asked for bytes has been told.
+    /// Lets go of what can be had again, and says whether that is all: the block that a fill is
+    /// awaited of stays until it has come, for nothing else would wake who waits for it.
     fn release(&mut self) -> bool {
         let Self::Blocks(blocks) = self else {
             return true;
@@ -181,12 +203,21 @@ impl Feed {
         blocks.reader.release();
         true
     }
+
+    /// Who was told to wait for a fill that is not awaited any more. It came, but what was let go may
+    /// not have said so yet: it must be woken.
+    fn forgotten(&mut self) -> Option<Waker> {
+        match self {
+            Self::Blocks(blocks) if blocks.waiting.is_none() => blocks.asker.take(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Stalled {
     since: Instant,
-    /// When its blocks were to be let go last.
+    /// When its blocks were last to be let go; at first, when it came to stand still.
     tried: Instant,
     released: bool,
 }
@@ -285,7 +316,7 @@ impl ReadBody {
                 };
                 let polls = shared.polls.load(Ordering::Relaxed);
                 if polls == seen {
-                    shared.lock().as_mut().map(Feed::release);
+                    let_go(&shared);
                 }
                 seen = polls;
             }
@@ -413,10 +444,10 @@ impl ReadBody {
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stalled.since + soon)));
         loop {
-            let due = match (stalled.released, self.patience) {
-                (false, _) => stalled.tried + soon,
-                (true, Some(patience)) => stalled.since + patience,
-                (true, None) => return Poll::Pending,
+            let given_up = self.patience.map(|patience| stalled.since + patience);
+            let retry = (!stalled.released).then(|| stalled.tried + soon);
+            let Some(due) = given_up.into_iter().chain(retry).min() else {
+                return Poll::Pending;
             };
             if timer.deadline() > due {
                 timer.as_mut().reset(due);
@@ -427,7 +458,7 @@ impl ReadBody {
                 timer.as_mut().reset(due);
                 continue;
             }
-            if let (true, Some(patience)) = (stalled.released, self.patience) {
+            if let Some(patience) = self.patience.filter(|_| given_up == Some(due)) {
                 return Poll::Ready(CutError::WriteTimeout(patience));
             }
             self.most = FEW;
@@ -438,3 +469,6 @@ impl ReadBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
