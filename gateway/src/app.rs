@@ -327,7 +327,11 @@ async fn serve_until_told(
     }
     gateway.state.pins.keep_in(&settings.data_dir);
     gateway.state.bound();
-    let nvme = tokio::spawn(Arc::clone(&gateway.reads.store).keep_nvme());
+    let store = &gateway.reads.store;
+    let tiers = [
+        tokio::spawn(Arc::clone(store).keep_nvme()),
+        tokio::spawn(store.keep_memory()),
+    ];
     let (stop, stopped) = watch::channel(false);
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
@@ -357,8 +361,7 @@ async fn serve_until_told(
     for task in reloading.into_iter().chain(renewing) {
         task.abort();
     }
-    nvme.abort();
-    pinning.iter().for_each(JoinHandle::abort);
+    tiers.iter().chain(&pinning).for_each(JoinHandle::abort);
     gateway.state.jobs.release().await;
     while servers.join_next().await.is_some() {}
     drop(place);

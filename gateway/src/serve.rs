@@ -1,5 +1,6 @@
 //! Sockets: the only module that knows hyper's server.
 
+pub mod cork;
 pub mod exchanges;
 pub mod fleet;
 pub mod frames;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::cork::Cork;
 use self::exchanges::{Answer, Exchanges};
 use self::seats::{Seat, Seats};
 use self::socket::{Patience, Socket, Timed};
@@ -192,13 +194,14 @@ impl Connection {
         let metrics = Arc::clone(&self.gateway.metrics);
         metrics.connections.inc();
         let exchanges = Exchanges::default();
+        let socket = Cork::new(socket);
         let opened = tokio::select! {
-            opened = self.open(socket, &exchanges) => opened,
+            opened = self.open(socket.clone(), &exchanges) => opened,
             _ = stop.wait_for(|stop| *stop) => None,
         };
         if let Some(wire) = opened {
             let store = Arc::clone(&self.gateway.reads.store);
-            let conversation = pin!(self.converse(wire, exchanges.clone(), watcher));
+            let conversation = pin!(self.converse((socket, wire), exchanges.clone(), watcher));
             in_its_place(&store, conversation).await;
         }
         if exchanges.flooded() {
@@ -208,7 +211,7 @@ impl Connection {
     }
 
     /// Finishes TLS, where there is any.
-    async fn open(&self, socket: TcpStream, exchanges: &Exchanges) -> Option<Wire> {
+    async fn open(&self, socket: Cork, exchanges: &Exchanges) -> Option<Wire> {
         let socket = Unsent::new(socket, exchanges.clone(), self.side.room.clone());
         let Some(tls) = &self.side.tls else {
             return Some(Wire::Clear(socket));
@@ -224,7 +227,7 @@ impl Connection {
     }
 
     /// Speaks HTTP.
-    async fn converse(self, wire: Wire, exchanges: Exchanges, watcher: Watcher) {
+    async fn converse(self, (raw, wire): (Cork, Wire), exchanges: Exchanges, watcher: Watcher) {
         let remote = Remote {
             address: self.remote,
             controls: self.side.controls,
@@ -245,7 +248,7 @@ impl Connection {
         // Boxed, so that what making the answer took is gone while the answer leaves.
         let service = service_fn(move |request| Box::pin(answered(Arc::clone(&answers), request)));
         let connection = builder.serve_connection(Socket::new(socket), service);
-        let connection = streams.beside(watcher.watch(connection.into_owned()));
+        let connection = streams.beside(watcher.watch(connection.into_owned()), || raw.push());
         if let Err(error) = connection.await {
             tracing::debug!(remote = %remote.address, error, "a connection ended badly");
             if let Some(status) = refusal::by_parser(&*error) {

@@ -5,6 +5,7 @@
 //! It says nothing of cold reads, of networks, or of more than one core.
 
 mod http2;
+mod ideal;
 mod load;
 mod machine;
 mod peers;

@@ -10,6 +10,12 @@
 //! Frames are never split, and pieces that are shorter than a segment (a small object, an object's
 //! end) come from the allocator.
 //!
+//! Whoever copies out of pages of 4 KiB misses the TLB for each of them, and whoever writes to one for
+//! the first time waits until the kernel has zeroed it. So [`Frames::keep`] has the kernel make the
+//! frames that are lent next, in huge pages where it can, a little ahead of their being lent. Only then:
+//! a huge page that is made when its first frame is written is zeroed as a whole in the way of a read,
+//! and one that is made again around a frame that went back keeps 2 MiB resident for it.
+//!
 //! This is the one module of this crate with `unsafe` in it: the proof stands at each place.
 
 #![allow(
@@ -18,13 +24,27 @@
 )]
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
+use tokio::sync::Notify;
+
 use crate::SEGMENT;
+
+/// The size of a huge page: x86-64's, and ARM's with small pages of 4 KiB.
+const HUGE: usize = 2 << 20;
+
+/// Frames in a huge page.
+const TOGETHER: u32 = (HUGE / SEGMENT) as u32;
+
+/// Frames that are made at once: the kernel takes a millisecond or so.
+const BATCH: u32 = 4 * TOGETHER;
+
+/// Frames that are made ahead of their being lent, if that is no more than a sixteenth of all.
+const AHEAD: usize = (64 << 20) / SEGMENT;
 
 /// Free frames that stay resident are a sixteenth of all: within the tenth that resident memory may
 /// be above the bound, should everything else that is leased be short pieces. Beyond that a frame
@@ -42,10 +62,14 @@ pub struct Frames(Arc<Region>);
 struct Region {
     /// None where nothing could be mapped: then every piece comes from the allocator.
     start: Option<NonNull<u8>>,
+    /// How far behind the mapping's own start that is: frames start at a multiple of [`HUGE`].
+    skipped: usize,
     count: usize,
     /// Frames that are kept resident though they are free.
     warm: usize,
     free: Mutex<Free>,
+    /// Told when a frame is lent that nobody had before.
+    lent_fresh: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +80,8 @@ struct Free {
     cold: Vec<u32>,
     /// Frames from here on were never lent.
     fresh: u32,
+    /// Frames from here on were not made ahead.
+    made: u32,
 }
 
 // SAFETY: `start` is the address of a mapping that lives as long as the region and is reached only
@@ -72,12 +98,14 @@ impl Frames {
         let count = count
             .min(u32::MAX as usize)
             .min(isize::MAX as usize / SEGMENT);
-        let start = Region::map(count * SEGMENT);
+        let (start, skipped) = Region::map(count * SEGMENT).unzip();
         Self(Arc::new(Region {
             start,
+            skipped: skipped.unwrap_or(0),
             count: start.map_or(0, |_| count),
             warm: WARM_LEAST.min(count / 8).max(count / WARM_SHARE),
             free: Mutex::default(),
+            lent_fresh: Notify::new(),
         }))
     }
 
@@ -89,6 +117,7 @@ impl Frames {
             Some(index) => index,
             None if (free.fresh as usize) < self.0.count => {
                 free.fresh += 1;
+                self.0.lent_fresh.notify_one();
                 free.fresh - 1
             }
             None => return None,
@@ -98,6 +127,24 @@ impl Frames {
             region: Arc::clone(&self.0),
             index,
         })
+    }
+
+    /// Has the kernel make the frames that are lent next, until all were lent once or it can't. It may
+    /// be dropped at any time: then frames are made as they are written.
+    pub async fn keep(self) {
+        loop {
+            while let Some(frames) = self.0.next_to_make() {
+                let region = Arc::clone(&self.0);
+                let made = tokio::task::spawn_blocking(move || region.make(frames)).await;
+                if !matches!(made, Ok(true)) {
+                    return;
+                }
+            }
+            if self.0.are_made() {
+                return;
+            }
+            self.0.lent_fresh.notified().await;
+        }
     }
 }
 
@@ -113,26 +160,63 @@ impl fmt::Debug for Frames {
 }
 
 impl Region {
-    fn map(len: usize) -> Option<NonNull<u8>> {
+    /// A new mapping with `len` bytes from a multiple of [`HUGE`] on, and what is skipped before it.
+    fn map(len: usize) -> Option<(NonNull<u8>, usize)> {
         if len == 0 {
             return None;
         }
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let whole = len.checked_add(HUGE)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let start = unsafe {
+        let mapped = unsafe {
             mmap_anonymous(
                 std::ptr::null_mut(),
-                len,
+                whole,
                 ProtFlags::READ | ProtFlags::WRITE,
                 flags,
             )
         };
-        let start = NonNull::new(start.ok()?.cast::<u8>())?;
-        // Huge pages would keep 2 MiB resident for one frame of it. A kernel without them refuses
-        // the advice, and that is as good.
+        let mapped = NonNull::new(mapped.ok()?.cast::<u8>())?;
+        // A kernel without huge pages refuses the advice, and that is as good.
         // SAFETY: the range is the mapping just made; this advice changes no byte of it.
-        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxNoHugepage) };
-        Some(start)
+        let _ = unsafe { madvise(mapped.as_ptr().cast(), whole, Advice::LinuxNoHugepage) };
+        let skipped = mapped.addr().get().wrapping_neg() % HUGE;
+        // SAFETY: less than `HUGE` is skipped, so `len` bytes of the mapping are left.
+        Some((unsafe { mapped.add(skipped) }, skipped))
+    }
+
+    /// The frames to be made next, if it is time: whole huge pages that nobody has written to.
+    fn next_to_make(&self) -> Option<Range<u32>> {
+        let mut free = self.lock();
+        let ahead = AHEAD.min(self.count / 16);
+        let from = free.made.max(free.fresh.next_multiple_of(TOGETHER));
+        if from as usize >= self.count.min(free.fresh as usize + ahead) {
+            return None;
+        }
+        let to = (from as usize + BATCH as usize).min(self.count);
+        // Invariant: `count` fits.
+        free.made = u32::try_from(to).unwrap_or(u32::MAX);
+        Some(from..free.made)
+    }
+
+    /// Whether none is left that nobody has made or written to.
+    fn are_made(&self) -> bool {
+        let free = self.lock();
+        free.made.max(free.fresh) as usize >= self.count
+    }
+
+    /// Has the kernel make these frames; false: it can't. Others may write to them meanwhile.
+    fn make(&self, frames: Range<u32>) -> bool {
+        let start = self.frame(frames.start).as_ptr().cast();
+        let len = frames.len() * SEGMENT;
+        // SAFETY: the range is within the mapping; what is populated keeps its bytes, and the other
+        // advice changes none (madvise(2)).
+        unsafe {
+            let _ = madvise(start, len, Advice::LinuxHugepage);
+            let made = madvise(start, len, Advice::LinuxPopulateWrite);
+            let _ = madvise(start, len, Advice::LinuxNoHugepage);
+            made.is_ok()
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
@@ -172,9 +256,12 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         if let Some(start) = self.start {
-            // SAFETY: every `Frame` holds the region, so none is left, and nobody else knows the
-            // address.
-            let _ = unsafe { munmap(start.as_ptr().cast(), self.count * SEGMENT) };
+            // SAFETY: this is the mapping as it was made. Every `Frame` holds the region, so none is
+            // left, and nobody else knows the address.
+            let _ = unsafe {
+                let mapped = start.sub(self.skipped);
+                munmap(mapped.as_ptr().cast(), self.count * SEGMENT + HUGE)
+            };
         }
     }
 }
@@ -328,6 +415,40 @@ mod tests {
         let kept = again.iter().filter(|frame| frame[SEGMENT - 1] == 7).count();
         assert_eq!(kept, WARM_LEAST);
         assert!(again[WARM_LEAST..].iter().all(|frame| frame[0] == 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_made_ahead_is_zeros_and_leaves_what_was_written() {
+        let count = 20 * TOGETHER as usize;
+        let frames = Frames::new((count * SEGMENT) as u64);
+        let mut lent = vec![frames.take().unwrap()];
+        lent[0].fill(7);
+        let keeping = tokio::spawn(frames.clone().keep());
+        lent.extend(std::iter::from_fn(|| frames.take()));
+        assert_eq!(lent.len(), count);
+        lent[count - 1].fill(8);
+        // Where the kernel can't, it ends as well.
+        keeping.await.unwrap();
+        assert!(lent[0].iter().all(|byte| *byte == 7));
+        let others = lent[1..count - 1].iter();
+        assert!(others.flat_map(|frame| frame.iter()).all(|byte| *byte == 0));
+        assert!(lent[count - 1].iter().all(|byte| *byte == 8));
+    }
+
+    #[test]
+    fn frames_are_made_a_little_ahead_of_their_being_lent() {
+        let frames = Frames::new(1 << 30);
+        let made = || std::iter::from_fn(|| frames.0.next_to_make()).last();
+        let ahead = AHEAD as u32;
+        assert_eq!(made(), Some(ahead - BATCH..ahead));
+        assert_eq!(made(), None);
+        let one = frames.take();
+        assert_eq!(made(), Some(ahead..ahead + BATCH));
+        // Who was faster than the kernel waits for nobody; what was begun is not made anew.
+        let many: Vec<_> = (0..ahead + BATCH + 7).map(|_| frames.take()).collect();
+        let next = frames.0.next_to_make().unwrap();
+        assert_eq!(next.start, ahead + BATCH + TOGETHER);
+        drop((one, many));
     }
 
     #[test]

@@ -53,9 +53,9 @@ impl Streams {
         }
     }
 
-    /// Runs them in one task with their `connection`. Those that are left when that ends, to account for what
+    /// Runs them in one task with their `connection`, and does `after` after each turn of it. Those that are left when that ends, to account for what
     /// they sent, go on without it. Dropping the future drops them all.
-    pub async fn beside<C: Future>(self, connection: C) -> C::Output {
+    pub async fn beside<C: Future>(self, connection: C, after: impl Fn()) -> C::Output {
         let _emptied = Emptied(&self);
         let mut connection = pin!(connection);
         let mut running = FuturesUnordered::new();
@@ -64,6 +64,7 @@ impl Streams {
             running.extend(std::mem::take(&mut *self.lock()));
             // Whoever of them hands bytes out wakes the connection, and so this.
             while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {}
+            after();
             ended
         });
         let ended = ended.await;
@@ -275,7 +276,7 @@ mod tests {
         let (given, got) = tokio::sync::oneshot::channel();
         let (alive, ended) = tokio::sync::oneshot::channel::<()>();
         let streams = Streams::new(Exchanges::default(), TIMEOUT);
-        tokio::spawn(streams.clone().beside(std::future::pending::<()>()));
+        tokio::spawn(streams.clone().beside(std::future::pending::<()>(), || {}));
         streams.execute(async move {
             let _alive = alive;
             let piece = Piece::new(Bytes::from_static(b"abc"), Stream::current().as_ref());

@@ -9,17 +9,17 @@
 //! And the kernel says that a socket takes bytes again only once a third of its buffer is free, which may be
 //! minutes after its client took the first of them. So while a socket is full its queue is looked at.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::cork::Cork;
 use super::exchanges::Exchanges;
 use super::queue;
 
@@ -56,7 +56,7 @@ impl Room {
 /// A client's socket, which holds little unsent while its client is slow.
 #[derive(Debug)]
 pub struct Unsent {
-    socket: TcpStream,
+    socket: Cork,
     /// What the connection knows of itself: while its client is quick, the limit is raised.
     exchanges: Exchanges,
     room: Room,
@@ -75,7 +75,7 @@ pub struct Unsent {
 impl Unsent {
     /// `socket`, with the limit set, and raised as far as there is `room`. `exchanges` hear whether its client
     /// takes what comes.
-    pub fn new(socket: TcpStream, exchanges: Exchanges, room: Room) -> Self {
+    pub fn new(socket: Cork, exchanges: Exchanges, room: Room) -> Self {
         let unsent = Self {
             socket,
             exchanges,
@@ -100,7 +100,9 @@ impl Unsent {
     }
 
     fn limit(&self, bytes: u32) {
-        if let Err(error) = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes) {
+        if let Err(error) =
+            socket2::SockRef::from(self.socket.socket()).set_tcp_notsent_lowat(bytes)
+        {
             tracing::debug!(%error, "a socket option was refused");
         }
     }
@@ -135,7 +137,7 @@ impl Unsent {
         if now - last < STALL {
             return;
         }
-        let Ok(held) = queue::held(&self.socket) else {
+        let Ok(held) = queue::held(self.socket.socket()) else {
             return;
         };
         // What is full takes nothing more, so what it holds gets less by what its client takes.
@@ -170,32 +172,31 @@ impl Unsent {
 
 impl AsyncRead for Unsent {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        self.socket.poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Unsent {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.before_writing();
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.written(written)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.before_writing();
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        let more = self.exchanges.multiplexed();
+        let written = self.socket.poll_write(cx, slices, more);
         self.written(written)
     }
 
@@ -203,19 +204,20 @@ impl AsyncWrite for Unsent {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+    /// What is kept back leaves at the end of its task's turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.socket.shut())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -224,12 +226,12 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (socket, _) = accepted.expect("a connection");
-        let unsent = Unsent::new(socket, Exchanges::default(), Room::beside(0));
+        let unsent = Unsent::new(Cork::new(socket), Exchanges::default(), Room::beside(0));
         (unsent, client.expect("a connection"))
     }
 
     fn limit(unsent: &Unsent) -> u32 {
-        let socket = socket2::SockRef::from(&unsent.socket);
+        let socket = socket2::SockRef::from(unsent.socket.socket());
         socket.tcp_notsent_lowat().expect("an option")
     }
 

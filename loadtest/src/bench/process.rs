@@ -145,11 +145,6 @@ impl Drop for Process {
     }
 }
 
-/// What this process itself has used.
-pub(super) fn own_usage() -> anyhow::Result<Usage> {
-    usage_of(i32::try_from(std::process::id())?)
-}
-
 /// A process and all that descend from it.
 fn tree(root: i32) -> anyhow::Result<Vec<i32>> {
     let mut parents = Vec::new();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::load::Sample;
 use super::peers::Who;
 use super::rows::{Figure, Row, Stage};
+use super::{TAIL_LOAD, ideal};
 use crate::plot::{Bar, Bars, Group, PALETTE};
 use crate::report::median;
 use crate::report::{Report, Unit};
@@ -84,6 +85,8 @@ impl Measured {
                 3.0,
                 Unit::Times,
             );
+            let what = format!("{}: the same by the queue alone (M/D/1)", row.name);
+            report.tell(&what, ideal::tail(TAIL_LOAD), Unit::Times);
         } else if let Some((who, best)) = self.best_peer(|who| self.figure(who), false) {
             let what = format!("{}: forebay ÷ {}", row.name, who.name());
             report.at_least(&what, ours / best, row.bar, Unit::Times);
@@ -116,7 +119,7 @@ impl Measured {
                 "median": self.figure(*who),
                 "cpu_seconds_a_gigabyte": self.median_of(*who, cpu_a_gigabyte),
                 "resident_bytes": self.median_of(*who, |sample| sample.resident as f64),
-                "client_cpu_share": self.median_of(*who, client_share),
+                "client_busy_share": self.median_of(*who, client_busy),
                 "runs": runs,
             })
         });
@@ -146,8 +149,8 @@ fn cpu_a_gigabyte(sample: &Sample) -> f64 {
     sample.server_cpu / (sample.bytes / 1e9)
 }
 
-fn client_share(sample: &Sample) -> f64 {
-    sample.client_cpu / sample.seconds
+fn client_busy(sample: &Sample) -> f64 {
+    sample.client_busy / sample.seconds
 }
 
 fn run_json(sample: &Sample) -> Value {
@@ -156,7 +159,7 @@ fn run_json(sample: &Sample) -> Value {
         "bytes": sample.bytes,
         "requests": sample.requests,
         "server_cpu_seconds": sample.server_cpu,
-        "client_cpu_seconds": sample.client_cpu,
+        "client_busy_seconds": sample.client_busy,
         "resident_bytes": sample.resident,
         "device_bytes": sample.device,
         "median_ms": sample.times.map(|times| times.0),
@@ -214,9 +217,9 @@ pub(super) fn tables(rows: &[Measured]) -> String {
     );
     table(
         &mut out,
-        "the client's own CPU (at 1.00 it is the bottleneck; the p99 row spins on purpose)",
+        "part of the time in which the client had something to do (near 1.00 it is the bottleneck)",
         rows,
-        of(client_share, 2),
+        of(client_busy, 2),
     );
     let device = |row: &Measured, who: Who| {
         let share = |sample: &Sample| sample.device / sample.bytes;
