@@ -317,21 +317,8 @@ async fn serve_until_told(
     let mut interrupt = signal(SignalKind::interrupt()).context("await SIGINT")?;
     let hangup = reload::catch().context("await SIGHUP")?;
     let (tls, renewing) = open_tls(settings, &gateway)?.unzip();
-    // What survived the last run is known before anybody can ask.
-    let file = Arc::new(KnownFile::new(&settings.data_dir));
-    gateway.state.remember_in(Arc::clone(&file));
-    file.load(&gateway);
-    known::recall(&gateway);
-    if gateway.state.documents().is_none() {
-        gateway.state.jobs.keep_in(&settings.data_dir);
-    }
-    gateway.state.pins.keep_in(&settings.data_dir);
-    gateway.state.bound();
-    let store = &gateway.reads.store;
-    let tiers = [
-        tokio::spawn(Arc::clone(store).keep_nvme()),
-        tokio::spawn(store.keep_memory()),
-    ];
+    let file = remember(settings, &gateway);
+    let house = keep_house(&gateway);
     let (stop, stopped) = watch::channel(false);
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
@@ -341,10 +328,6 @@ async fn serve_until_told(
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
-    let pinning = [
-        tokio::spawn(Arc::clone(&gateway.state.pins).keep()),
-        tokio::spawn(pins::keep(Arc::clone(&gateway.state))),
-    ];
     let told = async {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -361,7 +344,7 @@ async fn serve_until_told(
     for task in reloading.into_iter().chain(renewing) {
         task.abort();
     }
-    tiers.iter().chain(&pinning).for_each(JoinHandle::abort);
+    house.iter().for_each(JoinHandle::abort);
     gateway.state.jobs.release().await;
     while servers.join_next().await.is_some() {}
     drop(place);
@@ -370,6 +353,31 @@ async fn serve_until_told(
     let _ = keeping.await;
     tracing::info!("stopped");
     stopping
+}
+
+/// Has what survived the last run known before anybody can ask, and says where it is kept.
+fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
+    let file = Arc::new(KnownFile::new(&settings.data_dir));
+    gateway.state.remember_in(Arc::clone(&file));
+    file.load(gateway);
+    known::recall(gateway);
+    if gateway.state.documents().is_none() {
+        gateway.state.jobs.keep_in(&settings.data_dir);
+    }
+    gateway.state.pins.keep_in(&settings.data_dir);
+    gateway.state.bound();
+    file
+}
+
+/// The work that tiers and pins need for as long as the gateway runs.
+fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 4] {
+    let (store, state) = (&gateway.reads.store, &gateway.state);
+    [
+        tokio::spawn(Arc::clone(store).keep_nvme()),
+        tokio::spawn(store.keep_memory()),
+        tokio::spawn(Arc::clone(&state.pins).keep()),
+        tokio::spawn(pins::keep(Arc::clone(state))),
+    ]
 }
 
 /// Wants traffic once the fleet is found, and until `told` to stop, or until this gateway has no place in

@@ -201,7 +201,7 @@ impl Connection {
         };
         if let Some(wire) = opened {
             let store = Arc::clone(&self.gateway.reads.store);
-            let conversation = pin!(self.converse((socket, wire), exchanges.clone(), watcher));
+            let conversation = pin!(self.converse(socket, wire, exchanges.clone(), watcher));
             in_its_place(&store, conversation).await;
         }
         if exchanges.flooded() {
@@ -227,7 +227,7 @@ impl Connection {
     }
 
     /// Speaks HTTP.
-    async fn converse(self, (raw, wire): (Cork, Wire), exchanges: Exchanges, watcher: Watcher) {
+    async fn converse(self, cork: Cork, wire: Wire, exchanges: Exchanges, watcher: Watcher) {
         let remote = Remote {
             address: self.remote,
             controls: self.side.controls,
@@ -248,7 +248,7 @@ impl Connection {
         // Boxed, so that what making the answer took is gone while the answer leaves.
         let service = service_fn(move |request| Box::pin(answered(Arc::clone(&answers), request)));
         let connection = builder.serve_connection(Socket::new(socket), service);
-        let connection = streams.beside(watcher.watch(connection.into_owned()), || raw.push());
+        let connection = streams.beside(watcher.watch(connection.into_owned()), || cork.push());
         if let Err(error) = connection.await {
             tracing::debug!(remote = %remote.address, error, "a connection ended badly");
             if let Some(status) = refusal::by_parser(&*error) {

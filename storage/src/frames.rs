@@ -16,6 +16,10 @@
 //! a huge page that is made when its first frame is written is zeroed as a whole in the way of a read,
 //! and one that is made again around a frame that went back keeps 2 MiB resident for it.
 //!
+//! A frame that goes back out of a huge page is gone from the process's resident size at once. The kernel has its
+//! memory back when it is short of it, or when the last frame of that page goes; until then what it counts
+//! for a control group is more than what is resident.
+//!
 //! This is the one module of this crate with `unsafe` in it: the proof stands at each place.
 
 #![allow(
@@ -29,7 +33,6 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-
 use tokio::sync::Notify;
 
 use crate::SEGMENT;
@@ -43,12 +46,13 @@ const TOGETHER: u32 = (HUGE / SEGMENT) as u32;
 /// Frames that are made at once: the kernel takes a millisecond or so.
 const BATCH: u32 = 4 * TOGETHER;
 
-/// Frames that are made ahead of their being lent, if that is no more than a sixteenth of all.
+/// Free frames that are to be resident, made ahead or back and warm, if that is no more than a sixteenth of all.
 const AHEAD: usize = (64 << 20) / SEGMENT;
 
-/// Free frames that stay resident are a sixteenth of all: within the tenth that resident memory may
-/// be above the bound, should everything else that is leased be short pieces. Beyond that a frame
-/// costs a call to the kernel when it comes back and 16 page faults when it is lent again.
+/// Free frames that stay resident are a sixteenth of all, those that were made ahead among them: within
+/// the tenth that resident memory may be above the bound, should everything else that is leased be short
+/// pieces. Beyond that a frame costs a call to the kernel when it comes back and 16 page faults when it
+/// is lent again.
 const WARM_SHARE: usize = 16;
 
 /// The least of them: as much as is read from the disk at once, but no more than an eighth of all.
@@ -84,8 +88,9 @@ struct Free {
     made: u32,
 }
 
-// SAFETY: `start` is the address of a mapping that lives as long as the region and is reached only
-// through frames, each of which is lent to one `Frame` at a time; the tables are behind a lock.
+// SAFETY: `start` is the address of a mapping that lives as long as the region. Its bytes are reached only
+// through frames, each of which is lent to one `Frame` at a time; advice changes none of those that are
+// lent; the tables are behind a lock.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -111,18 +116,10 @@ impl Frames {
 
     /// A frame to write a segment into, or nothing where all are lent.
     pub fn take(&self) -> Option<Frame> {
-        let mut free = self.0.lock();
-        let index = free.warm.pop().or_else(|| free.cold.pop());
-        let index = match index {
-            Some(index) => index,
-            None if (free.fresh as usize) < self.0.count => {
-                free.fresh += 1;
-                self.0.lent_fresh.notify_one();
-                free.fresh - 1
-            }
-            None => return None,
-        };
-        drop(free);
+        let (index, is_fresh) = self.0.lock().take(self.0.count)?;
+        if is_fresh {
+            self.0.lent_fresh.notify_one();
+        }
         Some(Frame {
             region: Arc::clone(&self.0),
             index,
@@ -145,6 +142,28 @@ impl Frames {
             }
             self.0.lent_fresh.notified().await;
         }
+    }
+}
+
+impl Free {
+    /// A frame of `count`, resident ones first, and whether nobody had it before.
+    fn take(&mut self, count: usize) -> Option<(u32, bool)> {
+        if let Some(index) = self.warm.pop() {
+            return Some((index, false));
+        }
+        if self.fresh >= self.made
+            && let Some(index) = self.cold.pop()
+        {
+            return Some((index, false));
+        }
+        let fresh = ((self.fresh as usize) < count).then_some(self.fresh)?;
+        self.fresh += 1;
+        Some((fresh, true))
+    }
+
+    /// Frames that are free and resident.
+    fn resident(&self) -> usize {
+        self.warm.len() + self.made.saturating_sub(self.fresh) as usize
     }
 }
 
@@ -185,16 +204,19 @@ impl Region {
         Some((unsafe { mapped.add(skipped) }, skipped))
     }
 
-    /// The frames to be made next, if it is time: whole huge pages that nobody has written to.
+    /// The frames to be made next, if it is time, from the start of a huge page on: nobody has written to them.
     fn next_to_make(&self) -> Option<Range<u32>> {
         let mut free = self.lock();
-        let ahead = AHEAD.min(self.count / 16);
+        let ahead = AHEAD.min(self.count / WARM_SHARE);
+        let lacking = ahead.saturating_sub(free.resident());
         let from = free.made.max(free.fresh.next_multiple_of(TOGETHER));
-        if from as usize >= self.count.min(free.fresh as usize + ahead) {
+        if lacking == 0 || from as usize >= self.count {
             return None;
         }
-        let to = (from as usize + BATCH as usize).min(self.count);
+        let together = TOGETHER as usize;
+        let frames = lacking.next_multiple_of(together).min(BATCH as usize);
         // Invariant: `count` fits.
+        let to = (from as usize + frames).min(self.count);
         free.made = u32::try_from(to).unwrap_or(u32::MAX);
         Some(from..free.made)
     }
@@ -215,7 +237,8 @@ impl Region {
             let _ = madvise(start, len, Advice::LinuxHugepage);
             let made = madvise(start, len, Advice::LinuxPopulateWrite);
             let _ = madvise(start, len, Advice::LinuxNoHugepage);
-            made.is_ok()
+            made.inspect_err(|error| tracing::debug!(%error, "no more memory is made ahead"))
+                .is_ok()
         }
     }
 
@@ -235,7 +258,7 @@ impl Region {
 
     fn put_back(&self, index: u32) {
         let mut free = self.lock();
-        if free.warm.len() < self.warm {
+        if free.resident() < self.warm {
             free.warm.push(index);
             return;
         }
@@ -417,22 +440,62 @@ mod tests {
         assert!(again[WARM_LEAST..].iter().all(|frame| frame[0] == 0));
     }
 
+    /// Resident KiB of the frames' mapping.
+    fn resident(frames: &Frames) -> usize {
+        let start = frames.0.start.unwrap().addr().get();
+        let within = start..start + frames.0.count * SEGMENT;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut ours, mut sum) = (false, 0);
+        for line in smaps.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or_default();
+            let bounds = first.split_once('-').and_then(|(from, to)| {
+                let number = |text| usize::from_str_radix(text, 16).ok();
+                Some(number(from)?..number(to)?)
+            });
+            if let Some(bounds) = bounds {
+                ours = bounds.start < within.end && within.start < bounds.end;
+            } else if ours && first == "Rss:" {
+                sum += words
+                    .next()
+                    .and_then(|number| number.parse().ok())
+                    .unwrap_or(0);
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn what_is_made_is_resident_zeros_and_leaves_what_was_written() {
+        let frames = Frames::new(8 * HUGE as u64);
+        let mut first = frames.take().unwrap();
+        first.fill(7);
+        let before = resident(&frames);
+        assert!(before <= HUGE / 1024, "{before}");
+        assert!(frames.0.make(0..2 * TOGETHER), "needs Linux 5.14");
+        assert_eq!(resident(&frames), 2 * HUGE / 1024);
+        assert!(first.iter().all(|byte| *byte == 7));
+        let others: Vec<_> = (1..2 * TOGETHER).map(|_| frames.take().unwrap()).collect();
+        let mut bytes = others.iter().flat_map(|frame| frame.iter());
+        assert!(bytes.all(|byte| *byte == 0));
+    }
+
     #[tokio::test]
-    async fn what_is_made_ahead_is_zeros_and_leaves_what_was_written() {
-        let count = 20 * TOGETHER as usize;
-        let frames = Frames::new((count * SEGMENT) as u64);
-        let mut lent = vec![frames.take().unwrap()];
-        lent[0].fill(7);
+    async fn frames_are_made_until_all_were_lent_once() {
+        let frames = Frames::new(1 << 30);
         let keeping = tokio::spawn(frames.clone().keep());
-        lent.extend(std::iter::from_fn(|| frames.take()));
-        assert_eq!(lent.len(), count);
-        lent[count - 1].fill(8);
-        // Where the kernel can't, it ends as well.
+        let made = || frames.0.lock().made;
+        while made() < AHEAD as u32 {
+            assert!(!keeping.is_finished(), "needs Linux 5.14");
+            tokio::task::yield_now().await;
+        }
+        let one = frames.take().unwrap();
+        while made() == AHEAD as u32 {
+            tokio::task::yield_now().await;
+        }
+        let rest: Vec<_> = std::iter::from_fn(|| frames.take()).collect();
         keeping.await.unwrap();
-        assert!(lent[0].iter().all(|byte| *byte == 7));
-        let others = lent[1..count - 1].iter();
-        assert!(others.flat_map(|frame| frame.iter()).all(|byte| *byte == 0));
-        assert!(lent[count - 1].iter().all(|byte| *byte == 8));
+        assert_eq!(rest.len() * SEGMENT, (1 << 30) - one.len());
     }
 
     #[test]
@@ -443,12 +506,25 @@ mod tests {
         assert_eq!(made(), Some(ahead - BATCH..ahead));
         assert_eq!(made(), None);
         let one = frames.take();
-        assert_eq!(made(), Some(ahead..ahead + BATCH));
+        assert_eq!(made(), Some(ahead..ahead + TOGETHER));
         // Who was faster than the kernel waits for nobody; what was begun is not made anew.
-        let many: Vec<_> = (0..ahead + BATCH + 7).map(|_| frames.take()).collect();
+        let many: Vec<_> = (0..ahead + BATCH).map(|_| frames.take()).collect();
         let next = frames.0.next_to_make().unwrap();
-        assert_eq!(next.start, ahead + BATCH + TOGETHER);
+        assert_eq!(next.start, (ahead + BATCH + 1).next_multiple_of(TOGETHER));
         drop((one, many));
+    }
+
+    #[test]
+    fn free_frames_that_are_resident_are_a_sixteenth_those_made_ahead_among_them() {
+        let frames = Frames::new(1 << 30);
+        let made = || std::iter::from_fn(|| frames.0.next_to_make()).last();
+        made();
+        let lent: Vec<_> = (0..4 * AHEAD).map(|_| frames.take().unwrap()).collect();
+        made();
+        drop(lent);
+        assert_eq!(frames.0.lock().resident(), frames.0.warm);
+        assert_eq!(frames.0.warm, frames.0.count / WARM_SHARE);
+        assert_eq!(made(), None);
     }
 
     #[test]

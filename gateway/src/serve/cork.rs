@@ -6,6 +6,7 @@
 //! send(2)), and keeps back what does not fill a packet until the connection's task has had its turn.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -83,7 +84,11 @@ impl Cork {
 
     /// As [`tokio::io::AsyncWrite::poll_shutdown`].
     pub fn shut(&self) -> io::Result<()> {
-        socket2::SockRef::from(&self.0.socket).shutdown(std::net::Shutdown::Write)
+        match socket2::SockRef::from(&self.0.socket).shutdown(Shutdown::Write) {
+            // The client was first.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut,
+        }
     }
 
     /// As [`tokio::io::AsyncWrite::poll_write_vectored`]; with `more` to come, which [`Self::push`] ends.
@@ -107,7 +112,7 @@ impl Cork {
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 sent => {
-                    if more {
+                    if more && sent.is_ok() {
                         self.0.awaits_more.store(true, Ordering::Relaxed);
                     }
                     return Poll::Ready(sent);
@@ -122,6 +127,7 @@ mod tests {
     use std::future::poll_fn;
     use std::mem::MaybeUninit;
 
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -141,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_back_leaves_with_a_push() {
-        let (cork, client) = pair().await;
+        let (cork, mut client) = pair().await;
         write(&cork, b"one ", true).await;
         write(&cork, b"two", true).await;
         let mut came = [0; 16];
@@ -151,12 +157,21 @@ mod tests {
             io::ErrorKind::WouldBlock
         );
         cork.push();
-        client.readable().await.expect("it comes");
-        assert_eq!(client.try_read(&mut came).expect("it comes"), 7);
+        client.read_exact(&mut came[..7]).await.expect("it comes");
         assert_eq!(&came[..7], b"one two");
         write(&cork, b"three", false).await;
-        client.readable().await.expect("it comes");
-        assert_eq!(client.try_read(&mut came).expect("it comes"), 5);
+        client.read_exact(&mut came[..5]).await.expect("it comes");
+        assert_eq!(&came[..5], b"three");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_back_leaves_with_the_end() {
+        let (cork, mut client) = pair().await;
+        write(&cork, b"last", true).await;
+        cork.shut().expect("it ends");
+        let mut came = Vec::new();
+        client.read_to_end(&mut came).await.expect("it comes");
+        assert_eq!(came, b"last");
     }
 
     #[tokio::test]
@@ -174,6 +189,14 @@ mod tests {
         buffer.clear();
         let read = futures::poll!(poll_fn(|cx| cork.poll_read(cx, &mut buffer)));
         assert!(read.is_pending());
+        client.try_write(b"more").expect("room for four bytes");
+        for expected in ["mor", "e"] {
+            buffer.clear();
+            let read = poll_fn(|cx| cork.poll_read(cx, &mut buffer)).await;
+            read.expect("it is read");
+            assert_eq!(buffer.filled(), expected.as_bytes());
+        }
+        buffer.clear();
         drop(client);
         let read = poll_fn(|cx| cork.poll_read(cx, &mut buffer)).await;
         read.expect("it ends well");

@@ -53,18 +53,19 @@ impl Streams {
         }
     }
 
-    /// Runs them in one task with their `connection`, and does `after` after each turn of it. Those that are left when that ends, to account for what
-    /// they sent, go on without it. Dropping the future drops them all.
+    /// Runs them in one task with their `connection`, and does `after` after each turn of that. Those that are
+    /// left when it ends, to account for what they sent, go on without it. Dropping the future drops them
+    /// all.
     pub async fn beside<C: Future>(self, connection: C, after: impl Fn()) -> C::Output {
         let _emptied = Emptied(&self);
         let mut connection = pin!(connection);
         let mut running = FuturesUnordered::new();
         let ended = poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx);
+            after();
             running.extend(std::mem::take(&mut *self.lock()));
             // Whoever of them hands bytes out wakes the connection, and so this.
             while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {}
-            after();
             ended
         });
         let ended = ended.await;
@@ -286,6 +287,26 @@ mod tests {
         let piece = got.await.expect("the task begins");
         assert!(Stream::current().is_none() && piece.stream.is_some());
         assert!(ended.await.is_err(), "nothing is ever sent");
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_done_after_each_turn_is_done_after_the_last_too() {
+        let (turns, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let connection = poll_fn(|cx| {
+            let turn = turns.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(turn, done.load(Ordering::Relaxed));
+            if turn == 2 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let streams = Streams::new(Exchanges::default(), TIMEOUT);
+        let after = || {
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        streams.beside(connection, after).await;
+        assert_eq!(done.load(Ordering::Relaxed), 3);
     }
 
     fn stream() -> Stream {

@@ -216,6 +216,8 @@ impl AsyncWrite for Unsent {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -321,6 +323,25 @@ mod tests {
         tokio::time::advance(STALL).await;
         tokio::time::resume();
         unsent.look();
+    }
+
+    #[tokio::test]
+    async fn frames_of_http_2_wait_for_the_end_of_a_turn_and_answers_of_http_1_do_not() {
+        let (mut unsent, mut client) = pair().await;
+        let mut came = [0; 8];
+        unsent.write_all(b"http1").await.expect("it takes them");
+        client.read_exact(&mut came[..5]).await.expect("they come");
+        let _exchange = unsent.exchanges.begin(http::Version::HTTP_2);
+        unsent.write_all(b"http2").await.expect("it takes them");
+        unsent.flush().await.expect("it is a frame's end only");
+        let early = socket2::SockRef::from(&client).peek(&mut [MaybeUninit::uninit(); 8]);
+        assert_eq!(
+            early.expect_err("it waits").kind(),
+            io::ErrorKind::WouldBlock
+        );
+        unsent.socket.push();
+        client.read_exact(&mut came[..5]).await.expect("they come");
+        assert_eq!(&came[..5], b"http2");
     }
 
     #[tokio::test]

@@ -8,7 +8,8 @@ const READS: usize = 400_000;
 
 /// The 99th percentile ÷ the median of the time from arrival to end, for a server with one core whose reads
 /// all take the same time, one after the other, and arrive at `load` of the rate that it can do: the
-/// queue M/D/1. No server's own can be less but by luck or by serving what came last first.
+/// queue M/D/1. A server that takes the first that came first, and adds no time outside its queue, is to be
+/// expected to show this much.
 pub(super) fn tail(load: f64) -> f64 {
     let mut random = StdRng::seed_from_u64(1);
     let mut left = 0.0_f64;

@@ -31,9 +31,6 @@ const RAMP: Duration = Duration::from_millis(300);
 /// A pass that compares: a GiB takes about a second on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A turn of this side that took less was about nothing: only a look whether something came.
-const NOTHING: Duration = Duration::from_micros(5);
-
 /// Connections that compare at once: each waits for an answer most of the time.
 const COMPARERS: usize = 64;
 
@@ -221,18 +218,28 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Looks for what came again and again, for ever or until then. A client that sleeps is woken by the server's core, and the
-    /// server charged for that: on a virtual machine up to a third of its time. Over a wire it is not.
+    /// Looks for what came again and again, for ever or until then, and counts the time of the looks by which
+    /// nothing had. A client that sleeps is woken by the server's core, and the server charged for
+    /// that: on a virtual machine up to a third of its time. Over a wire it is not.
     async fn spin(&self, until: Option<Instant>) {
-        let mut last = Instant::now();
+        let (mut last, mut had) = (Instant::now(), self.came());
         while until.is_none_or(|until| last < until) {
             tokio::task::yield_now().await;
-            let took = std::mem::replace(&mut last, Instant::now()).elapsed();
-            if took < NOTHING {
-                let nanos = u64::try_from(took.as_nanos()).unwrap_or(0);
+            let (now, has) = (Instant::now(), self.came());
+            if has == had {
+                let nanos = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX);
                 self.idle.fetch_add(nanos, Ordering::Relaxed);
             }
+            (last, had) = (now, has);
         }
+    }
+
+    fn came(&self) -> (u64, u64) {
+        let [bytes, requests] = [&self.bytes, &self.requests];
+        (
+            bytes.load(Ordering::Relaxed),
+            requests.load(Ordering::Relaxed),
+        )
     }
 
     fn now(&self, server: &Process) -> anyhow::Result<Counted> {
@@ -460,6 +467,26 @@ mod tests {
         // Of 1000 ranks the first has 1 ÷ 7.49 of all, the second half of that.
         assert!((13_000..13_700).contains(&counts[0]), "{}", counts[0]);
         assert!((6_400..6_950).contains(&counts[1]), "{}", counts[1]);
+    }
+
+    #[tokio::test]
+    async fn a_look_counts_as_idle_unless_something_came() {
+        let time = Duration::from_millis(2);
+        let (quiet, busy) = (Counters::default(), Counters::default());
+        quiet.spin(Some(Instant::now() + time)).await;
+        assert!(quiet.idle.load(Ordering::Relaxed) >= 2_000_000);
+        let coming = async {
+            loop {
+                busy.bytes.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = coming => {}
+            () = busy.spin(Some(Instant::now() + time)) => {}
+        }
+        assert_eq!(busy.idle.load(Ordering::Relaxed), 0);
     }
 
     #[test]
