@@ -30,7 +30,7 @@
 //! tests hold our verifier against; `tracing` and `tracing-subscriber` log; `arc-swap` replaces
 //! datasets under readers;
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
-//! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options, and say what a socket holds; `percent-encoding`,
+//! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options, say what a socket holds, and tell it that more comes; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `twox-hash` is the same XXH3 with AVX2 where the processor has it, for what gateways send each other; `anyhow` carries errors to a person, `thiserror` to code.
 

@@ -123,7 +123,7 @@ impl Cork {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::future::poll_fn;
     use std::mem::MaybeUninit;
 
@@ -132,7 +132,8 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Cork, TcpStream) {
+    /// A socket and its client.
+    pub(in crate::serve) async fn pair() -> (Cork, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());

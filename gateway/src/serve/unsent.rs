@@ -219,17 +219,15 @@ mod tests {
     use std::mem::MaybeUninit;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
 
+    use super::super::cork;
     use super::*;
 
     async fn pair() -> (Unsent, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (socket, _) = accepted.expect("a connection");
-        let unsent = Unsent::new(Cork::new(socket), Exchanges::default(), Room::beside(0));
-        (unsent, client.expect("a connection"))
+        let (socket, client) = cork::tests::pair().await;
+        let unsent = Unsent::new(socket, Exchanges::default(), Room::beside(0));
+        (unsent, client)
     }
 
     fn limit(unsent: &Unsent) -> u32 {
