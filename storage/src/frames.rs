@@ -10,16 +10,6 @@
 //! Frames are never split, and pieces that are shorter than a segment (a small object, an object's
 //! end) come from the allocator.
 //!
-//! Whoever copies out of pages of 4 KiB misses the TLB for each of them, and whoever writes to one for
-//! the first time waits until the kernel has zeroed it. So [`Frames::keep`] has the kernel make the
-//! frames that are lent next, in huge pages where it can, a little ahead of their being lent. Only then:
-//! a huge page that is made when its first frame is written is zeroed as a whole in the way of a read,
-//! and one that is made again around a frame that went back keeps 2 MiB resident for it.
-//!
-//! A frame that goes back out of a huge page is gone from the process's resident size at once. The kernel has its
-//! memory back when it is short of it, or when the last frame of that page goes; until then what it counts
-//! for a control group is more than what is resident.
-//!
 //! This is the one module of this crate with `unsafe` in it: the proof stands at each place.
 
 #![allow(
@@ -28,31 +18,17 @@
 )]
 
 use std::fmt;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-use tokio::sync::Notify;
 
 use crate::SEGMENT;
 
-/// The size of a huge page: x86-64's, and ARM's with small pages of 4 KiB.
-const HUGE: usize = 2 << 20;
-
-/// Frames in a huge page.
-const TOGETHER: u32 = (HUGE / SEGMENT) as u32;
-
-/// Frames that are made at once: the kernel takes a millisecond or so.
-const BATCH: u32 = 4 * TOGETHER;
-
-/// Free frames that are to be resident, made ahead or back and warm, if that is no more than a sixteenth of all.
-const AHEAD: usize = (64 << 20) / SEGMENT;
-
-/// Free frames that stay resident are a sixteenth of all, those that were made ahead among them: within
-/// the tenth that resident memory may be above the bound, should everything else that is leased be short
-/// pieces. Beyond that a frame costs a call to the kernel when it comes back and 16 page faults when it
-/// is lent again.
+/// Free frames that stay resident are a sixteenth of all: within the tenth that resident memory may
+/// be above the bound, should everything else that is leased be short pieces. Beyond that a frame
+/// costs a call to the kernel when it comes back and 16 page faults when it is lent again.
 const WARM_SHARE: usize = 16;
 
 /// The least of them: as much as is read from the disk at once, but no more than an eighth of all.
@@ -66,14 +42,10 @@ pub struct Frames(Arc<Region>);
 struct Region {
     /// None where nothing could be mapped: then every piece comes from the allocator.
     start: Option<NonNull<u8>>,
-    /// How far behind the mapping's own start that is: frames start at a multiple of [`HUGE`].
-    skipped: usize,
     count: usize,
     /// Frames that are kept resident though they are free.
     warm: usize,
     free: Mutex<Free>,
-    /// Told when a frame is lent that nobody had before.
-    lent_fresh: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -84,13 +56,10 @@ struct Free {
     cold: Vec<u32>,
     /// Frames from here on were never lent.
     fresh: u32,
-    /// Frames from here on were not made ahead.
-    made: u32,
 }
 
-// SAFETY: `start` is the address of a mapping that lives as long as the region. Its bytes are reached only
-// through frames, each of which is lent to one `Frame` at a time; advice changes none of those that are
-// lent; the tables are behind a lock.
+// SAFETY: `start` is the address of a mapping that lives as long as the region and is reached only
+// through frames, each of which is lent to one `Frame` at a time; the tables are behind a lock.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -103,67 +72,32 @@ impl Frames {
         let count = count
             .min(u32::MAX as usize)
             .min(isize::MAX as usize / SEGMENT);
-        let (start, skipped) = Region::map(count * SEGMENT).unzip();
+        let start = Region::map(count * SEGMENT);
         Self(Arc::new(Region {
             start,
-            skipped: skipped.unwrap_or(0),
             count: start.map_or(0, |_| count),
             warm: WARM_LEAST.min(count / 8).max(count / WARM_SHARE),
             free: Mutex::default(),
-            lent_fresh: Notify::new(),
         }))
     }
 
     /// A frame to write a segment into, or nothing where all are lent.
     pub fn take(&self) -> Option<Frame> {
-        let (index, is_fresh) = self.0.lock().take(self.0.count)?;
-        if is_fresh {
-            self.0.lent_fresh.notify_one();
-        }
+        let mut free = self.0.lock();
+        let index = free.warm.pop().or_else(|| free.cold.pop());
+        let index = match index {
+            Some(index) => index,
+            None if (free.fresh as usize) < self.0.count => {
+                free.fresh += 1;
+                free.fresh - 1
+            }
+            None => return None,
+        };
+        drop(free);
         Some(Frame {
             region: Arc::clone(&self.0),
             index,
         })
-    }
-
-    /// Has the kernel make the frames that are lent next, until all were lent once or it can't. It may
-    /// be dropped at any time: then frames are made as they are written.
-    pub async fn keep(self) {
-        loop {
-            while let Some(frames) = self.0.next_to_make() {
-                let region = Arc::clone(&self.0);
-                let made = tokio::task::spawn_blocking(move || region.make(frames)).await;
-                if !matches!(made, Ok(true)) {
-                    return;
-                }
-            }
-            if self.0.are_made() {
-                return;
-            }
-            self.0.lent_fresh.notified().await;
-        }
-    }
-}
-
-impl Free {
-    /// A frame of `count`, resident ones first, and whether nobody had it before.
-    fn take(&mut self, count: usize) -> Option<(u32, bool)> {
-        if let Some(index) = self.warm.pop() {
-            return Some((index, false));
-        }
-        if self.fresh >= self.made
-            && let Some(index) = self.cold.pop()
-        {
-            return Some((index, false));
-        }
-        let fresh = ((self.fresh as usize) < count).then_some(self.fresh)?;
-        self.fresh += 1;
-        Some((fresh, true))
-    }
-
-    /// Frames that are free and resident.
-    fn resident(&self) -> usize {
-        self.warm.len() + self.made.saturating_sub(self.fresh) as usize
     }
 }
 
@@ -179,67 +113,26 @@ impl fmt::Debug for Frames {
 }
 
 impl Region {
-    /// A new mapping with `len` bytes from a multiple of [`HUGE`] on, and what is skipped before it.
-    fn map(len: usize) -> Option<(NonNull<u8>, usize)> {
+    fn map(len: usize) -> Option<NonNull<u8>> {
         if len == 0 {
             return None;
         }
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let whole = len.checked_add(HUGE)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let mapped = unsafe {
+        let start = unsafe {
             mmap_anonymous(
                 std::ptr::null_mut(),
-                whole,
+                len,
                 ProtFlags::READ | ProtFlags::WRITE,
                 flags,
             )
         };
-        let mapped = NonNull::new(mapped.ok()?.cast::<u8>())?;
-        // A kernel without huge pages refuses the advice, and that is as good.
+        let start = NonNull::new(start.ok()?.cast::<u8>())?;
+        // Huge pages would keep 2 MiB resident for one frame of it. A kernel without them refuses
+        // the advice, and that is as good.
         // SAFETY: the range is the mapping just made; this advice changes no byte of it.
-        let _ = unsafe { madvise(mapped.as_ptr().cast(), whole, Advice::LinuxNoHugepage) };
-        let skipped = mapped.addr().get().wrapping_neg() % HUGE;
-        // SAFETY: less than `HUGE` is skipped, so `len` bytes of the mapping are left.
-        Some((unsafe { mapped.add(skipped) }, skipped))
-    }
-
-    /// The frames to be made next, if it is time, from the start of a huge page on: nobody has written to them.
-    fn next_to_make(&self) -> Option<Range<u32>> {
-        let mut free = self.lock();
-        let ahead = AHEAD.min(self.count / WARM_SHARE);
-        let lacking = ahead.saturating_sub(free.resident());
-        let from = free.made.max(free.fresh.next_multiple_of(TOGETHER));
-        if lacking == 0 || from as usize >= self.count {
-            return None;
-        }
-        let together = TOGETHER as usize;
-        let frames = lacking.next_multiple_of(together).min(BATCH as usize);
-        // Invariant: `count` fits.
-        let to = (from as usize + frames).min(self.count);
-        free.made = u32::try_from(to).unwrap_or(u32::MAX);
-        Some(from..free.made)
-    }
-
-    /// Whether none is left that nobody has made or written to.
-    fn are_made(&self) -> bool {
-        let free = self.lock();
-        free.made.max(free.fresh) as usize >= self.count
-    }
-
-    /// Has the kernel make these frames; false: it can't. Others may write to them meanwhile.
-    fn make(&self, frames: Range<u32>) -> bool {
-        let start = self.frame(frames.start).as_ptr().cast();
-        let len = frames.len() * SEGMENT;
-        // SAFETY: the range is within the mapping; what is populated keeps its bytes, and the other
-        // advice changes none (madvise(2)).
-        unsafe {
-            let _ = madvise(start, len, Advice::LinuxHugepage);
-            let made = madvise(start, len, Advice::LinuxPopulateWrite);
-            let _ = madvise(start, len, Advice::LinuxNoHugepage);
-            made.inspect_err(|error| tracing::debug!(%error, "no more memory is made ahead"))
-                .is_ok()
-        }
+        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxNoHugepage) };
+        Some(start)
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
@@ -258,7 +151,7 @@ impl Region {
 
     fn put_back(&self, index: u32) {
         let mut free = self.lock();
-        if free.resident() < self.warm {
+        if free.warm.len() < self.warm {
             free.warm.push(index);
             return;
         }
@@ -279,12 +172,9 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         if let Some(start) = self.start {
-            // SAFETY: this is the mapping as it was made. Every `Frame` holds the region, so none is
-            // left, and nobody else knows the address.
-            let _ = unsafe {
-                let mapped = start.sub(self.skipped);
-                munmap(mapped.as_ptr().cast(), self.count * SEGMENT + HUGE)
-            };
+            // SAFETY: every `Frame` holds the region, so none is left, and nobody else knows the
+            // address.
+            let _ = unsafe { munmap(start.as_ptr().cast(), self.count * SEGMENT) };
         }
     }
 }
@@ -438,93 +328,6 @@ mod tests {
         let kept = again.iter().filter(|frame| frame[SEGMENT - 1] == 7).count();
         assert_eq!(kept, WARM_LEAST);
         assert!(again[WARM_LEAST..].iter().all(|frame| frame[0] == 0));
-    }
-
-    /// Resident KiB of the frames' mapping.
-    fn resident(frames: &Frames) -> usize {
-        let start = frames.0.start.unwrap().addr().get();
-        let within = start..start + frames.0.count * SEGMENT;
-        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let (mut ours, mut sum) = (false, 0);
-        for line in smaps.lines() {
-            let mut words = line.split_whitespace();
-            let first = words.next().unwrap_or_default();
-            let bounds = first.split_once('-').and_then(|(from, to)| {
-                let number = |text| usize::from_str_radix(text, 16).ok();
-                Some(number(from)?..number(to)?)
-            });
-            if let Some(bounds) = bounds {
-                ours = bounds.start < within.end && within.start < bounds.end;
-            } else if ours && first == "Rss:" {
-                sum += words
-                    .next()
-                    .and_then(|number| number.parse().ok())
-                    .unwrap_or(0);
-            }
-        }
-        sum
-    }
-
-    #[test]
-    fn what_is_made_is_resident_zeros_and_leaves_what_was_written() {
-        let frames = Frames::new(8 * HUGE as u64);
-        let mut first = frames.take().unwrap();
-        first.fill(7);
-        let before = resident(&frames);
-        assert!(before <= HUGE / 1024, "{before}");
-        assert!(frames.0.make(0..2 * TOGETHER), "needs Linux 5.14");
-        assert_eq!(resident(&frames), 2 * HUGE / 1024);
-        assert!(first.iter().all(|byte| *byte == 7));
-        let others: Vec<_> = (1..2 * TOGETHER).map(|_| frames.take().unwrap()).collect();
-        let mut bytes = others.iter().flat_map(|frame| frame.iter());
-        assert!(bytes.all(|byte| *byte == 0));
-    }
-
-    #[tokio::test]
-    async fn frames_are_made_until_all_were_lent_once() {
-        let frames = Frames::new(1 << 30);
-        let keeping = tokio::spawn(frames.clone().keep());
-        let made = || frames.0.lock().made;
-        while made() < AHEAD as u32 {
-            assert!(!keeping.is_finished(), "needs Linux 5.14");
-            tokio::task::yield_now().await;
-        }
-        let one = frames.take().unwrap();
-        while made() == AHEAD as u32 {
-            tokio::task::yield_now().await;
-        }
-        let rest: Vec<_> = std::iter::from_fn(|| frames.take()).collect();
-        keeping.await.unwrap();
-        assert_eq!(rest.len() * SEGMENT, (1 << 30) - one.len());
-    }
-
-    #[test]
-    fn frames_are_made_a_little_ahead_of_their_being_lent() {
-        let frames = Frames::new(1 << 30);
-        let made = || std::iter::from_fn(|| frames.0.next_to_make()).last();
-        let ahead = AHEAD as u32;
-        assert_eq!(made(), Some(ahead - BATCH..ahead));
-        assert_eq!(made(), None);
-        let one = frames.take();
-        assert_eq!(made(), Some(ahead..ahead + TOGETHER));
-        // Who was faster than the kernel waits for nobody; what was begun is not made anew.
-        let many: Vec<_> = (0..ahead + BATCH).map(|_| frames.take()).collect();
-        let next = frames.0.next_to_make().unwrap();
-        assert_eq!(next.start, (ahead + BATCH + 1).next_multiple_of(TOGETHER));
-        drop((one, many));
-    }
-
-    #[test]
-    fn free_frames_that_are_resident_are_a_sixteenth_those_made_ahead_among_them() {
-        let frames = Frames::new(1 << 30);
-        let made = || std::iter::from_fn(|| frames.0.next_to_make()).last();
-        made();
-        let lent: Vec<_> = (0..4 * AHEAD).map(|_| frames.take().unwrap()).collect();
-        made();
-        drop(lent);
-        assert_eq!(frames.0.lock().resident(), frames.0.warm);
-        assert_eq!(frames.0.warm, frames.0.count / WARM_SHARE);
-        assert_eq!(made(), None);
     }
 
     #[test]

@@ -217,21 +217,41 @@ pub(super) struct Counters {
     idle: Arc<AtomicU64>,
 }
 
+/// One look at what has come.
+struct Look {
+    at: Instant,
+    came: (u64, u64),
+}
+
+impl Look {
+    /// The time up to the next look, unless something came in it.
+    fn idle(&self, next: &Self) -> Duration {
+        if self.came == next.came {
+            next.at - self.at
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
 impl Counters {
     /// Looks for what came again and again, for ever or until then, and counts the time of the looks by which
     /// nothing had. A client that sleeps is woken by the server's core, and the server charged for
     /// that: on a virtual machine up to a third of its time. Over a wire it is not.
     async fn spin(&self, until: Option<Instant>) {
-        let (mut last, mut had) = (Instant::now(), self.came());
-        while until.is_none_or(|until| last < until) {
+        let mut look = self.look(Instant::now());
+        while until.is_none_or(|until| look.at < until) {
             tokio::task::yield_now().await;
-            let (now, has) = (Instant::now(), self.came());
-            if has == had {
-                let nanos = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX);
-                self.idle.fetch_add(nanos, Ordering::Relaxed);
-            }
-            (last, had) = (now, has);
+            let next = self.look(Instant::now());
+            let idle = u64::try_from(look.idle(&next).as_nanos()).unwrap_or(u64::MAX);
+            self.idle.fetch_add(idle, Ordering::Relaxed);
+            look = next;
         }
+    }
+
+    fn look(&self, at: Instant) -> Look {
+        let came = self.came();
+        Look { at, came }
     }
 
     fn came(&self) -> (u64, u64) {
@@ -453,49 +473,4 @@ async fn compare_on(target: Target, asks: Vec<Ask>) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_most_popular_is_asked_for_in_proportion_to_its_rank() {
-        let objects = Objects::new(1 << 20, 1000);
-        let mut random = StdRng::seed_from_u64(7);
-        let mut counts = vec![0_u32; 1000];
-        for _ in 0..100_000 {
-            counts[objects.popular(&mut random)] += 1;
-        }
-        // Of 1000 ranks the first has 1 ÷ 7.49 of all, the second half of that.
-        assert!((13_000..13_700).contains(&counts[0]), "{}", counts[0]);
-        assert!((6_400..6_950).contains(&counts[1]), "{}", counts[1]);
-    }
-
-    #[tokio::test]
-    async fn a_look_counts_as_idle_unless_something_came() {
-        let time = Duration::from_millis(2);
-        let (quiet, busy) = (Counters::default(), Counters::default());
-        quiet.spin(Some(Instant::now() + time)).await;
-        assert!(quiet.idle.load(Ordering::Relaxed) >= 2_000_000);
-        let coming = async {
-            loop {
-                busy.bytes.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = coming => {}
-            () = busy.spin(Some(Instant::now() + time)) => {}
-        }
-        assert_eq!(busy.idle.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn random_reads_lie_in_the_object() {
-        let objects = Objects::new(10 << 20, 1);
-        let mut picker = Picker::new(Access::Random(1 << 20), &objects, 7);
-        for _ in 0..100 {
-            let ask = picker.next();
-            assert!(ask.offset + ask.length <= 10 << 20 && ask.offset.is_multiple_of(1 << 20));
-        }
-    }
-}
+mod tests;
