@@ -370,11 +370,10 @@ fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
 }
 
 /// The work that tiers and pins need for as long as the gateway runs.
-fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 4] {
+fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 3] {
     let (store, state) = (&gateway.reads.store, &gateway.state);
     [
         tokio::spawn(Arc::clone(store).keep_nvme()),
-        tokio::spawn(store.keep_memory()),
         tokio::spawn(Arc::clone(&state.pins).keep()),
         tokio::spawn(pins::keep(Arc::clone(state))),
     ]

@@ -225,12 +225,6 @@ impl Store {
         }
     }
 
-    /// The work of the memory tier: its frames are made before they are needed. To be polled in a task of its
-    /// own.
-    pub fn keep_memory(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.frames.clone().keep()
-    }
-
     /// Whether a block is resident in any tier; moves nothing.
     pub fn contains(&self, key: &BlockKey) -> bool {
         self.memory.contains(key) || self.on_nvme(key)
