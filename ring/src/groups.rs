@@ -136,9 +136,11 @@ fn assign(circle: &Circle, group: Group) -> Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::points::Points;
 
     fn circle() -> Circle {
-        Circle::new(&[("a", 1), ("b", 1), ("c", 2)])
+        let members = [("a", 1), ("b", 1), ("c", 2)];
+        Circle::new(&members, Points::new(&members))
     }
 
     fn group(object: ObjectHash, index: u64, extents: u64) -> Group {

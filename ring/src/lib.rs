@@ -32,6 +32,7 @@
 //! - `aws-lc-rs`: HKDF and AES-GCM, the cryptography that TLS has brought already.
 //! - `bytes`: reading and writing numbers, and what transports carry.
 //! - `tokio`: the UDP socket, timers, names, and the `watch` that a [`Fleet`] is seen by.
+//! - `rustix`: the priority of the thread that builds tables.
 //! - `tracing`: what changed in the fleet, once.
 //! - `consistent_hash_ring`: the ring, used point by point (`points` says why).
 //! - `xxhash-rust`: xxh3, fast, and fixed by its specification rather than by a compiler.

@@ -60,22 +60,50 @@ pub(crate) struct Circle {
     shares: Vec<f64>,
 }
 
-impl Circle {
-    /// Places `members`, each a name and a weight that is not 0. Takes half a second for 1000 members of
-    /// weight 1.
+/// The points of some members, numbered from 0 in the order given, by their places: what the circles of a table are
+/// made of. To hash and to sort them is most of a table's price.
+pub(crate) struct Points(Vec<Point>);
+
+impl Points {
+    /// Those of `members`, each a name and a weight that is not 0.
     pub(crate) fn new(members: &[(&str, u16)]) -> Self {
         let mut points = Vec::new();
+        let mut bytes = Vec::new();
         for (owner, (name, weight)) in (0..).zip(members) {
+            bytes.clear();
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.push(0);
+            let named = bytes.len();
             for replica in 0..u32::from(*weight) * POINTS_PER_WEIGHT {
-                let bytes = [name.as_bytes(), &[0], &replica.to_le_bytes()].concat();
-                points.push(Point {
-                    at: xxh3_64(&bytes),
-                    owner,
-                });
+                bytes.truncate(named);
+                bytes.extend_from_slice(&replica.to_le_bytes());
+                let at = xxh3_64(&bytes);
+                points.push(Point { at, owner });
             }
         }
-        // Of two members' points in one place the first member's stays, on every gateway alike.
         points.sort_unstable();
+        Self(points)
+    }
+
+    /// Those of some of the members, who are numbered anew in the order given, which is that of their numbers.
+    pub(crate) fn of(&self, members: &[usize]) -> Self {
+        let last = members.last().map_or(0, |last| *last + 1);
+        let mut anew = vec![None; last];
+        for (number, member) in (0..).zip(members) {
+            anew[*member] = Some(number);
+        }
+        let points = self.0.iter().filter_map(|point| {
+            let owner = *anew.get(point.owner as usize)?;
+            owner.map(|owner| Point { owner, ..*point })
+        });
+        Self(points.collect())
+    }
+}
+
+impl Circle {
+    /// Places `members`, each a name and a weight that is not 0, at `points`, which are theirs.
+    pub(crate) fn new(members: &[(&str, u16)], Points(mut points): Points) -> Self {
+        // Of two members' points in one place the first member's stays, on every gateway alike.
         points.dedup_by_key(|point| point.at);
         Self {
             shares: shares(&points, members.len()),
@@ -224,10 +252,10 @@ impl Hasher for PlaceHasher {
         };
     }
 
-    /// The crate derives from each point the place of a next one, and removes what it finds there. This
-    /// has to be a mix, or it would find our own points.
+    /// The crate derives from each point the place of a next one, and removes what it finds there. Points go in
+    /// sorted, so behind the latest there is none yet; and where it just looked, it is quick to look again.
     fn write_u64(&mut self, place: u64) {
-        self.0 = xxh3_64(&place.to_le_bytes());
+        self.0 = place.wrapping_add(1);
     }
 
     fn finish(&self) -> u64 {
@@ -241,9 +269,13 @@ mod tests {
 
     use super::*;
 
+    fn circle_of(members: &[(&str, u16)]) -> Circle {
+        Circle::new(members, Points::new(members))
+    }
+
     #[test]
     fn a_walk_meets_every_point_once_in_order() {
-        let circle = Circle::new(&[("a", 1), ("b", 2), ("c", 1)]);
+        let circle = circle_of(&[("a", 1), ("b", 2), ("c", 1)]);
         let met: Vec<usize> = circle.walk(u64::MAX).collect();
         let count = |member| met.iter().filter(|met| **met == member).count();
         assert_eq!((count(0), count(1), count(2)), (512, 1024, 512));
@@ -257,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_place_belongs_to_the_point_at_or_after_it() {
-        let circle = Circle::new(&[("a", 1), ("b", 1)]);
+        let circle = circle_of(&[("a", 1), ("b", 1)]);
         let point = *circle.ring.try_get(At(1 << 63)).unwrap();
         assert_eq!(circle.walk(point.at).next(), Some(point.owner as usize));
         assert_eq!(circle.ring.try_get(At(point.at)).unwrap().at, point.at);
@@ -266,16 +298,16 @@ mod tests {
 
     #[test]
     fn shares_are_of_the_whole_and_follow_weight() {
-        let circle = Circle::new(&[("a", 1), ("b", 2), ("c", 1)]);
+        let circle = circle_of(&[("a", 1), ("b", 2), ("c", 1)]);
         let shares: Vec<f64> = (0..3).map(|member| circle.share(member)).collect();
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert!((shares[1] - 0.5).abs() < 0.05, "{shares:?}");
-        assert_eq!(Circle::new(&[("a", 1)]).share(0), 1.0);
+        assert_eq!(circle_of(&[("a", 1)]).share(0), 1.0);
     }
 
     #[test]
     fn a_circle_without_members_leads_nowhere() {
-        let circle = Circle::new(&[]);
+        let circle = circle_of(&[]);
         assert_eq!((circle.len(), circle.walk(7).next()), (0, None));
     }
 
@@ -284,7 +316,7 @@ mod tests {
         let names: Vec<String> = (0..40).map(|n| format!("gw-{n}")).collect();
         let members: Vec<(&str, u16)> = names.iter().map(|name| (&**name, 1)).collect();
         for (count, slack) in [(12, 1.0), (13, 1.025), (16, 1.1), (32, 1.5), (40, 1.5)] {
-            let circle = Circle::new(&members[..count]);
+            let circle = circle_of(&members[..count]);
             let all: u64 = (0..50)
                 .flat_map(|group| circle.bounds(ObjectHash(7).group(group), 240))
                 .sum();
@@ -301,7 +333,7 @@ mod tests {
 
     #[test]
     fn bounds_round_up_and_never_fall_short() {
-        let circle = Circle::new(&[("a", 1), ("b", 2), ("c", 4)]);
+        let circle = circle_of(&[("a", 1), ("b", 2), ("c", 4)]);
         for extents in 1..=256 {
             let bounds: Vec<u64> = (0..3).map(|member| circle.bound(member, extents)).collect();
             assert!(bounds.iter().sum::<u64>() >= extents);

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::view::View;
@@ -17,8 +16,16 @@ use crate::table::Table;
 /// a few and not 200.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// The members of a table that is being built, and the task that builds it and says how long that took.
-type Building = (Vec<Member>, JoinHandle<(Table, Duration)>);
+/// How far those who build tables stand back (setpriority(2)): where all cores are busy they get a tenth of one, so that
+/// a table comes all the same.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// A table, and how long it took to build it.
+type Built = (Table, Duration);
+
+/// The members of a table that is being built, and where it comes.
+type Building = (Vec<Member>, oneshot::Receiver<Built>);
 
 /// The writing end of a watched [`Fleet`].
 pub(super) struct Tables {
@@ -74,14 +81,7 @@ impl Tables {
 
     fn build(&mut self) {
         let members = self.wanted.clone();
-        let build = tokio::task::spawn_blocking({
-            let members = members.clone();
-            move || {
-                let started = Instant::now();
-                (Table::build(members), started.elapsed())
-            }
-        });
-        self.building = Some((members, build));
+        self.building = Some((members.clone(), build_aside(members)));
     }
 
     fn swap(&mut self, built: Option<(Vec<Member>, Table, Duration)>) {
@@ -121,6 +121,26 @@ impl Tables {
             true
         });
     }
+}
+
+/// Builds a table on a thread that stands back for all others: a large one takes a while, and reads would wait for their
+/// turn meanwhile. Nothing comes if that can't be done.
+fn build_aside(members: Vec<Member>) -> oneshot::Receiver<Built> {
+    let (built, receiver) = oneshot::channel();
+    let build = move || {
+        // On Linux this is of the thread alone. Refused, it is as quick as others.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let started = Instant::now();
+        let table = Table::build(members);
+        // Whoever wanted it may have left.
+        let _ = built.send((table, started.elapsed()));
+    };
+    let thread = std::thread::Builder::new().name("fleet-table".into());
+    if let Err(error) = thread.spawn(build) {
+        tracing::error!(%error, "a thread could not be started");
+    }
+    receiver
 }
 
 /// Waits for the table that is being built; for ever if none is. Cancelled, it can be called again.
