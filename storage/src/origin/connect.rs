@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::breaker::Leave;
 use super::manners::Manners;
-use super::slots::Slot;
+use super::slots::{Slot, UnderWay};
 use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::stats::DatasetStats;
@@ -213,6 +213,7 @@ impl HttpService for Connector {
         self.count(request.method());
         let (asked_at, method) = (Instant::now(), request.method().clone());
         let patience = leave.patience();
+        let mut slot = UnderWay::new(slot);
         let answer = self.transport.execute(request);
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(response)) => {
@@ -221,6 +222,7 @@ impl HttpService for Connector {
                 Ok(self.answered(&exchange, response, slot))
             }
             Ok(Err(error)) => {
+                slot.end();
                 self.manners.silent(leave);
                 let reason = Arc::from(reason(&error));
                 exchange.set(Seen::Failed(OriginError::Unreachable(reason)));
@@ -273,7 +275,12 @@ impl Connector {
         DatasetStats::add(counter, 1);
     }
 
-    fn answered(&self, exchange: &Exchange, response: HttpResponse, slot: Slot) -> HttpResponse {
+    fn answered(
+        &self,
+        exchange: &Exchange,
+        response: HttpResponse,
+        mut slot: UnderWay,
+    ) -> HttpResponse {
         let (mut parts, body) = response.into_parts();
         exchange.set(Seen::Answer {
             status: parts.status,
@@ -289,11 +296,15 @@ impl Connector {
             .collect();
         // The text of an error is the origin's and may be of any length: nobody reads it. The
         // multistatus of a PROPFIND and the like are success too.
-        let body = if parts.status.is_success() {
+        let is_read = parts.status.is_success() && !body.is_end_stream();
+        if !is_read {
+            slot.end();
+        }
+        let body = if is_read {
             HttpResponseBody::new(Metered {
                 body,
                 stats: Arc::clone(&self.manners.stats),
-                _slot: slot,
+                slot,
                 timer: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
                 moved_at: Instant::now(),
             })
@@ -327,7 +338,7 @@ fn reason(error: &HttpError) -> String {
 struct Metered {
     body: HttpResponseBody,
     stats: Arc<DatasetStats>,
-    _slot: Slot,
+    slot: UnderWay,
     /// Asks now and then how long ago the last bytes came.
     timer: Pin<Box<Sleep>>,
     moved_at: Instant,
@@ -349,6 +360,9 @@ impl Body for Metered {
                     DatasetStats::add(&self.stats.origin_bytes, data.len() as u64);
                 }
                 self.moved_at = Instant::now();
+                if self.body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+                    self.slot.end();
+                }
                 Poll::Ready(frame)
             }
             Poll::Pending => {

@@ -6,13 +6,18 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::class::{Class, Urgency};
 
 /// One turn in so many goes to what the classes alone would leave waiting: 5 %.
 const KEPT: u64 = 20;
+
+/// How long an origin goes on with a request that was given up: about a round trip, and its own time to notice.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// So many requests at once, and no more.
 #[derive(Clone, Debug)]
@@ -40,6 +45,36 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Option<Slots>,
+}
+
+/// A slot while its request is under way. Should that be given up, the origin hears of it only after a while, and until
+/// then the slot is nobody else's: the origin would have one request more than it is to have.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Option<Slot>);
+
+impl UnderWay {
+    /// The slot of a request that leaves now.
+    pub(crate) fn new(slot: Slot) -> Self {
+        Self(Some(slot))
+    }
+
+    /// The origin is done with the request: the slot comes back at once.
+    pub(crate) fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                tokio::time::sleep(FAREWELL).await;
+                drop(slot);
+            });
+        }
+    }
 }
 
 impl Slots {
@@ -292,6 +327,22 @@ mod tests {
         assert!(held.is_some());
         drop(held);
         assert!(before.now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slot_of_a_request_that_is_given_up_comes_back_when_the_origin_has_heard_of_it() {
+        let (slots, demand) = (Slots::new(1), urgency(Class::Demand));
+        let mut ended = UnderWay::new(slots.take(&demand).await);
+        ended.end();
+        let given_up = slots.take(&demand).now_or_never();
+        let mut next = {
+            let _given_up = UnderWay::new(given_up.expect("one that ended is free"));
+            ask(&slots, &demand)
+        };
+        tokio::time::sleep(FAREWELL / 2).await;
+        assert!((&mut next).now_or_never().is_none());
+        tokio::time::sleep(FAREWELL).await;
+        assert!(next.now_or_never().is_some());
     }
 
     fn fill(index: u32) -> Arc<Flight> {
