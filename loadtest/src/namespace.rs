@@ -41,6 +41,15 @@ impl Namespace {
         })
     }
 
+    /// The one that this process is in. It has no name that `ip` knows.
+    #[cfg(test)]
+    pub(crate) fn own() -> Self {
+        Self {
+            name: "own".into(),
+            file: Arc::new(File::open("/proc/self/ns/net").expect("every process has one")),
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
