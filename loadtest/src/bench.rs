@@ -1,9 +1,11 @@
-//! `bench hot`: hot reads of Forebay and of what people have already, side by side on one machine, in one run.
+//! `bench hot`: hot reads of Forebay and of what people have already, side by side on one machine, in one run; and
+//! [`cold`], of first reads.
 //!
 //! All servers of a stage are up and warm, on one core; the client is on another. Each row is measured on each server
 //! in turn, several times over, so that whatever else the machine does hits all alike. What is told is medians.
 //! It says nothing of cold reads, of networks, or of more than one core.
 
+mod cold;
 mod http2;
 mod ideal;
 mod load;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 
+pub use self::cold::{Options as ColdOptions, cold};
 use self::load::{
     Objects, Picker, Sample, Target, as_fast_as_it_goes, at_a_rate, compare_some, warm,
 };
@@ -43,6 +46,10 @@ const TAIL_LOAD: f64 = 0.7;
 
 /// The longest that a warm-up may take to reach the disk, where the server does not tell.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// Told of a build that is slower than what people run.
+const WITH_ASSERTIONS: &str =
+    "built with assertions: run `cargo run --release -p forebay-loadtest`, or nothing counts";
 
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
@@ -179,7 +186,7 @@ impl Bench<'_> {
             programs: self.programs.clone(),
             stage,
             dir: self.dir.clone(),
-            core: self.cores.server,
+            cores: self.cores.server.to_string(),
             origin: origin.address(),
             objects: self.objects.clone(),
             certificate,
@@ -332,9 +339,7 @@ fn tell(
     let lines = machine.lines();
     lines.iter().for_each(|line| println!("{line}"));
     if cfg!(debug_assertions) {
-        println!(
-            "built with assertions: run `cargo run --release -p forebay-loadtest`, or nothing counts"
-        );
+        println!("{WITH_ASSERTIONS}");
     }
     let how = format!(
         "1 core for servers ({}), 1 for the client ({}); large object {} MiB, {} small ones of 64 KiB; {} runs of {:.1} s",

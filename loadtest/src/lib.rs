@@ -26,6 +26,7 @@ pub mod bench;
 pub mod certificate;
 pub mod check;
 pub mod client;
+mod curl;
 pub mod gateway;
 pub mod namespace;
 pub mod origin;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use forebay_loadtest::bench::{self, Options};
+use forebay_loadtest::bench::{self, ColdOptions, Options};
 use forebay_loadtest::check::{self, NAMES};
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
@@ -100,8 +100,8 @@ struct ByHand {
 enum Bench {
     /// Reads from memory and NVMe, beside nginx, Varnish and cachey
     Hot(Hot),
-    /// First reads, beside other servers (not in this version)
-    Cold(Later),
+    /// One curl over what nobody has read yet, beside nginx, Varnish and cachey
+    Cold(Cold),
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +136,31 @@ struct Hot {
     /// Seeds what is read
     #[arg(long, default_value = "1")]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct Cold {
+    /// How often each is measured
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    repeats: u16,
+    /// The size of each object; less than 1GiB is to try things out
+    #[arg(long, default_value = "1GiB", value_parser = large)]
+    size: u64,
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw them to this file, .svg or .png; both without an ending
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// The gateway's program [default: $FOREBAY_BIN, else `forebay` beside this program]
+    #[arg(long, value_name = "PATH")]
+    forebay: Option<PathBuf>,
+    /// cachey's program [default: bin/server in target/tools/cachey]
+    #[arg(long, value_name = "PATH")]
+    cachey: Option<PathBuf>,
+    /// Where to put files [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -179,11 +204,7 @@ async fn main() -> ExitCode {
         Command::Bench(Bench::Hot(hot)) => tokio::task::spawn_blocking(|| bench_hot(hot))
             .await
             .unwrap_or_else(|error| Err(error.into())),
-        Command::Bench(Bench::Cold(later)) => Ok(refuse(
-            "bench cold",
-            "comes with the work on cold speed",
-            &later,
-        )),
+        Command::Bench(Bench::Cold(cold)) => bench_cold(cold).await,
         Command::Replay(replay) => run_replay(&replay),
         Command::Bare(given) => bench::bare(given.listen, given.big, given.small)
             .await
@@ -298,6 +319,19 @@ fn bench_hot(given: Hot) -> anyhow::Result<ExitCode> {
     Ok(verdict(&runtime.block_on(bench::hot(&options))?))
 }
 
+async fn bench_cold(given: Cold) -> anyhow::Result<ExitCode> {
+    let options = ColdOptions {
+        repeats: usize::from(given.repeats),
+        size: given.size,
+        json: given.json,
+        plot: given.plot,
+        forebay: given.forebay,
+        cachey: given.cachey,
+        dir: given.dir,
+    };
+    Ok(verdict(&bench::cold(&options).await?))
+}
+
 fn run_replay(given: &Replay) -> anyhow::Result<ExitCode> {
     let report = replay::run(given.seed, given.json.as_deref(), given.plot.as_deref())?;
     Ok(verdict(&report))
@@ -324,7 +358,7 @@ fn large(text: &str) -> Result<u64, String> {
 /// Commands that later versions have are refused by name, never ignored.
 fn refuse(command: &str, when: &str, _given: &Later) -> ExitCode {
     eprintln!(
-        "forebay-loadtest: `{command}` {when}; this version has `check`, `bench hot`, `replay`, `scenario` and `origin`"
+        "forebay-loadtest: `{command}` {when}; this version has `check`, `bench`, `replay`, `scenario` and `origin`"
     );
     ExitCode::from(UNMEASURED)
 }

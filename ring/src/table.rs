@@ -58,7 +58,7 @@ impl Table {
             zones.entry(member.zone()).or_default().push(number);
         }
         let epoch = epoch(owners.iter().map(|number| &members[*number]));
-        let (fleet, zones) = rings(&members, owners, zones);
+        let (fleet, zones) = rings(&members, &owners, zones);
         Self {
             epoch,
             fleet,
@@ -191,7 +191,7 @@ impl std::fmt::Debug for Table {
 /// The fleet's circle and those of its zones, whose points are the fleet's. A zone that has all owners has its circle.
 fn rings(
     members: &[Member],
-    owners: Vec<usize>,
+    owners: &[usize],
     zones: BTreeMap<&str, Vec<usize>>,
 ) -> (Arc<Ring>, Vec<(String, Arc<Ring>)>) {
     let placed: Vec<(&str, u16)> = owners
@@ -211,7 +211,7 @@ fn rings(
             members: numbers,
         })
     };
-    let fleet = ring(owners.clone());
+    let fleet = ring(owners.to_owned());
     let zones = zones
         .into_iter()
         .map(|(zone, numbers)| match numbers == owners {

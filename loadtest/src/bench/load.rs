@@ -436,6 +436,11 @@ pub(super) async fn warm(target: &Target, objects: &Objects, small: bool) -> any
     compare(target, asks.collect()).await
 }
 
+/// Reads one object and compares every byte.
+pub(super) async fn compare_whole(target: &Target, key: &str, size: u64) -> anyhow::Result<()> {
+    compare(target, vec![Ask::whole(key.to_owned(), size)]).await
+}
+
 /// Compares every byte of some reads of a row's kind. Of whole objects [`warm`] has done that.
 pub(super) async fn compare_some(target: &Target, mut picker: Picker) -> anyhow::Result<()> {
     if matches!(picker.access, Access::Whole) {

@@ -144,8 +144,8 @@ pub(super) struct Place {
     pub(super) stage: Stage,
     /// A directory of the run, on the disk that the disk rows are about.
     pub(super) dir: PathBuf,
-    /// The servers' core.
-    pub(super) core: usize,
+    /// The servers' cores, as taskset takes them.
+    pub(super) cores: String,
     /// The origin model, which has one bucket, `bucket`.
     pub(super) origin: SocketAddr,
     pub(super) objects: Objects,
@@ -219,7 +219,7 @@ pub(super) use self::forebay::default_memory;
 async fn bare(place: &Place, dir: &Path) -> anyhow::Result<Server> {
     let target = place.target()?;
     let objects = &place.objects;
-    let mut process = Process::start("bare", place.core, &place.programs.own, dir, |command| {
+    let mut process = Process::start("bare", &place.cores, &place.programs.own, dir, |command| {
         command
             .arg("bare")
             .args(["--listen", &target.address.to_string()])

@@ -43,10 +43,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `program` on one core, with its standard error in a file of `dir`.
+    /// Starts `program` on these cores, as taskset takes them, with its standard error in a file of `dir`.
     pub(super) fn start(
         name: &str,
-        core: usize,
+        cores: &str,
         program: &Path,
         dir: &Path,
         with: impl FnOnce(&mut Command),
@@ -54,7 +54,7 @@ impl Process {
         let errors = dir.join(format!("{name}.stderr"));
         let file = File::create(&errors).context("create file for standard error")?;
         let mut command = Command::new("taskset");
-        command.arg("-c").arg(core.to_string()).arg(program);
+        command.arg("-c").arg(cores).arg(program);
         with(&mut command);
         let child = command
             .stdin(Stdio::null())
@@ -205,7 +205,7 @@ mod tests {
     async fn children_count_with_their_parent() {
         let dir = std::env::temp_dir();
         let name = format!("process-test-{}", std::process::id());
-        let process = Process::start(&name, 0, Path::new("sh"), &dir, |command| {
+        let process = Process::start(&name, "0", Path::new("sh"), &dir, |command| {
             command.args(["-c", "sleep 30 & wait"]);
         })
         .expect("sh starts");

@@ -40,9 +40,13 @@ pub(super) enum Stage {
     Tls,
     /// From disk, with next to nothing in memory.
     Disk,
+    /// From the origin, with room in memory for two objects.
+    Cold,
+    /// The same, with a disk tier as well.
+    ColdDisk,
 }
 
-/// Every stage, in the order in which they are run.
+/// Every stage of hot reads, in the order in which they are run.
 pub(super) const STAGES: [Stage; 5] = [
     Stage::Memory,
     Stage::Logged,
@@ -60,6 +64,8 @@ impl Stage {
             Self::Logged => &[Who::Static, Who::Slice, Who::Varnish, Who::Forebay],
             Self::Http2 | Self::Tls => &[Who::Static, Who::Forebay],
             Self::Disk => &[Who::Static, Who::Cachey, Who::Forebay],
+            Self::Cold => &[Who::Slice, Who::Varnish, Who::Cachey, Who::Forebay],
+            Self::ColdDisk => &[Who::Forebay],
         }
     }
 
@@ -68,7 +74,9 @@ impl Stage {
         match self {
             Self::Tls => Carrier::Tls,
             Self::Http2 => Carrier::Http2,
-            Self::Memory | Self::Logged | Self::Disk => Carrier::Plain,
+            Self::Memory | Self::Logged | Self::Disk | Self::Cold | Self::ColdDisk => {
+                Carrier::Plain
+            }
         }
     }
 }

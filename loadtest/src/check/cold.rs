@@ -1,11 +1,7 @@
 //! `cold`: one plain stream over a cold object, beside one connection and 32 connections straight to the origin.
 
-use std::process::Stdio;
-
-use anyhow::{Context, bail};
-use tokio::process::Command;
-
 use super::{Options, Rig};
+use crate::curl::{Read, curl};
 use crate::origin::Settings;
 use crate::report::{Report, Unit, median};
 
@@ -14,17 +10,11 @@ const SIZE: u64 = 1 << 30;
 /// Connections that together read as much, straight from the origin.
 const CONNECTIONS: u64 = 32;
 
-/// Rounds of each; odd, so that there is a middle one.
-const ROUNDS: usize = 3;
+/// Rounds of each; odd, so that there is a middle one. In the first two the gateway is given memory by the kernel, a page
+/// at a time, as it fills what it may use.
+const ROUNDS: usize = 5;
 
 const GB: f64 = 1e9;
-
-/// What curl says of what it read.
-#[derive(Clone, Copy, Debug)]
-struct Read {
-    first_byte: f64,
-    seconds: f64,
-}
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     let rig = Rig::start(options, Settings::remote(), "2GiB", &[("models", "")]).await?;
@@ -38,12 +28,12 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         // Interleaved, so that a noisy moment falls on all.
         let key = format!("whole/{round}");
         rig.origin.put(&key, SIZE, 0);
-        direct.push(curl(&format!("{}/{key}", rig.origin.url()), SIZE).await?);
+        direct.push(curl(&format!("{}/{key}", rig.origin.url()), &[], SIZE).await?);
         let parts = format!("{}/part/[0-{}]", rig.origin.url(), CONNECTIONS - 1);
-        many.push(curl(&parts, SIZE).await?);
+        many.push(curl(&parts, &[], SIZE).await?);
         let before = rig.origin.counters();
         let url = format!("{}/{key}", rig.gateway.dataset("models"));
-        through.push(curl(&url, SIZE).await?);
+        through.push(curl(&url, &[], SIZE).await?);
         let after = rig.origin.counters();
         sent.push((after.bytes_sent - before.bytes_sent) as f64);
         gets.push((after.gets - before.gets) as f64);
@@ -54,6 +44,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new("cold");
     let cold = speed(&through);
     report.tell("1 GiB by one curl, cold", cold, Unit::Rate);
+    let fresh = through.first().map_or(f64::NAN, rate);
+    report.tell("the first of them, into fresh memory", fresh, Unit::Rate);
     report.tell("direct, one connection", speed(&direct), Unit::Rate);
     report.tell("direct, 32 connections", speed(&many), Unit::Rate);
     report.at_least("cold ÷ direct", cold / speed(&direct), 10.0, Unit::Times);
@@ -65,41 +57,4 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     report.at_most("origin bytes ÷ unique", unique, 1.02, Unit::Times);
     report.at_most("GETs", median(gets), 140.0, Unit::Count);
     rig.finish(report).await
-}
-
-/// One curl that reads `url`, a connection for each of its objects, and must get `size` bytes in all.
-async fn curl(url: &str, size: u64) -> anyhow::Result<Read> {
-    let begun = tokio::time::Instant::now();
-    let output = Command::new("curl")
-        .args(["-sS", "-f", "--parallel", "--parallel-immediate"])
-        .args(["--parallel-max", &CONNECTIONS.to_string()])
-        .args(["-o", "/dev/null", "-w"])
-        .args([
-            "%{size_download} %{time_starttransfer} %{time_total}\\n",
-            url,
-        ])
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .context("run curl: install it")?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut got = 0;
-    let mut first_byte = f64::MAX;
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let mut word = || words.next().context("read curl's report");
-        got += word()?.parse::<u64>()?;
-        first_byte = first_byte.min(word()?.parse()?);
-    }
-    if !output.status.success() || got != size {
-        bail!(
-            "curl {url} got {got} of {size} bytes: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(Read {
-        first_byte,
-        seconds,
-    })
 }

@@ -1,3 +1,5 @@
+//! What the client counts, and what it picks.
+
 use super::*;
 
 #[test]

@@ -17,7 +17,7 @@ pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
     let memory = if disk.is_some() { LITTLE } else { MEMORY };
     let mut process = Process::start(
         "cachey",
-        place.core,
+        &place.cores,
         &place.programs.cachey,
         dir,
         |command| {

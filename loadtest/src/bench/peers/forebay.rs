@@ -23,12 +23,19 @@ const FILLING: &str = "2GiB";
 /// Memory in the disk rows: the least that there is, a few per cent of the object.
 const LITTLE: &str = "64MiB";
 
+/// The tiers of cold reads.
+const COLD: &str = "[cache]\nmemory = \"2GiB\"\nnvme = 0\n";
+const COLD_DISK: &str = "[cache]\nmemory = \"2GiB\"\nnvme = \"8GiB\"\n";
+
 const RESIDENT: Duration = Duration::from_secs(90);
 
 pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
     let target = place.target()?;
-    if place.stage != Stage::Disk {
-        return launch(place, dir, target, "").await;
+    match place.stage {
+        Stage::Disk => {}
+        Stage::Cold => return launch(place, dir, target, COLD).await,
+        Stage::ColdDisk => return launch(place, dir, target, COLD_DISK).await,
+        _ => return launch(place, dir, target, "").await,
     }
     let cache = |memory: &str| format!("[cache]\nmemory = \"{memory}\"\nnvme = \"3GiB\"\n");
     let filling = launch(place, dir, target.clone(), &cache(FILLING)).await?;
@@ -57,7 +64,7 @@ async fn launch(place: &Place, dir: &Path, target: Target, cache: &str) -> anyho
     let file = dir.join("forebay.toml");
     fs::write(&file, text).context("write forebay.toml")?;
     let program = &place.programs.forebay;
-    let mut process = Process::start("forebay", place.core, program, dir, |command| {
+    let mut process = Process::start("forebay", &place.cores, program, dir, |command| {
         command.args(["serve", "--config"]).arg(&file);
         command.args(["--listen", &target.address.to_string()]);
         command.arg("--data-dir").arg(dir.join("data"));

@@ -57,10 +57,16 @@ pub(super) async fn start(who: Who, place: &Place, dir: &Path) -> anyhow::Result
     );
     let file = dir.join("nginx.conf");
     fs::write(&file, text).context("write nginx.conf")?;
-    let mut process = Process::start("nginx", place.core, &place.programs.nginx, dir, |command| {
-        command.arg("-c").arg(&file).arg("-p").arg(dir);
-        command.args(["-e", "stderr"]);
-    })?;
+    let mut process = Process::start(
+        "nginx",
+        &place.cores,
+        &place.programs.nginx,
+        dir,
+        |command| {
+            command.arg("-c").arg(&file).arg("-p").arg(dir);
+            command.args(["-e", "stderr"]);
+        },
+    )?;
     process.listens(target.address).await?;
     Ok(Server {
         who,

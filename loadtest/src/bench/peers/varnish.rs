@@ -29,7 +29,7 @@ pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
     };
     let mut process = Process::start(
         "varnishd",
-        place.core,
+        &place.cores,
         &place.programs.varnish,
         dir,
         |command| {
@@ -45,7 +45,7 @@ pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
     let companion = if place.stage == Stage::Logged {
         Some(Process::start(
             "varnishncsa",
-            place.core,
+            &place.cores,
             Path::new("varnishncsa"),
             dir,
             |command| {
