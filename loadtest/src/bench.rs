@@ -1,9 +1,9 @@
 //! `bench hot`: hot reads of Forebay and of what people have already, side by side on one machine, in one run; and
-//! [`cold`], of first reads.
+//! [`cold()`], of first reads.
 //!
-//! All servers of a stage are up and warm, on one core; the client is on another. Each row is measured on each server
+//! Hot, all servers of a stage are up and warm, on one core; the client is on another. Each row is measured on each server
 //! in turn, several times over, so that whatever else the machine does hits all alike. What is told is medians.
-//! It says nothing of cold reads, of networks, or of more than one core.
+//! That says nothing of networks, or of more than one core.
 
 mod cold;
 mod http2;

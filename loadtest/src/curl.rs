@@ -7,7 +7,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 /// The most connections of one curl.
-const AT_ONCE: u64 = 32;
+pub(crate) const AT_ONCE: u64 = 32;
 
 /// What curl says of what it read.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +30,7 @@ pub(crate) async fn curl(url: &str, more: &[&str], size: u64) -> anyhow::Result<
         .args(["--parallel-max", &AT_ONCE.to_string()])
         .args(more)
         .args(["-o", "/dev/null", "-w"])
-        .args([
-            "%{size_download} %{time_starttransfer} %{time_total}\\n",
-            url,
-        ])
+        .args(["%{size_download} %{time_starttransfer}\\n", url])
         .stdin(Stdio::null())
         .output()
         .await

@@ -253,7 +253,8 @@ impl Hasher for PlaceHasher {
     }
 
     /// The crate derives from each point the place of a next one, and removes what it finds there. Points go in
-    /// sorted, so behind the latest there is none yet; and where it just looked, it is quick to look again.
+    /// sorted, so behind the latest there is none yet (but for one at the very end, of 2^64 places, where 0 is next); and
+    /// where it just looked, it is quick to look again.
     fn write_u64(&mut self, place: u64) {
         self.0 = place.wrapping_add(1);
     }

@@ -10,7 +10,7 @@
 //! Frames are never split, and pieces that are shorter than a segment (a small object, an object's
 //! end) come from the allocator.
 //!
-//! Huge pages, made ahead of their being lent, were no faster on any row of the bench of hot reads, and are not asked for.
+//! Huge pages, made ahead of their being lent, were no faster on any row of the bench of hot reads, and are refused.
 //!
 //! This is the one module of this crate with `unsafe` in it: the proof stands at each place.
 

@@ -100,7 +100,7 @@ impl<'a> Asking<'a> {
         self.hedged_at = Some(run.reached());
         tracing::debug!(object = %run.object(), at = run.reached(), "an answer stands still");
         if !self.dataset.origin.has_free_connection() {
-            // It may be waited for long; the one that stands still has one.
+            // It may be waited for long; the one that stands still has one, and it is free when the origin has heard of it.
             drop(first);
             return Ok(Moved::Second(self.rest(run).await?.body));
         }

@@ -10,16 +10,13 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::load::{Objects, compare_whole};
-use super::machine::Machine;
-use super::peers::{Place, Programs, Server, Who};
+use super::machine::{Machine, all_cores};
+use super::peers::{Place, Programs, Server};
 use super::rows::Stage;
-use crate::curl::{Read, curl};
+use crate::curl::{AT_ONCE, Read, curl};
 use crate::origin::{Origin, Settings};
 use crate::plot::{Bar, Bars, Group, PALETTE};
 use crate::report::{Report, Unit, median};
-
-/// Connections that together read as much, straight from the origin.
-const CONNECTIONS: u64 = 32;
 
 const GB: f64 = 1e9;
 
@@ -123,15 +120,16 @@ async fn ways(programs: Programs, dir: &Path, origin: &Origin) -> anyhow::Result
         connections,
         runs: Vec::new(),
     };
-    let mut ways = vec![straight(ONE, 1), straight(MANY, CONNECTIONS)];
-    let through = [
-        (Who::Slice, Stage::Cold, PEERS[0]),
-        (Who::Varnish, Stage::Cold, PEERS[1]),
-        (Who::Cachey, Stage::Cold, PEERS[2]),
-        (Who::Forebay, Stage::Cold, FOREBAY),
-        (Who::Forebay, Stage::ColdDisk, "forebay with a disk tier"),
-    ];
-    for (who, stage, name) in through {
+    let mut ways = vec![straight(ONE, 1), straight(MANY, AT_ONCE)];
+    let stages = [Stage::Cold, Stage::ColdDisk];
+    let through = stages
+        .into_iter()
+        .flat_map(|stage| stage.who().iter().map(move |who| (*who, stage)));
+    for (who, stage) in through {
+        let name = match stage {
+            Stage::ColdDisk => "forebay with a disk tier",
+            _ => who.name(),
+        };
         // One name twice: each has a directory of its own.
         let dir = dir.join(name.replace(' ', "-"));
         fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
@@ -139,7 +137,7 @@ async fn ways(programs: Programs, dir: &Path, origin: &Origin) -> anyhow::Result
             programs: programs.clone(),
             stage,
             dir,
-            cores: "0-".to_owned() + &(num_cores() - 1).to_string(),
+            cores: all_cores()?,
             origin: origin.address(),
             objects: Objects::new(0, 0),
             certificate: None,
@@ -152,10 +150,6 @@ async fn ways(programs: Programs, dir: &Path, origin: &Origin) -> anyhow::Result
         });
     }
     Ok(ways)
-}
-
-fn num_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Way {

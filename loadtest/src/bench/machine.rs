@@ -62,6 +62,14 @@ impl Cores {
     }
 }
 
+/// All cores that this process may run on, as taskset takes them.
+pub(super) fn all_cores() -> anyhow::Result<String> {
+    let allowed = sched_getaffinity(None).context("read which cores may be used")?;
+    let cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    let cores: Vec<String> = cores.map(|core| core.to_string()).collect();
+    Ok(cores.join(","))
+}
+
 impl Machine {
     pub(super) async fn look(programs: &Programs) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

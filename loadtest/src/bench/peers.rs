@@ -20,9 +20,6 @@ use crate::gateway;
 use crate::pattern;
 use crate::port;
 
-/// Bytes that a proxy's memory is given: the objects, and room for what they cost beside their bytes.
-const MEMORY: u64 = 3 << 30;
-
 /// Who is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Who {

@@ -69,6 +69,14 @@ impl Stage {
         }
     }
 
+    /// What a peer may keep in memory, and nginx on its disk, in bytes.
+    pub(super) fn memory(self) -> u64 {
+        match self {
+            Self::Cold | Self::ColdDisk => 2 << 30,
+            _ => 3 << 30,
+        }
+    }
+
     /// How its requests travel.
     pub(super) fn carrier(self) -> Carrier {
         match self {

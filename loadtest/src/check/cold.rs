@@ -1,14 +1,11 @@
 //! `cold`: one plain stream over a cold object, beside one connection and 32 connections straight to the origin.
 
 use super::{Options, Rig};
-use crate::curl::{Read, curl};
+use crate::curl::{AT_ONCE, Read, curl};
 use crate::origin::Settings;
 use crate::report::{Report, Unit, median};
 
 const SIZE: u64 = 1 << 30;
-
-/// Connections that together read as much, straight from the origin.
-const CONNECTIONS: u64 = 32;
 
 /// Rounds of each; odd, so that there is a middle one. In the first two the gateway is given memory by the kernel, a page
 /// at a time, as it fills what it may use.
@@ -18,9 +15,8 @@ const GB: f64 = 1e9;
 
 pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     let rig = Rig::start(options, Settings::remote(), "2GiB", &[("models", "")]).await?;
-    for part in 0..CONNECTIONS {
-        rig.origin
-            .put(&format!("part/{part}"), SIZE / CONNECTIONS, 0);
+    for part in 0..AT_ONCE {
+        rig.origin.put(&format!("part/{part}"), SIZE / AT_ONCE, 0);
     }
     let (mut direct, mut many, mut through) = (Vec::new(), Vec::new(), Vec::new());
     let (mut sent, mut gets) = (Vec::new(), Vec::new());
@@ -29,7 +25,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
         let key = format!("whole/{round}");
         rig.origin.put(&key, SIZE, 0);
         direct.push(curl(&format!("{}/{key}", rig.origin.url()), &[], SIZE).await?);
-        let parts = format!("{}/part/[0-{}]", rig.origin.url(), CONNECTIONS - 1);
+        let parts = format!("{}/part/[0-{}]", rig.origin.url(), AT_ONCE - 1);
         many.push(curl(&parts, &[], SIZE).await?);
         let before = rig.origin.counters();
         let url = format!("{}/{key}", rig.gateway.dataset("models"));

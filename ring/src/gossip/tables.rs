@@ -1,6 +1,7 @@
 //! What is seen of the fleet, and its tables: built where nothing waits, few for many changes, swapped whole.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::table::Table;
 /// Changes of placement within that time make one table: of 200 gateways that start at once each builds
 /// a few and not 200.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// Where no thread was to be had, it is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How far those who build tables stand back (setpriority(2)): where all cores are busy they get a tenth of one, so that
 /// a table comes all the same.
@@ -81,7 +85,13 @@ impl Tables {
 
     fn build(&mut self) {
         let members = self.wanted.clone();
-        self.building = Some((members.clone(), build_aside(members)));
+        match build_aside(members.clone()) {
+            Ok(built) => self.building = Some((members, built)),
+            Err(error) => {
+                tracing::error!(%error, "no thread for a table of the fleet; the last one is kept, and it is tried again");
+                self.next_build = Instant::now() + AGAIN;
+            }
+        }
     }
 
     fn swap(&mut self, built: Option<(Vec<Member>, Table, Duration)>) {
@@ -124,8 +134,11 @@ impl Tables {
 }
 
 /// Builds a table on a thread that stands back for all others: a large one takes a while, and reads would wait for their
-/// turn meanwhile. Nothing comes if that can't be done.
-fn build_aside(members: Vec<Member>) -> oneshot::Receiver<Built> {
+/// turn meanwhile.
+///
+/// # Errors
+/// There are too many threads.
+fn build_aside(members: Vec<Member>) -> io::Result<oneshot::Receiver<Built>> {
     let (built, receiver) = oneshot::channel();
     let build = move || {
         // On Linux this is of the thread alone. Refused, it is as quick as others.
@@ -136,11 +149,10 @@ fn build_aside(members: Vec<Member>) -> oneshot::Receiver<Built> {
         // Whoever wanted it may have left.
         let _ = built.send((table, started.elapsed()));
     };
-    let thread = std::thread::Builder::new().name("fleet-table".into());
-    if let Err(error) = thread.spawn(build) {
-        tracing::error!(%error, "a thread could not be started");
-    }
-    receiver
+    std::thread::Builder::new()
+        .name("fleet-table".into())
+        .spawn(build)?;
+    Ok(receiver)
 }
 
 /// Waits for the table that is being built; for ever if none is. Cancelled, it can be called again.

@@ -156,6 +156,12 @@ pub(crate) fn any_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
     (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
+/// How many bytes a body is to have, by its range or its length; `None` if neither says.
+pub(super) fn promised(headers: &HeaderMap) -> Option<u64> {
+    let range = any_range(headers).map(|(range, _)| range.end - range.start);
+    range.or_else(|| content_length(headers))
+}
+
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(header::CONTENT_LENGTH)?

@@ -3,7 +3,7 @@
 //! object_store alone would follow redirects, lose the status code, read error bodies of any
 //! length, and never say how long the first byte took. Here every request about data carries an
 //! [`Exchange`] that is told what came back; it holds one of the dataset's connection slots until
-//! its body ends, and is counted. Requests for credentials carry none and are not.
+//! its body ends, or a little longer if it is given up before, and is counted. Requests for credentials carry none and are not.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -24,6 +24,7 @@ use object_store::client::{
 };
 use tokio::time::{Instant, Sleep};
 
+use super::answer::promised;
 use super::breaker::Leave;
 use super::manners::Manners;
 use super::slots::{Slot, UnderWay};
@@ -296,6 +297,7 @@ impl Connector {
             .collect();
         // The text of an error is the origin's and may be of any length: nobody reads it. The
         // multistatus of a PROPFIND and the like are success too.
+        // The answer to a HEAD has none, and is over by now.
         let is_read = parts.status.is_success() && !body.is_end_stream();
         if !is_read {
             slot.end();
@@ -305,6 +307,7 @@ impl Connector {
                 body,
                 stats: Arc::clone(&self.manners.stats),
                 slot,
+                left: promised(&parts.headers),
                 timer: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
                 moved_at: Instant::now(),
             })
@@ -339,6 +342,8 @@ struct Metered {
     body: HttpResponseBody,
     stats: Arc<DatasetStats>,
     slot: UnderWay,
+    /// Bytes that are to come, if that was said.
+    left: Option<u64>,
     /// Asks now and then how long ago the last bytes came.
     timer: Pin<Box<Sleep>>,
     moved_at: Instant,
@@ -357,10 +362,13 @@ impl Body for Metered {
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
                 {
-                    DatasetStats::add(&self.stats.origin_bytes, data.len() as u64);
+                    let bytes = data.len() as u64;
+                    DatasetStats::add(&self.stats.origin_bytes, bytes);
+                    self.left = self.left.map(|left| left.saturating_sub(bytes));
                 }
                 self.moved_at = Instant::now();
-                if self.body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+                // Whoever has all bytes asks for no end: of a chunked body that would come by itself.
+                if self.left == Some(0) || !matches!(frame, Some(Ok(_))) {
                     self.slot.end();
                 }
                 Poll::Ready(frame)
@@ -387,5 +395,86 @@ impl Body for Metered {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, stream};
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::class::Class;
+
+    /// Answers so, with a body of two pieces that does not say when it ends.
+    #[derive(Debug)]
+    struct Scripted {
+        status: u16,
+        range: &'static str,
+        pieces: &'static [&'static str],
+    }
+
+    #[async_trait]
+    impl HttpService for Scripted {
+        async fn call(&self, _request: HttpRequest) -> Result<HttpResponse, HttpError> {
+            let pieces = stream::iter(self.pieces);
+            let frames = pieces.map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+            let body = match self.pieces {
+                [] => HttpResponseBody::from(Bytes::new()),
+                _ => HttpResponseBody::new(StreamBody::new(frames)),
+            };
+            let mut response = HttpResponse::new(body);
+            *response.status_mut() = StatusCode::from_u16(self.status).expect("a status");
+            let range = HeaderValue::from_static(self.range);
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+            Ok(response)
+        }
+    }
+
+    /// Slots in use once so many pieces were read and the answer was let go, and a second later.
+    async fn in_use(scripted: Scripted, read: usize) -> (usize, usize) {
+        let transport = HttpClient::new(scripted);
+        let connector = Connector::new("o".to_owned(), transport, Arc::default(), 1);
+        let exchange = Exchange::of(&Class::Demand.into());
+        let mut request = HttpRequest::new(Bytes::new().into());
+        *request.extensions_mut() = exchange.extensions();
+        let answer = connector.client().execute(request).await;
+        let mut body = answer.expect("an answer").into_body();
+        for _ in 0..read {
+            body.frame().await.expect("a piece").expect("a whole one");
+        }
+        drop(body);
+        let slots = &connector.manners().slots;
+        let before = slots.in_use();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (before, slots.in_use())
+    }
+
+    fn two_pieces(status: u16) -> Scripted {
+        Scripted {
+            status,
+            range: "bytes 0-5/10",
+            pieces: &["abc", "def"],
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_all_bytes_gives_the_slot_back_at_once() {
+        assert_eq!(in_use(two_pieces(206), 2).await, (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_in_the_middle_keeps_the_slot_a_while() {
+        assert_eq!(in_use(two_pieces(206), 1).await, (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_and_answers_without_a_body_keep_no_slot() {
+        assert_eq!(in_use(two_pieces(503), 0).await, (0, 0));
+        let empty = Scripted {
+            pieces: &[],
+            ..two_pieces(200)
+        };
+        assert_eq!(in_use(empty, 0).await, (0, 0));
     }
 }

@@ -16,7 +16,9 @@ use crate::class::{Class, Urgency};
 /// One turn in so many goes to what the classes alone would leave waiting: 5 %.
 const KEPT: u64 = 20;
 
-/// How long an origin goes on with a request that was given up: about a round trip, and its own time to notice.
+/// How long an origin goes on with a request that was given up: a round trip within a continent, and its own time to
+/// notice. One that is further away may have a request more than it is to have for a moment. 64 cold streams on 64
+/// connections had 66 requests under way without this, and 64 with it.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 /// So many requests at once, and no more.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{MEMORY, Place, Server, Who};
+use super::{Place, Server, Who};
 use crate::bench::process::Process;
 use crate::bench::rows::Stage;
 
@@ -14,7 +14,11 @@ pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
     target.prefix = "/fetch/bucket".to_owned();
     target.ranges_only = true;
     let disk = (place.stage == Stage::Disk).then(|| dir.join("disk"));
-    let memory = if disk.is_some() { LITTLE } else { MEMORY };
+    let memory = if disk.is_some() {
+        LITTLE
+    } else {
+        place.stage.memory()
+    };
     let mut process = Process::start(
         "cachey",
         &place.cores,
@@ -31,7 +35,7 @@ pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
                 .env("AWS_SECRET_ACCESS_KEY", "SK");
             if let Some(disk) = &disk {
                 command.arg("--disk-path").arg(disk);
-                command.args(["--disk-capacity", &format!("{MEMORY}B")]);
+                command.args(["--disk-capacity", &format!("{}B", place.stage.memory())]);
             }
         },
     )?;

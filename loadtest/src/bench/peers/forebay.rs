@@ -1,6 +1,6 @@
 //! Forebay on default settings, but for access lines where they are off, and for how long an object is taken as current:
 //! a day, as the peers have it. By default each of the 10 000 small objects would be asked for anew every ten seconds,
-//! which nobody else does here.
+//! which nobody else does here. Disk rows and cold reads have tiers of given sizes.
 
 use std::fs;
 use std::path::Path;

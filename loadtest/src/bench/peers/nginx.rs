@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{MEMORY, Place, Server, Who};
+use super::{Place, Server, Who};
 use crate::bench::process::Process;
 use crate::bench::rows::{Carrier, Stage};
 
@@ -40,8 +40,9 @@ pub(super) async fn start(who: Who, place: &Place, dir: &Path) -> anyhow::Result
     };
     let cache = if who == Who::Slice {
         format!(
-            "proxy_cache_path {}/cache levels=1:2 keys_zone=c:64m max_size={MEMORY} inactive=1d use_temp_path=off;",
-            dir.display()
+            "proxy_cache_path {}/cache levels=1:2 keys_zone=c:64m max_size={} inactive=1d use_temp_path=off;",
+            dir.display(),
+            place.stage.memory()
         )
     } else {
         String::new()

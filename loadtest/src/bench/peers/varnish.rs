@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{MEMORY, Place, Server, Who};
+use super::{Place, Server, Who};
 use crate::bench::process::Process;
 use crate::bench::rows::Stage;
 
@@ -38,7 +38,7 @@ pub(super) async fn start(place: &Place, dir: &Path) -> anyhow::Result<Server> {
                 .arg(&work)
                 .args(["-a", &target.address.to_string(), "-f"])
                 .arg(&file)
-                .args(["-s", &format!("malloc,{MEMORY}")]);
+                .args(["-s", &format!("malloc,{}", place.stage.memory())]);
         },
     )?;
     process.listens(target.address).await?;
