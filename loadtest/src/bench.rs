@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Args;
 use serde_json::json;
 
 pub use self::cold::{Options as ColdOptions, cold};
@@ -51,6 +52,26 @@ const SETTLE: Duration = Duration::from_secs(3);
 const WITH_ASSERTIONS: &str =
     "built with assertions: run `cargo run --release -p forebay-loadtest`, or nothing counts";
 
+/// Where a bench's programs are, and where its results go.
+#[derive(Clone, Debug, Args)]
+pub struct Places {
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw them to this file, .svg or .png; both without an ending
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// The gateway's program [default: $FOREBAY_BIN, else `forebay` beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub forebay: Option<PathBuf>,
+    /// cachey's program [default: bin/server in target/tools/cachey]
+    #[arg(long, value_name = "PATH")]
+    pub cachey: Option<PathBuf>,
+    /// Where to put files: on the disk that disk tiers are about [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -62,16 +83,8 @@ pub struct Options {
     pub time: Duration,
     /// The size of the large object: 1 GiB, or less to try things out.
     pub size: u64,
-    /// Written in full here.
-    pub json: Option<PathBuf>,
-    /// Drawn here; without an ending, as SVG and as PNG.
-    pub plot: Option<PathBuf>,
-    /// The gateway's program, if it is not beside this one.
-    pub forebay: Option<PathBuf>,
-    /// cachey's program, if it is not where it is looked for.
-    pub cachey: Option<PathBuf>,
-    /// Where files are put: on the disk that the disk rows are about. `None`: the system's directory for such.
-    pub dir: Option<PathBuf>,
+    /// Where programs are, and where results go.
+    pub places: Places,
     /// Seeds what is read.
     pub seed: u64,
 }
@@ -90,11 +103,18 @@ pub async fn bare(listen: SocketAddr, big: u64, small: usize) -> anyhow::Result<
 /// It could not be measured: a program is missing, which the message says how to get, or something failed.
 pub async fn hot(options: &Options) -> anyhow::Result<Report> {
     let rows = rows::chosen(&options.rows).map_err(anyhow::Error::msg)?;
-    let programs = Programs::find(options.cachey.as_deref(), options.forebay.as_deref())?;
+    let programs = Programs::find(
+        options.places.cachey.as_deref(),
+        options.places.forebay.as_deref(),
+    )?;
     let machine = Machine::look(&programs).await;
     let cores = Cores::choose()?;
     cores.keep_to_client()?;
-    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let parent = options
+        .places
+        .dir
+        .clone()
+        .unwrap_or_else(std::env::temp_dir);
     let dir = parent.join(format!("forebay-bench-{}", std::process::id()));
     fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
     let bench = Bench {
@@ -353,7 +373,7 @@ fn tell(
     println!("{how}\n\n{}", results::tables(measured));
     let limit = |row: &Row| (row.stage == Stage::Memory).then_some(memory).flatten();
     let report = results::verdicts(measured, limit);
-    if let Some(file) = &options.json {
+    if let Some(file) = &options.places.json {
         let text = serde_json::to_string_pretty(&json!({
             "machine": machine,
             "cores": cores,
@@ -367,7 +387,7 @@ fn tell(
         }))?;
         fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))?;
     }
-    if let Some(file) = &options.plot {
+    if let Some(file) = &options.places.plot {
         let [machine, versions] = lines;
         let chart = results::chart(measured, vec![machine, versions, how]);
         chart.draw().write(Path::new(file))?;

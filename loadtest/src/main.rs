@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use forebay_loadtest::bench::{self, ColdOptions, Options};
+use forebay_loadtest::bench::{self, ColdOptions, Options, Places};
 use forebay_loadtest::check::{self, NAMES};
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
@@ -118,21 +118,8 @@ struct Hot {
     /// The large object's size; less than 1GiB is to try things out
     #[arg(long, default_value = "1GiB", value_parser = large)]
     size: u64,
-    /// Write the figures to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw them to this file, .svg or .png; both without an ending
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
-    /// The gateway's program [default: $FOREBAY_BIN, else `forebay` beside this program]
-    #[arg(long, value_name = "PATH")]
-    forebay: Option<PathBuf>,
-    /// cachey's program [default: bin/server in target/tools/cachey]
-    #[arg(long, value_name = "PATH")]
-    cachey: Option<PathBuf>,
-    /// Where to put files: on the disk that the NVMe rows are about [default: the system's temporary directory]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
     /// Seeds what is read
     #[arg(long, default_value = "1")]
     seed: u64,
@@ -146,21 +133,8 @@ struct Cold {
     /// The size of each object; less than 1GiB is to try things out
     #[arg(long, default_value = "1GiB", value_parser = large)]
     size: u64,
-    /// Write the figures to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw them to this file, .svg or .png; both without an ending
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
-    /// The gateway's program [default: $FOREBAY_BIN, else `forebay` beside this program]
-    #[arg(long, value_name = "PATH")]
-    forebay: Option<PathBuf>,
-    /// cachey's program [default: bin/server in target/tools/cachey]
-    #[arg(long, value_name = "PATH")]
-    cachey: Option<PathBuf>,
-    /// Where to put files [default: the system's temporary directory]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
 }
 
 #[derive(Debug, Args)]
@@ -305,11 +279,7 @@ fn bench_hot(given: Hot) -> anyhow::Result<ExitCode> {
         repeats: usize::from(given.repeats),
         time: given.time,
         size: given.size,
-        json: given.json,
-        plot: given.plot,
-        forebay: given.forebay,
-        cachey: given.cachey,
-        dir: given.dir,
+        places: given.places,
         seed: given.seed,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -323,11 +293,7 @@ async fn bench_cold(given: Cold) -> anyhow::Result<ExitCode> {
     let options = ColdOptions {
         repeats: usize::from(given.repeats),
         size: given.size,
-        json: given.json,
-        plot: given.plot,
-        forebay: given.forebay,
-        cachey: given.cachey,
-        dir: given.dir,
+        places: given.places,
     };
     Ok(verdict(&bench::cold(&options).await?))
 }

@@ -4,11 +4,12 @@
 //! All share all cores: the origin, the server and curl. Each reads an object of its own in each round, in turn.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
+use super::Places;
 use super::load::{Objects, compare_whole};
 use super::machine::{Machine, all_cores};
 use super::peers::{Place, Programs, Server};
@@ -33,16 +34,8 @@ pub struct Options {
     pub repeats: usize,
     /// The size of each object: 1 GiB, or less to try things out.
     pub size: u64,
-    /// Written in full here.
-    pub json: Option<PathBuf>,
-    /// Drawn here; without an ending, as SVG and as PNG.
-    pub plot: Option<PathBuf>,
-    /// The gateway's program, if it is not beside this one.
-    pub forebay: Option<PathBuf>,
-    /// cachey's program, if it is not where it is looked for.
-    pub cachey: Option<PathBuf>,
-    /// Where files are put. `None`: the system's directory for such.
-    pub dir: Option<PathBuf>,
+    /// Where programs are, and where results go.
+    pub places: Places,
 }
 
 /// A way from the origin to curl.
@@ -75,9 +68,16 @@ struct Run {
 /// # Errors
 /// It could not be measured: a program is missing, which the message says how to get, or something failed.
 pub async fn cold(options: &Options) -> anyhow::Result<Report> {
-    let programs = Programs::find(options.cachey.as_deref(), options.forebay.as_deref())?;
+    let programs = Programs::find(
+        options.places.cachey.as_deref(),
+        options.places.forebay.as_deref(),
+    )?;
     let machine = Machine::look(&programs).await;
-    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let parent = options
+        .places
+        .dir
+        .clone()
+        .unwrap_or_else(std::env::temp_dir);
     let dir = parent.join(format!("forebay-bench-{}", std::process::id()));
     fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
     let measured = run(options, programs, &dir).await;
@@ -267,7 +267,7 @@ fn tell(options: &Options, machine: &Machine, ways: &[Way]) -> anyhow::Result<Re
     ways.iter().for_each(|way| println!("{}", way.line()));
     println!();
     let report = judged(ways);
-    if let Some(file) = &options.json {
+    if let Some(file) = &options.places.json {
         let text = serde_json::to_string_pretty(&json!({
             "machine": machine,
             "size": options.size,
@@ -277,7 +277,7 @@ fn tell(options: &Options, machine: &Machine, ways: &[Way]) -> anyhow::Result<Re
         }))?;
         fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))?;
     }
-    if let Some(file) = &options.plot {
+    if let Some(file) = &options.places.plot {
         let [machine, versions] = lines;
         chart(ways, vec![machine, versions, how])
             .draw()
