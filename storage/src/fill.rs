@@ -4,6 +4,8 @@
 //! is memory for it ([`Run::next`]), and writes what arrives; the run cuts it into segments and
 //! blocks, shows them to followers, and files whole blocks in the store.
 
+mod shared;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::frames::Buffer;
 use crate::object::ObjectId;
 use crate::store::{Level, Store};
 use crate::version::Version;
+
+pub use self::shared::Shared;
 
 /// Consecutive missing blocks of one version, led by whoever holds this.
 ///

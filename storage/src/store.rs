@@ -1,5 +1,6 @@
 //! One door to the tiers and the running fills: look up, join, or lead.
 
+mod above;
 mod asker;
 mod end;
 mod flights;
@@ -19,6 +20,7 @@ pub use self::asker::{Asker, Level, ORIGIN, Spot};
 pub use self::room::{CONNECTION_BYTES, Place, STREAM_BYTES, places_in};
 pub use self::tiers::Copies;
 
+pub(crate) use self::above::Here;
 use self::flights::Flights;
 use self::tiers::Tiers;
 use crate::block::{Block, BlockKey, BlockSize};

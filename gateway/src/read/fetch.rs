@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::{FromNvme, Run};
-use forebay_storage::flight::From;
 use forebay_storage::origin::Answer;
-use forebay_storage::store::ORIGIN;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -141,8 +139,36 @@ async fn by_hops(
             peers.metrics.last_resorts.inc();
         }
     }
-    run.set_source(ORIGIN, From::Origin);
-    from_origin(reads, dataset, run, None).await
+    turn_to_origin(reads, dataset, run).await
+}
+
+/// Brings the rest from the origin, but for what came here, or is on its way, since it was asked of somebody else: who asked
+/// for it from above did not wait.
+async fn turn_to_origin(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    run: &mut Run,
+) -> Result<(), OriginError> {
+    while !run.is_over() {
+        let Some(shared) = run.turn_to_origin() else {
+            return from_origin(reads, dataset, run, None).await;
+        };
+        match run.split_off(shared.index()) {
+            Some(rest) => spawn_turned(Arc::clone(reads), Arc::clone(dataset), rest),
+            None => run.share(shared).await,
+        }
+    }
+    Ok(())
+}
+
+/// The same for what follows a run that turned to the origin, in a task of its own.
+fn spawn_turned(reads: Arc<Reads>, dataset: Arc<Dataset>, mut rest: Run) {
+    tokio::spawn(async move {
+        if let Err(error) = turn_to_origin(&reads, &dataset, &mut rest).await {
+            tracing::debug!(object = %rest.object(), %error, "a fill failed");
+            rest.fail(&error);
+        }
+    });
 }
 
 /// Lets the extents of `run` go, as runs of their own, from the first that is not to be asked of `hop` by now: when the

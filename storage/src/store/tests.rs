@@ -13,6 +13,10 @@ use crate::fill::Flow;
 use crate::flight::From;
 use crate::version::Identity;
 
+mod fleet;
+
+use self::fleet::{asker, spot};
+
 const MIB: u64 = 1 << 20;
 
 fn store(memory: u64) -> Arc<Store> {
@@ -286,65 +290,6 @@ async fn purge_counts_what_it_let_go() {
     let purged = store.purge("models", |key| key == "a").unwrap();
     assert_eq!((purged.blocks, purged.bytes), (2, 2 * MIB));
     assert_eq!(store.budget().used(), 0);
-}
-
-/// An asker of a fleet whose missing blocks would come from `source`.
-fn asker(level: Level, spot: &dyn Fn(u32) -> Spot) -> Asker<'_> {
-    let class = if level == 0 {
-        Class::Demand
-    } else {
-        Class::Peer
-    };
-    Asker { level, class, spot }
-}
-
-fn spot(source: Level, owned: bool) -> Spot {
-    Spot {
-        source,
-        group: 0,
-        owned,
-    }
-}
-
-#[tokio::test]
-async fn whoever_asks_joins_only_a_fill_whose_source_is_above() {
-    let store = store(64 * MIB);
-    let version = version(MIB);
-    let from_owner = |_| spot(2, false);
-    let from_origin = |_| spot(ORIGIN, true);
-    let open = |asker: &Asker<'_>| store.open_as(asker, &object(), &version, 0..=0, Some(0));
-    // A client's fill asks the owner; who is asked as the owner must not wait for it.
-    let client = open(&asker(0, &from_owner));
-    let other = open(&asker(0, &from_owner));
-    let peer = open(&asker(2, &from_origin));
-    assert_eq!(outcomes(&client), [Outcome::Led]);
-    assert_eq!(outcomes(&other), [Outcome::Joined]);
-    assert_eq!(outcomes(&peer), [Outcome::Led]);
-    assert_eq!(store.running_fills(), 2);
-    // From here on everybody joins the one that reads the origin.
-    let late = open(&asker(2, &from_origin));
-    assert_eq!(outcomes(&late), [Outcome::Joined]);
-    let late = open(&asker(0, &from_owner));
-    assert_eq!(outcomes(&late), [Outcome::Joined]);
-    for run in client.runs.into_iter().chain(peer.runs) {
-        fill_all(run).await;
-    }
-    assert_eq!(store.running_fills(), 0);
-    assert_eq!(store.residents().tally("models").blocks, 1);
-}
-
-#[tokio::test]
-async fn a_fill_that_turns_to_the_origin_can_be_joined_by_all() {
-    let store = store(64 * MIB);
-    let version = version(MIB);
-    let from_owner = |_| spot(2, false);
-    let first = store.open_as(&asker(0, &from_owner), &object(), &version, 0..=0, Some(0));
-    first.runs[0].set_source(ORIGIN, From::Origin);
-    assert_eq!(first.runs[0].source(), ORIGIN);
-    first.runs[0].set_source(2, From::Peer);
-    assert_eq!(first.runs[0].source(), ORIGIN, "a source never falls");
-    let peer = store.open_as(&asker(2, &from_owner), &object(), &version, 0..=0, Some(0));
-    assert_eq!(outcomes(&peer), [Outcome::Joined]);
 }
 
 #[tokio::test]
