@@ -10,7 +10,7 @@ use forebay_storage::version::Version;
 use tokio::time::Instant;
 
 use super::growth::Seen;
-use super::passes::{Asked, IDLE};
+use super::passes::{Asked, IDLE, Own};
 use super::version::How;
 use super::{Reads, fetch};
 use crate::dataset::Dataset;
@@ -28,17 +28,36 @@ impl Reads {
         range: &Range<u64>,
         missed: bool,
     ) {
+        let owned = self.owned(object, version.size);
+        let own = owned.as_ref().map(|owned| Own {
+            extents: self.extents(version.size),
+            owned,
+        });
         let asked = Asked {
             version: version.key,
             size: version.size,
             range: range.clone(),
             missed,
+            own,
         };
         let plan = self.passes.asked(&asked, &self.seen(dataset));
         if plan.next {
             self.begin_next(dataset, object);
         }
-        self.read_ahead(dataset, (object, version), plan.blocks, Outcome::Led);
+        for blocks in plan.blocks {
+            self.read_ahead(dataset, (object, version), blocks, Outcome::Led);
+        }
+    }
+
+    /// Which extents of an object of `size` bytes this gateway owns; `None` if there is nobody else who owns any.
+    fn owned(&self, object: &ObjectId, size: u64) -> Option<impl Fn(u64) -> bool> {
+        let peers = self.peers.as_ref().filter(|_| self.shares_blocks())?;
+        let (fleet, count) = (peers.fleet(), self.extents(size).count());
+        let (dataset, key) = (Arc::clone(&object.dataset), Arc::clone(&object.key));
+        Some(move |extent| {
+            let owner = fleet.table.owner(&dataset, &key, extent, count);
+            owner.is_some_and(|owner| owner.name() == &*fleet.own)
+        })
     }
 
     /// What there is to learn from about reading ahead.

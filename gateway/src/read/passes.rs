@@ -4,6 +4,11 @@
 //! A range that begins where another ended makes a *span* longer; what lies behind a span of two ranges and
 //! more is read ahead. Ranges at random make no span, and get nothing. The table is bounded, and what is read
 //! from memory comes near its lock only while something was read ahead for that very object.
+//!
+//! In a fleet, a range of ours makes a span longer that ended before extents of others: who asks each extent of its owner
+//! asks us for ours alone, and only those are read ahead then.
+
+mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,6 +22,7 @@ use forebay_storage::version::VersionKey;
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
+pub(super) use self::own::Own;
 use super::growth::{Growth, Seen};
 
 /// Objects that are known at once; the one that was read longest ago goes first.
@@ -32,8 +38,7 @@ pub(super) const IDLE: Duration = Duration::from_secs(30);
 const MARKS: usize = 256;
 
 /// What a reader is about to read.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     /// Of which version.
     pub(super) version: VersionKey,
     /// Its size.
@@ -42,13 +47,15 @@ pub(super) struct Asked {
     pub(super) range: Range<u64>,
     /// Not all of what it looked at was in memory.
     pub(super) missed: bool,
+    /// What of the object is ours; `None` in a fleet of one.
+    pub(super) own: Option<Own<'a>>,
 }
 
 /// What is to be done for those who come next.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Plan {
-    /// Blocks to read ahead; empty: none.
-    pub(super) blocks: Range<u32>,
+    /// Blocks to read ahead, in order.
+    pub(super) blocks: Vec<Range<u32>>,
     /// The object after this one is to be begun.
     pub(super) next: bool,
 }
@@ -79,6 +86,10 @@ struct Pass {
 struct Span {
     bytes: Range<u64>,
     ranges: u32,
+    /// Bytes of it that others own and nobody asked us for.
+    others: u64,
+    /// Nobody asked us for what others own of it.
+    ours_only: bool,
     /// Blocks up to here (not included) were read ahead.
     ahead_to: u32,
     touched: Instant,
@@ -102,7 +113,7 @@ impl Passes {
     }
 
     /// A reader is about to read: what is to be done for those who come behind it?
-    pub(super) fn asked(&self, asked: &Asked, seen: &Seen) -> Plan {
+    pub(super) fn asked(&self, asked: &Asked<'_>, seen: &Seen) -> Plan {
         let mut table = self.lock();
         self.sweep_in(&mut table, seen.now);
         let key = asked.version.0;
@@ -110,7 +121,7 @@ impl Passes {
         pass.touched = seen.now;
         let used = pass.takes(asked, self.block_size);
         self.used.inc_by(used);
-        let Some(span) = pass.extend(asked, seen.now) else {
+        let Some(span) = pass.extend(asked, self.block_size, seen.now) else {
             return Plan::default();
         };
         match asked.missed {
@@ -120,7 +131,7 @@ impl Passes {
             }
             false => {}
         }
-        let plan = pass.plan(span, self.block_size);
+        let plan = pass.plan(span, asked.own.as_ref(), self.block_size);
         // Nothing is ahead of anybody: reads from memory need not come by.
         if pass.ahead.is_empty() {
             self.unmark(key);
@@ -234,7 +245,7 @@ impl Pass {
     }
 
     /// Takes out what was read ahead and is asked for now, and says how many bytes that is.
-    fn takes(&mut self, asked: &Asked, block_size: BlockSize) -> u64 {
+    fn takes(&mut self, asked: &Asked<'_>, block_size: BlockSize) -> u64 {
         if self.ahead.is_empty() || asked.range.is_empty() {
             return 0;
         }
@@ -247,11 +258,14 @@ impl Pass {
     }
 
     /// Notes the range, and says which span it made longer; `None`: none.
-    fn extend(&mut self, asked: &Asked, now: Instant) -> Option<usize> {
+    fn extend(&mut self, asked: &Asked<'_>, cut: BlockSize, now: Instant) -> Option<usize> {
         let range = &asked.range;
-        let touching = |span: &Span| range.start <= span.bytes.end && range.end >= span.bytes.start;
+        let own = asked.own.as_ref();
+        let since = own.map_or(range.start, |own| own.since(range.start, cut));
+        let ours = own.is_some_and(|own| own.has(range, cut));
+        let touching = |span: &Span| since <= span.bytes.end && range.end >= span.bytes.start;
         let Some(place) = self.spans.iter().position(touching) else {
-            self.begin(range, now);
+            self.begin(range, ours, now);
             return None;
         };
         let span = &mut self.spans[place];
@@ -261,19 +275,23 @@ impl Pass {
             // It was read before, and is gone by now: another pass begins.
             if asked.missed && range.end < span.bytes.end && span.ranges > 1 {
                 self.spans.remove(place);
-                self.begin(range, now);
+                self.begin(range, ours, now);
             }
             return None;
         }
         // Only right behind: ranges that lie before each other or overlap do so by chance, and make no pass.
-        let follows = range.start == span.bytes.end;
+        let follows = (since..=range.start).contains(&span.bytes.end);
+        if follows {
+            span.others += range.start - span.bytes.end;
+            span.ours_only &= ours;
+        }
         span.bytes = span.bytes.start.min(range.start)..span.bytes.end.max(range.end);
         span.ranges += u32::from(follows);
         let place = self.merge(place);
         follows.then_some(place)
     }
 
-    fn begin(&mut self, range: &Range<u64>, now: Instant) {
+    fn begin(&mut self, range: &Range<u64>, ours_only: bool, now: Instant) {
         if self.spans.len() >= SPANS {
             let places = self.spans.iter().enumerate();
             let oldest = places.min_by_key(|(_, span)| span.touched);
@@ -284,6 +302,8 @@ impl Pass {
         self.spans.push(Span {
             bytes: range.clone(),
             ranges: 1,
+            others: 0,
+            ours_only,
             ahead_to: 0,
             touched: now,
         });
@@ -298,6 +318,7 @@ impl Pass {
                 span.bytes =
                     span.bytes.start.min(other.bytes.start)..span.bytes.end.max(other.bytes.end);
                 span.ranges += other.ranges;
+                span.others += other.others;
                 span.ahead_to = span.ahead_to.max(other.ahead_to);
             }
             apart
@@ -306,29 +327,34 @@ impl Pass {
         self.spans.len() - 1
     }
 
-    /// What to read ahead of a span: no more than was read of it, in whole runs unless the object ends.
-    fn plan(&mut self, place: usize, block_size: BlockSize) -> Plan {
+    /// What to read ahead of a span: no more than was read of it, in whole runs unless the object ends, or in whole extents
+    /// of ours.
+    fn plan(&mut self, place: usize, own: Option<&Own<'_>>, block_size: BlockSize) -> Plan {
         let span = &mut self.spans[place];
-        let read = span.bytes.end - span.bytes.start;
+        let read = (span.bytes.end - span.bytes.start).saturating_sub(span.others);
         let next = span.bytes.end >= self.size / 4 * 3 && span.ranges > 1;
         let next = next && !std::mem::replace(&mut self.next_begun, true);
         let blocks = |bytes: u64| u32::try_from(bytes / block_size.bytes()).unwrap_or(u32::MAX);
         let here = block_size.index(span.bytes.end - 1) + 1;
-        let last = block_size.index(self.size.saturating_sub(1)) + 1;
         let from = span.ahead_to.max(here);
-        let to = here.saturating_add(blocks(read.min(self.growth.bytes())));
-        let per_run = blocks(RUN_BYTES).max(1);
-        let to = match to >= last {
-            true => last,
-            false => from + to.saturating_sub(from) / per_run * per_run,
+        let wanted = blocks(read.min(self.growth.bytes()));
+        let blocks = match own.filter(|_| span.ours_only) {
+            Some(own) => own.ahead((here, from), wanted, block_size),
+            None => {
+                let last = block_size.count(self.size);
+                let to = here.saturating_add(wanted);
+                let per_run = blocks(RUN_BYTES).max(1);
+                let to = match to >= last {
+                    true => last,
+                    false => from + to.saturating_sub(from) / per_run * per_run,
+                };
+                Vec::from_iter((to > from).then_some(from..to))
+            }
         };
-        if to > from {
-            span.ahead_to = to;
+        if let Some(last) = blocks.last() {
+            span.ahead_to = last.end;
         }
-        Plan {
-            blocks: from..to.max(from),
-            next,
-        }
+        Plan { blocks, next }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which readers are taken for one pass, and what is read ahead for them.
 
+use forebay_ring::Extents;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -11,6 +13,13 @@ struct World {
     used: IntCounter,
     unused: IntCounter,
     now: Instant,
+    /// Which extents are ours, in a fleet.
+    owned: Option<fn(u64) -> bool>,
+}
+
+/// The block behind the last that is read ahead; 0: none is.
+fn end(plan: &Plan) -> u32 {
+    plan.blocks.last().map_or(0, |blocks| blocks.end)
 }
 
 impl World {
@@ -23,17 +32,37 @@ impl World {
             used,
             unused,
             now: Instant::now(),
+            owned: None,
         }
+    }
+
+    /// A member that owns these extents of four blocks.
+    fn owning(owned: fn(u64) -> bool) -> Self {
+        Self {
+            owned: Some(owned),
+            ..Self::new()
+        }
+    }
+
+    /// A whole extent of four blocks is asked for.
+    fn extent(&self, extent: u64) -> Plan {
+        self.ask(1, extent * 4 * MIB..(extent + 1) * 4 * MIB, true)
     }
 
     /// A range of an object is asked for; what is planned is read ahead.
     fn ask(&self, version: u128, range: Range<u64>, missed: bool) -> Plan {
         let version = VersionKey(version);
+        let owned = |extent: u64| self.owned.is_none_or(|owned| owned(extent));
+        let own = self.owned.is_some().then_some(Own {
+            extents: Extents::new(SIZE, 1 << 20),
+            owned: &owned,
+        });
         let asked = Asked {
             version,
             size: SIZE,
             range,
             missed,
+            own,
         };
         let seen = Seen {
             now: self.now,
@@ -42,7 +71,7 @@ impl World {
             most: 512 * MIB,
         };
         let plan = self.passes.asked(&asked, &seen);
-        let blocks: Vec<u32> = plan.blocks.clone().collect();
+        let blocks: Vec<u32> = plan.blocks.iter().cloned().flatten().collect();
         self.passes.led(version, SIZE, &blocks, self.now);
         plan
     }
@@ -56,8 +85,8 @@ impl World {
 async fn parts_that_follow_each_other_are_one_pass() {
     let world = World::new();
     assert_eq!(world.part(0), Plan::default());
-    assert_eq!(world.part(1).blocks, 16..32);
-    assert_eq!(world.part(2).blocks, 32..40);
+    assert_eq!(world.part(1).blocks, [16..32]);
+    assert_eq!(world.part(2).blocks, [32..40]);
 }
 
 #[tokio::test]
@@ -67,10 +96,10 @@ async fn connections_that_interleave_are_one_pass_and_ranks_are_several() {
         world.part(number);
     }
     // 4 parts without a gap: behind the last of them.
-    assert_eq!(world.part(4).blocks.end, 56);
+    assert_eq!(end(&world.part(4)), 56);
     // Another rank begins in the middle of it.
     assert!(world.part(64).blocks.is_empty());
-    assert_eq!(world.part(65).blocks.start, 66 * 8);
+    assert_eq!(world.part(65).blocks[0].start, 66 * 8);
 }
 
 #[tokio::test]
@@ -104,8 +133,8 @@ async fn no_more_is_read_ahead_than_was_read() {
     let ahead = (0..64).map(|number| {
         let plan = world.ask(1, number * small..(number + 1) * small, true);
         let read = (number + 1) * small;
-        assert!(u64::from(plan.blocks.end) * MIB <= 2 * read.next_multiple_of(MIB));
-        plan.blocks.len()
+        assert!(u64::from(end(&plan)) * MIB <= 2 * read.next_multiple_of(MIB));
+        plan.blocks.iter().map(Range::len).sum::<usize>()
     });
     assert!(ahead.sum::<usize>() > 0);
 }
@@ -118,7 +147,7 @@ async fn reads_from_memory_go_on_with_the_pass_that_read_them_ahead() {
     world.part(1);
     assert!(world.passes.may_know(VersionKey(1)));
     let plan = world.ask(1, 2 * PART..3 * PART, false);
-    assert_eq!(plan.blocks, 32..40);
+    assert_eq!(plan.blocks, [32..40]);
     assert_eq!(world.used.get(), PART);
 }
 
@@ -138,7 +167,7 @@ async fn a_whole_pass_uses_all_that_was_read_ahead() {
     let mut world = World::new();
     for number in 0..SIZE / PART {
         let plan = world.part(number);
-        assert!(u64::from(plan.blocks.end) <= SIZE / MIB);
+        assert!(u64::from(end(&plan)) <= SIZE / MIB);
     }
     world.now += IDLE;
     world.passes.sweep(world.now);
@@ -165,4 +194,49 @@ async fn the_table_is_bounded() {
         world.ask(version << 64, 0..PART, true);
     }
     assert_eq!(world.passes.lock().len(), PASSES);
+}
+
+#[tokio::test]
+async fn who_asks_each_extent_of_its_owner_is_read_ahead_what_is_ours() {
+    let world = World::owning(|extent| extent % 3 == 1);
+    assert_eq!(world.extent(1), Plan::default());
+    // Two extents were read: the two next ones of ours are read ahead.
+    assert_eq!(world.extent(4).blocks, [28..32, 40..44]);
+    assert_eq!(world.extent(7).blocks, [52..56, 64..68]);
+    assert_eq!(world.used.get(), 4 * MIB);
+}
+
+#[tokio::test]
+async fn ours_that_lie_far_apart_are_no_pass() {
+    let world = World::owning(|extent| matches!(extent, 3 | 10 | 11 | 40));
+    for extent in [3, 11, 40] {
+        // Something of ours lies between.
+        assert_eq!(world.extent(extent), Plan::default(), "{extent}");
+    }
+    assert_eq!(world.extent(10), Plan::default(), "backwards");
+}
+
+#[tokio::test]
+async fn who_asks_us_for_all_is_read_ahead_all() {
+    let world = World::owning(|extent| extent % 4 < 3);
+    // Nobody can know so far.
+    world.extent(0);
+    assert_eq!(world.extent(1).blocks, [8..12, 16..20]);
+    world.extent(2);
+    world.extent(3);
+    assert_eq!(world.extent(4).blocks, [28..36], "those of others too");
+}
+
+#[tokio::test]
+async fn a_whole_pass_over_ours_uses_all_that_was_read_ahead() {
+    let mut world = World::owning(|extent| extent % 5 < 2);
+    let ours = (0..SIZE / (4 * MIB)).filter(|extent| extent % 5 < 2);
+    let mut read = 0;
+    for extent in ours {
+        world.extent(extent);
+        read += 4 * MIB;
+    }
+    world.now += IDLE;
+    world.passes.sweep(world.now);
+    assert_eq!((world.used.get(), world.unused.get()), (read - 8 * MIB, 0));
 }
