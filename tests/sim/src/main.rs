@@ -24,7 +24,7 @@ struct Arguments {
     /// Print the trace of --seed.
     #[arg(long, requires = "seed")]
     verbose: bool,
-    /// Plant this bug first, and run until it is found: skip-pin.
+    /// Plant this bug first, and run until it is found; `all`: one bug after the other, a line each.
     #[arg(long, value_name = "NAME")]
     mutation: Option<String>,
 }
@@ -57,15 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let seeds = arguments.seeds.unwrap_or_default();
     if let Some(name) = arguments.mutation {
-        let found = mutation::hunt(&name, seeds.clone())?;
-        match &found {
-            Some(found) => println!("{}\n{name} was found by seed {}", found.line, found.seed),
-            None => println!(
-                "{name} was not found by seeds {}..{}",
-                seeds.start, seeds.end
-            ),
-        }
-        return Ok(exit_code(found.is_some()));
+        return hunt(&name, &seeds);
     }
     let mut good = true;
     world::run_all(seeds, |seed, told| {
@@ -73,6 +65,31 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("{}", line(seed, &told));
         true
     })?;
+    Ok(exit_code(good))
+}
+
+/// Looks for the planted bug called `name`, or for all.
+fn hunt(name: &str, seeds: &Range<u64>) -> anyhow::Result<ExitCode> {
+    let names = match name {
+        "all" => mutation::names().collect(),
+        name => {
+            mutation::check(name)?;
+            vec![name]
+        }
+    };
+    let program = mutation::build()?;
+    let mut good = true;
+    for name in names {
+        let found = mutation::hunt(&program, name, seeds.clone())?;
+        good &= found.is_some();
+        match found {
+            Some(found) => println!("{name} was found by {}", found.line),
+            None => println!(
+                "{name} was not found by seeds {}..{}",
+                seeds.start, seeds.end
+            ),
+        }
+    }
     Ok(exit_code(good))
 }
 

@@ -1,7 +1,8 @@
 //! Planted bugs that the simulator must find, or it is no use.
 //!
-//! A mutation is a patch to the gateway's sources. The workspace is copied, the patch applied, and the simulator built
-//! there; then that simulator runs seeds until one shows a violation.
+//! Each is a patch to the sources, by which they go wrong if its name is in `FOREBAY_PLANTED`. The workspace is copied, all
+//! patches are applied, and one simulator is built there; then that runs seeds, with one bug at a time in force, until a seed
+//! shows a violation.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,10 +10,43 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
-/// The mutations by name.
-const MUTATIONS: [(&str, &str); 1] = [("skip-pin", include_str!("../mutations/skip-pin.patch"))];
+/// What the patches ask which bug is in force.
+const PLANTED: &str = include_str!("../mutations/planted.patch");
+
+macro_rules! patches {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../mutations/", $name, ".patch")))),*]
+    };
+}
+
+/// The bugs by name.
+const MUTATIONS: [(&str, &str); 20] = patches![
+    "absent-for-ever",
+    "always-304",
+    "conditions-ignored",
+    "cut-looks-whole",
+    "dead-flight",
+    "early-permit",
+    "forgotten-block",
+    "fresh-for-ever",
+    "leaked-lease",
+    "neighbour",
+    "one-byte-early",
+    "padded-body",
+    "purge-keeps-versions",
+    "resumed-early",
+    "short-suffix",
+    "skip-pin",
+    "stale-for-ever",
+    "tag-not-in-key",
+    "unheard-end",
+    "unpaid-segment",
+];
+
+/// The name of the copy with all bugs in it, and of what is built there.
+const COPY: &str = "planted";
 
 /// What a mutated simulator found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,15 +57,36 @@ pub struct Found {
     pub line: String,
 }
 
-/// Builds the simulator with the bug called `name`, and runs it over `seeds` until it finds it. `None`: it did not.
+/// The names of all planted bugs, in alphabetical order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    MUTATIONS.iter().map(|(name, _)| *name)
+}
+
+/// Whether there is a bug of this name.
 ///
 /// # Errors
-/// If there is no such mutation, or its patch or the build fails.
-pub fn hunt(name: &str, seeds: Range<u64>) -> anyhow::Result<Option<Found>> {
-    let program = build(name)?;
-    let mut simulator = Command::new(&program)
+/// If there is none: a sentence that names those that there are.
+pub fn check(name: &str) -> anyhow::Result<()> {
+    let known: Vec<&str> = names().collect();
+    ensure!(
+        known.contains(&name),
+        "there is no planted bug {name:?}; there are: {}",
+        known.join(", ")
+    );
+    Ok(())
+}
+
+/// Runs `program`, which [`build`] built, with the bug called `name` in force over `seeds` until it finds it. `None`: it
+/// did not.
+///
+/// # Errors
+/// If there is no such bug, or the simulator does not run.
+pub fn hunt(program: &Path, name: &str, seeds: Range<u64>) -> anyhow::Result<Option<Found>> {
+    check(name)?;
+    let mut simulator = Command::new(program)
         .arg("--seeds")
         .arg(format!("{}..{}", seeds.start, seeds.end))
+        .env("FOREBAY_PLANTED", name)
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("start {}", program.display()))?;
@@ -57,11 +112,12 @@ pub fn hunt(name: &str, seeds: Range<u64>) -> anyhow::Result<Option<Found>> {
     Ok(found)
 }
 
-fn build(name: &str) -> anyhow::Result<PathBuf> {
-    let Some((_, patch)) = MUTATIONS.iter().find(|(known, _)| *known == name) else {
-        let names = MUTATIONS.map(|(name, _)| name).join(", ");
-        bail!("there is no mutation {name:?}; there are: {names}");
-    };
+/// Builds the simulator with all bugs planted and none in force, and says where it is.
+///
+/// # Errors
+/// If a patch does not apply any more, or the build fails.
+pub fn build() -> anyhow::Result<PathBuf> {
+    let name = COPY;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let root = root.canonicalize().context("find the workspace")?;
     let target =
@@ -72,7 +128,10 @@ fn build(name: &str) -> anyhow::Result<PathBuf> {
         fs::remove_dir_all(&staged).context("clear the former copy")?;
     }
     copy_tree(&root, &staged).context("copy the workspace")?;
-    apply(&staged, patch)?;
+    apply(&staged, COPY, PLANTED)?;
+    for (name, patch) in MUTATIONS {
+        apply(&staged, name, patch)?;
+    }
     rename(&staged, name)?;
     // Cargo goes by times: what did not change keeps its own, so that nothing is built twice.
     update_tree(&staged, &sources).context("update the copy")?;
@@ -118,11 +177,13 @@ fn rename(sources: &Path, name: &str) -> anyhow::Result<()> {
     )
 }
 
-fn apply(sources: &Path, patch: &str) -> anyhow::Result<()> {
+fn apply(sources: &Path, name: &str, patch: &str) -> anyhow::Result<()> {
     let file = sources.join("mutation.patch");
     fs::write(&file, patch).context("write the patch")?;
     let mut git = Command::new("git");
-    git.args(["apply", "mutation.patch"]).current_dir(sources);
+    // Another patch may have changed lines near by.
+    git.args(["apply", "-C1", "mutation.patch"])
+        .current_dir(sources);
     // The copy lies below the workspace, whose repository is none of its business.
     if let Some(above) = sources.parent() {
         git.env("GIT_CEILING_DIRECTORIES", above);
@@ -130,7 +191,7 @@ fn apply(sources: &Path, patch: &str) -> anyhow::Result<()> {
     let status = git.status().context("run git")?;
     ensure!(
         status.success(),
-        "the patch does not apply any more: bring it up to date with the sources"
+        "the patch {name} does not apply any more: bring it up to date with the sources"
     );
     fs::remove_file(&file).context("remove the patch")
 }

@@ -71,8 +71,14 @@ fn one_seed_twice_gives_one_trace_and_another_seed_another() {
 }
 
 #[test]
-fn a_gateway_without_pins_is_found_out() {
-    let found = mutation::hunt("skip-pin", 0..100).expect("the mutation builds and runs");
-    let found = found.expect("no seed of a hundred found it");
-    println!("{}", found.line);
+fn every_planted_bug_is_found_out() {
+    let program = mutation::build().expect("the bugs can be planted");
+    let mut missed = Vec::new();
+    for name in mutation::names() {
+        match mutation::hunt(&program, name, 0..100).expect("the simulator runs") {
+            Some(found) => println!("{name}: {}", found.line),
+            None => missed.push(name),
+        }
+    }
+    assert!(missed.is_empty(), "no seed of a hundred found {missed:?}");
 }

@@ -1,5 +1,10 @@
 //! Which readers are taken for one pass, and what is read ahead for them.
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
+
 use forebay_ring::Extents;
 
 use super::*;
