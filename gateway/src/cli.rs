@@ -166,6 +166,12 @@ pub struct PurgeArgs {
     /// Which gateway, and in which form it answers.
     #[command(flatten)]
     pub client: ClientArgs,
+    /// From where: memory or nvme [default: both]
+    #[arg(long, value_parser = ["memory", "nvme"])]
+    pub tier: Option<String>,
+    /// Only the version of this ETag, or `old`: all but the one that the origin has now [default: all]
+    #[arg(long, value_name = "ETAG")]
+    pub version: Option<String>,
     /// One object, or everything below a prefix that ends in a slash
     #[arg(value_name = "DATASET/KEY or DATASET/PREFIX/", value_parser = purge_target)]
     pub target: PurgeTarget,
@@ -382,6 +388,8 @@ mod tests {
                 parsed(&format!("purge {text}")).unwrap(),
                 Command::Purge(PurgeArgs {
                     client: client(),
+                    tier: None,
+                    version: None,
                     target
                 })
             );
@@ -391,6 +399,14 @@ mod tests {
                 .1
                 .contains("models/ for the whole dataset")
         );
+        let Ok(Command::Purge(part)) = parsed("purge m/a --tier nvme --version old") else {
+            panic!("a purge of a part is one")
+        };
+        assert_eq!(
+            (part.tier.as_deref(), part.version.as_deref()),
+            (Some("nvme"), Some("old"))
+        );
+        assert_eq!(refusal("purge m/a --tier disk").0, 2);
         assert_eq!(refusal("purge /a").0, 2);
         assert_eq!(refusal("purge").0, 2);
     }

@@ -142,7 +142,16 @@ pub async fn purge(args: &PurgeArgs) -> ExitCode {
     let purge = async {
         let dataset = utf8_percent_encode(&args.target.dataset, PATH);
         let key = utf8_percent_encode(&args.target.key, PATH);
-        let path = format!("/-/purge/{dataset}/{key}");
+        let part = [("tier", &args.tier), ("version", &args.version)];
+        let part = part.into_iter().filter_map(|(name, value)| {
+            let value = utf8_percent_encode(value.as_ref()?, PATH);
+            Some(format!("{name}={value}"))
+        });
+        let part: Vec<String> = part.collect();
+        let mut path = format!("/-/purge/{dataset}/{key}");
+        if !part.is_empty() {
+            path = format!("{path}?{}", part.join("&"));
+        }
         let body = ask(&args.client, Method::POST, &path).await?;
         if args.client.json {
             return print(&body);

@@ -6,13 +6,12 @@
 pub mod fleet;
 pub mod guard;
 pub mod pins;
+mod purge;
 mod state;
 mod warm;
 mod well_formed;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ use forebay_ring::{Extents, Member};
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
 use forebay_storage::object::ObjectId;
-use forebay_storage::residents::Tally;
 use forebay_storage::stats::DatasetStats;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -92,10 +90,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
         .route("/-/datasets/{name}", get(one_dataset))
         .route("/-/blocks/{dataset}/{*key}", get(blocks))
         .route("/-/ring", get(fleet::ring))
-        .route("/-/drain", post(fleet::drain))
-        .route("/-/purge/{dataset}", post(purge_dataset))
-        .route("/-/purge/{dataset}/", post(purge_dataset))
-        .route("/-/purge/{dataset}/{*key}", post(purge_key));
+        .route("/-/drain", post(fleet::drain));
     let mut open = axum::Router::new()
         .route("/-/healthz", get(|| async { "ok\n" }))
         .route("/-/readyz", get(readyz))
@@ -107,6 +102,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
             .route(&format!("/-/{name}/{{*rest}}"), any(later));
     }
     open.merge(admin)
+        .merge(purge::routes())
         .merge(warm::routes())
         .merge(pins::routes())
         .fallback(unknown)
@@ -360,41 +356,5 @@ async fn blocks(
         "block_size": block_size.bytes(),
         "blocks": blocks.collect::<Vec<_>>(),
     });
-    Ok(axum::Json(answer).into_response())
-}
-
-async fn purge_dataset(
-    shared: Shared<Arc<State>>,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
-    purge_key(shared, Path((name, String::new()))).await
-}
-
-async fn purge_key(
-    Shared(state): Shared<Arc<State>>,
-    Path((name, key)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    known(&state, &name)?;
-    let failed = |error: io::Error| {
-        let detail = format!(
-            "the blocks are gone, but that can't be noted in the data directory ({error}), so a \
-             restart may bring them back: purge again once its disk works"
-        );
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-    };
-    let here = state.purge_elsewhere(&name, &key).await.map_err(failed)?;
-    let (there, absent) = fleet::purge_others(&state, &name, &key).await;
-    // What came from a member meanwhile that had not purged yet.
-    let late = match state.reads.peers {
-        Some(_) => state.purge_elsewhere(&name, &key).await.map_err(failed)?,
-        None => Tally::default(),
-    };
-    let blocks = here.blocks + there.blocks + late.blocks;
-    let bytes = here.bytes + there.bytes + late.bytes;
-    let mut what = name;
-    // Writing to a string can't fail.
-    let _ = write!(what, "/{key}");
-    tracing::info!(what, blocks, bytes, absent = absent.len(), "purged");
-    let answer = json!({ "blocks": blocks, "bytes": bytes, "absent_members": absent });
     Ok(axum::Json(answer).into_response())
 }

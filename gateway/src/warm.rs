@@ -44,6 +44,7 @@ use futures::FutureExt;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+pub use self::list::Pages;
 pub use self::resident::Resident;
 
 use self::job::{Job, State};

@@ -10,6 +10,7 @@
 //! | [`frames`] | memory for whole segments, given back to the kernel when it is free |
 //! | [`memory`], [`residents`] | the memory tier, and our own table of what a tier holds |
 //! | [`nvme`] | the disk tier: what it proved to hold, kept over restarts, left alone when it fails |
+//! | [`purge`] | what a purge lets go |
 //! | [`class`] | how urgent a fill is |
 //! | [`store`] | one door to all of that: look up, join, or lead |
 //! | [`origin`], [`listing`] | the object stores behind us, none of whose answers is trusted |
@@ -26,7 +27,7 @@
 //! strangers; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
 //! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant
 //! to be; `rustix` names the flags of open files and of direct I/O and maps the memory of segments;
-//! `xxhash-rust` places blocks on disk and sees damage in the journal; the rest is plumbing that the ecosystem shares.
+//! `xxhash-rust` places blocks on disk and sees damage in the journal, and is how a purge tells ETags apart; the rest is plumbing that the ecosystem shares.
 
 pub mod block;
 pub mod budget;
@@ -42,6 +43,7 @@ pub mod memory;
 pub mod nvme;
 pub mod object;
 pub mod origin;
+pub mod purge;
 pub mod residents;
 pub mod stats;
 pub mod store;

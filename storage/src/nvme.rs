@@ -7,7 +7,7 @@
 //! | `keep` | what is pinned, and what has a bound |
 //! | `layout` | their directory: format, clean segment, probe |
 //! | `journal` | what is resident, over restarts; what was purged, for good |
-//! | `ledger` | the journal and what is being written, changed together |
+//! | `ledger`, `purge` | the journal and what is being written, changed together; what goes from both for good |
 //! | `admission` | what is worth writing once the tier is full |
 //! | `writer` | the one task that opens the files, writes, and tries a failed disk again |
 //!
@@ -25,6 +25,7 @@ mod journal;
 mod keep;
 mod layout;
 mod ledger;
+mod purge;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -44,6 +45,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::block::{BlockKey, BlockSize};
 use crate::frames::Frames;
 use crate::object::ObjectId;
+use crate::purge::Tag;
 use crate::residents::{Residents, Tally};
 use crate::version::Version;
 use admission::{Admission, Refusal};
@@ -222,6 +224,7 @@ impl Nvme {
         let ledger = Ledger {
             journal: Journal::new(&path, told.id, told.versions.clone()),
             writing: HashMap::new(),
+            unwanted: HashMap::new(),
             owed: true,
         };
         let (offers, offered) = mpsc::channel(WAITING);
@@ -463,50 +466,19 @@ impl Nvme {
             current
         });
     }
-
-    /// Lets every block go of the objects that `wanted` picks, and makes `elsewhere` do the same
-    /// while nothing can be written. On the disk when it returns. Blocks on the disk.
-    ///
-    /// # Errors
-    /// If the journal can't be written: the blocks are gone, but a restart may bring them back.
-    pub(crate) fn purge<T>(
-        &self,
-        dataset: &str,
-        wanted: &dyn Fn(&str) -> bool,
-        elsewhere: impl FnOnce() -> T,
-    ) -> (io::Result<HashMap<BlockKey, u32>>, T) {
-        let mut ledger = locked(&self.ledger);
-        ledger
-            .writing
-            .retain(|_, object| &*object.dataset != dataset || !wanted(&object.key));
-        let disk = self.disk();
-        let mut purged = HashMap::new();
-        for key in self.residents.find(dataset, wanted) {
-            if let Some(len) = self.residents.left(key) {
-                purged.insert(key, len);
-            }
-            if let Some(disk) = &disk {
-                disk.remove(&key);
-            }
-        }
-        let elsewhere = elsewhere();
-        let noted = self.note(&mut ledger, Some(&purged), &[]);
-        (noted.map(|()| purged), elsewhere)
-    }
 }
 
 /// The table of what a journal told, in the order it was written, and the last write's number.
 fn residents_of(told: &Told) -> (Residents, u64) {
     let residents = Residents::default();
-    let objects = told.versions.iter();
-    let objects: HashMap<_, _> = objects
-        .map(|version| (version.key, &version.object))
-        .collect();
+    let versions = told.versions.iter();
+    let versions: HashMap<_, _> = versions.map(|version| (version.key, version)).collect();
     let mut blocks: Vec<_> = told.blocks.iter().collect();
     blocks.sort_unstable_by_key(|(_, (_, write))| *write);
     for (key, (len, write)) in &blocks {
-        if let Some(object) = objects.get(&key.version) {
-            residents.entered_by(object, **key, *len, *write);
+        if let Some(version) = versions.get(&key.version) {
+            let tag = Tag::of(version.etag());
+            residents.entered_by((&version.object, tag), **key, *len, *write);
         }
     }
     residents.age();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::block::BlockKey;
 use crate::object::ObjectId;
+use crate::purge::{Purge, Tag, Which};
 use crate::version::VersionKey;
 
 pub use self::keep::{Bounds, Pins};
@@ -52,6 +53,7 @@ struct Table {
 #[derive(Debug)]
 struct Held {
     object: ObjectId,
+    tag: Tag,
     /// No other version of the object came later.
     is_latest: bool,
     pinned: bool,
@@ -68,20 +70,21 @@ struct Place {
 }
 
 impl Residents {
-    /// Notes that a block of `len` bytes entered.
+    /// Notes that a block of `len` bytes entered, of a version without an ETag.
     pub fn entered(&self, object: &ObjectId, key: BlockKey, len: u32) {
-        self.entered_by(object, key, len, 0);
+        self.entered_by((object, Tag::of(None)), key, len, 0);
     }
 
-    /// Notes that a block of `len` bytes entered by the write that is numbered so: where old bytes
-    /// may come back, [`Self::write_of`] tells them from the new.
-    pub fn entered_by(&self, object: &ObjectId, key: BlockKey, len: u32, write: u64) {
+    /// Notes that a block of `len` bytes entered, of an object's version with that ETag, by the write that is numbered so:
+    /// where old bytes may come back, [`Self::write_of`] tells them from the new.
+    pub fn entered_by(&self, (object, tag): (&ObjectId, Tag), key: BlockKey, len: u32, write: u64) {
         let mut table = self.lock();
         let table = &mut *table;
         table.come += u64::from(len);
         let come = table.come;
         let held = table.versions.entry(key.version).or_insert_with(|| Held {
             object: object.clone(),
+            tag,
             is_latest: false,
             pinned: false,
             blocks: BTreeMap::new(),
@@ -178,6 +181,11 @@ impl Residents {
         held.blocks.get(&key.index).map(|place| place.write)
     }
 
+    /// What the version's ETag is known by, if any block of it is resident.
+    pub fn tag_of(&self, version: VersionKey) -> Option<Tag> {
+        self.lock().versions.get(&version).map(|held| held.tag)
+    }
+
     /// How many blocks are resident.
     pub fn blocks(&self) -> usize {
         self.lock().blocks
@@ -252,9 +260,47 @@ impl Residents {
             .objects
             .iter()
             .filter(|(object, _)| &*object.dataset == dataset && wanted(&object.key));
+        let versions = of_dataset.flat_map(|(_, versions)| versions);
+        table.blocks_of(versions, |_, _| true)
+    }
+
+    /// Every resident block that a purge takes.
+    pub fn found(&self, purge: &Purge<'_>) -> Vec<BlockKey> {
+        let table = self.lock();
+        let takes = |version, held: &Held| purge.takes(&held.object, version, Some(held.tag));
+        let Which::Others(current) = purge.which else {
+            let all = table.objects.iter();
+            let of_dataset = all.filter(|(object, _)| &*object.dataset == purge.dataset);
+            return table.blocks_of(of_dataset.flat_map(|(_, versions)| versions), takes);
+        };
+        // A page of a listing at a time: what it names is looked up, however much else there is.
+        let named = current.keys().flat_map(|key| {
+            let first = ObjectId::new(purge.dataset, key.as_str());
+            let all = table.objects.range(first..);
+            all.take_while(move |(object, _)| {
+                &*object.dataset == purge.dataset && *object.key == **key
+            })
+        });
+        table.blocks_of(named.flat_map(|(_, versions)| versions), takes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The blocks of those of these versions that are wanted.
+    fn blocks_of<'a>(
+        &self,
+        versions: impl Iterator<Item = &'a VersionKey>,
+        wanted: impl Fn(VersionKey, &Held) -> bool,
+    ) -> Vec<BlockKey> {
         let mut found = Vec::new();
-        for version in of_dataset.flat_map(|(_, versions)| versions) {
-            if let Some(held) = table.versions.get(version) {
+        for version in versions {
+            if let Some(held) = self.versions.get(version)
+                && wanted(*version, held)
+            {
                 found.extend(held.blocks.keys().map(|index| BlockKey {
                     version: *version,
                     index: *index,
@@ -262,10 +308,6 @@ impl Residents {
             }
         }
         found
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

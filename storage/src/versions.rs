@@ -312,6 +312,16 @@ impl Versions {
             .retain(|object| table.known.contains_key(object));
     }
 
+    /// Forgets the known versions that `wanted` picks, and says whether there were any.
+    pub fn forget_versions(&self, wanted: impl Fn(&ObjectId, &Version) -> bool) -> bool {
+        let mut table = self.lock();
+        let Table { known, turns, .. } = &mut *table;
+        let before = known.len();
+        known.retain(|object, entry| !wanted(object, &entry.version));
+        turns.retain(|object| known.contains_key(object));
+        known.len() < before
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,6 +6,7 @@ mod jobs;
 mod kept;
 mod limits;
 mod meanwhile;
+mod purge;
 mod state;
 
 use forebay_loadtest::origin::{Origin, Settings};

@@ -13,7 +13,6 @@ use forebay_ring::gossip::MAX_SYNC_BYTES;
 use forebay_ring::{Extents, Fleet, Member, Peer, Role};
 use forebay_storage::block::BlockKey;
 use forebay_storage::object::ObjectId;
-use forebay_storage::residents::Tally;
 use forebay_storage::stats::DatasetStats;
 use forebay_storage::version::{Version, VersionKey};
 use futures::StreamExt;
@@ -23,7 +22,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Problem, State, dataset_json, known};
+use super::{Problem, State, dataset_json, known, purge};
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, Peers, wire};
@@ -184,26 +183,6 @@ fn tiers(state: &State, version: VersionKey, blocks: std::ops::Range<u32>) -> Va
     Value::Array(tiers.collect())
 }
 
-/// Purges on all other members too. Returns what they let go, and who did not answer.
-pub(super) async fn purge_others(state: &State, dataset: &str, key: &str) -> (Tally, Vec<String>) {
-    let path = format!("/purge/{}/{}", wire::encoded(dataset), wire::encoded(key));
-    let (mut purged, mut absent) = (Tally::default(), Vec::new());
-    for (name, answer) in ask_others(state, &Method::POST, &path).await {
-        match answer {
-            Ok(answer) => {
-                purged.blocks += answer["blocks"].as_u64().unwrap_or(0);
-                purged.bytes += answer["bytes"].as_u64().unwrap_or(0);
-            }
-            Err(error) => {
-                tracing::info!(member = name, %error, "a member did not purge");
-                absent.push(name);
-            }
-        }
-    }
-    absent.sort();
-    (purged, absent)
-}
-
 /// What all members that answer say of their datasets, added up. `described` are this gateway's.
 pub(super) async fn add_others(state: &State, described: &mut [Value]) {
     for (_, answer) in ask_others(state, &Method::GET, "/datasets").await {
@@ -343,14 +322,22 @@ where
         let told = super::pins::answer(state, &parts.method, &body).await;
         return told.map_or_else(unknown, |told| text(told.to_string()));
     }
+    if (&parts.method, path) == (&Method::POST, purge::PART) {
+        let body = Limited::new(body, LONGEST_QUESTION).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let purged = purge::answer_part(state, from, &body).await;
+        return purged.map_or_else(unknown, |purged| text(purged.to_string()));
+    }
     let answered = match (&parts.method, path) {
         (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,
         (&Method::GET, "/datasets") => Some(datasets(state)),
         (&Method::GET, _) => path
             .strip_prefix("/holders/")
             .and_then(|_| held(state, parts.uri.query().unwrap_or_default())),
-        (&Method::POST, _) => match path.strip_prefix("/purge/").and_then(split) {
-            Some((dataset, key)) => purge(state, from, &dataset, &key).await,
+        (&Method::POST, _) => match path.strip_prefix(purge::ALL).and_then(split) {
+            Some((dataset, key)) => {
+                purge::answer(state, from, purge::Wanted::all(&dataset, &key)).await
+            }
             None => None,
         },
         _ => None,
@@ -433,26 +420,4 @@ fn held(state: &State, query: &str) -> Option<Value> {
     let (first, end): (u32, u32) = (field("first")?.parse().ok()?, field("end")?.parse().ok()?);
     let most = first.saturating_add(super::MOST_BLOCKS);
     Some(tiers(state, version, first..end.min(most)))
-}
-
-async fn purge(state: &Arc<State>, from: &str, dataset: &str, key: &str) -> Option<Value> {
-    let name = state.datasets.get(dataset)?.name.clone();
-    match state.purge_elsewhere(&name, key).await {
-        Ok(purged) => {
-            let (blocks, bytes) = (purged.blocks, purged.bytes);
-            tracing::info!(
-                dataset,
-                key,
-                blocks,
-                bytes,
-                member = from,
-                "purged for a member"
-            );
-            Some(json!({ "blocks": blocks, "bytes": bytes }))
-        }
-        Err(error) => {
-            tracing::warn!(dataset, %error, "what a member purged may come back with a restart");
-            None
-        }
-    }
 }

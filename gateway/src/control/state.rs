@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use forebay_ring::{Fleet, Member, Peer, Table};
 use forebay_storage::origin::documents::Documents;
-use forebay_storage::residents::Tally;
 
+use super::purge::Wanted;
 use crate::dataset::Datasets;
 use crate::known::KnownFile;
 use crate::listings::Listings;
@@ -77,7 +76,7 @@ pub struct State {
     /// Who tells the others that its settings changed.
     revise: OnceLock<Revise>,
     /// Where known versions are kept over restarts; a gateway without a disk has none.
-    known_file: OnceLock<Arc<KnownFile>>,
+    pub(super) known_file: OnceLock<Arc<KnownFile>>,
     /// Where a fleet keeps its jobs and pins; else each gateway does in its data directory.
     documents: OnceLock<Arc<Documents>>,
 }
@@ -196,44 +195,10 @@ impl State {
 
     /// Forgets what is known and cached of a dataset that changed or went.
     pub async fn forget(self: &Arc<Self>, dataset: &str) {
-        if let Err(error) = self.purge_elsewhere(dataset, "").await {
+        let all = Wanted::all(dataset, "");
+        if let Err(error) = self.purge(all).await {
             tracing::warn!(dataset, %error, "what was cached of a dataset may come back with a restart");
         }
-    }
-
-    /// [`Self::purge`] where it may wait for the disk.
-    pub(super) async fn purge_elsewhere(
-        self: &Arc<Self>,
-        dataset: &str,
-        key: &str,
-    ) -> io::Result<Tally> {
-        if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
-            return self.purge(dataset, key);
-        }
-        let state = Arc::clone(self);
-        let (dataset, key) = (dataset.to_owned(), key.to_owned());
-        let purged = tokio::task::spawn_blocking(move || state.purge(&dataset, &key)).await;
-        purged.unwrap_or_else(|error| Err(io::Error::other(error)))
-    }
-
-    fn purge(&self, dataset: &str, key: &str) -> io::Result<Tally> {
-        let prefix = key.is_empty() || key.ends_with('/');
-        let wanted = |name: &str| {
-            if prefix {
-                name.starts_with(key)
-            } else {
-                name == key
-            }
-        };
-        // Versions first: a read that comes between the two asks the origin anew.
-        self.reads.versions.forget(dataset, wanted);
-        self.listings.forget(dataset);
-        let purged = self.reads.store.purge(dataset, wanted)?;
-        // Else a restart would know the purged version again.
-        if let Some(file) = self.known_file.get() {
-            file.save(&self.reads.versions, &self.datasets)?;
-        }
-        Ok(purged)
     }
 }
 

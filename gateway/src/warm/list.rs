@@ -70,11 +70,11 @@ impl Entry {
 
 /// What is left to be listed below a prefix.
 #[derive(Debug)]
-pub(super) struct Pages(Option<ListRequest>);
+pub struct Pages(Option<ListRequest>);
 
 impl Pages {
     /// All of it.
-    pub(super) fn below(prefix: &str) -> Self {
+    pub fn below(prefix: &str) -> Self {
         Self(Some(ListRequest {
             prefix: prefix.to_owned(),
             delimiter: None,
@@ -97,7 +97,10 @@ impl Pages {
     }
 
     /// The next page, asked of the origin alone; `None`: that was all.
-    async fn next(&mut self, dataset: &Dataset) -> Result<Option<ListPage>, OriginError> {
+    pub(super) async fn next(
+        &mut self,
+        dataset: &Dataset,
+    ) -> Result<Option<ListPage>, OriginError> {
         let Some(request) = self.request() else {
             return Ok(None);
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::ListPage;
 use forebay_storage::object::ObjectId;
+use forebay_storage::version::VersionKey;
 use futures::{StreamExt, stream};
 
 use super::list::{Entry, Pages};
@@ -101,6 +102,24 @@ impl Crew {
             bytes = sizes.fold(bytes, u64::saturating_add);
         }
         Ok((objects, bytes))
+    }
+
+    /// The keys of the next page below a prefix, each with the version that the origin has now, however young what is
+    /// known of it is. `None`: that was all.
+    ///
+    /// # Errors
+    /// If the origin can't be listed.
+    pub async fn current(
+        self: &Arc<Self>,
+        dataset: &Arc<Dataset>,
+        pages: &mut Pages,
+    ) -> Result<Option<Vec<(String, Option<VersionKey>)>>, OriginError> {
+        let Some(page) = pages.next(dataset).await? else {
+            return Ok(None);
+        };
+        let entries = self.entries(dataset, &page).await?.into_iter();
+        let current = entries.map(|entry| (entry.key.into(), entry.version));
+        Ok(Some(current.collect()))
     }
 
     async fn next_page(

@@ -58,6 +58,12 @@ pub struct Remembered {
 }
 
 impl Remembered {
+    /// The ETag as the origin wrote it.
+    pub(super) fn etag(&self) -> Option<&str> {
+        let etag = self.headers.get(http::header::ETAG)?;
+        etag.to_str().ok()
+    }
+
     /// Whether the journal can note it: what is longer than a record would not be read back.
     pub(super) fn fits(&self) -> bool {
         let mut record = Vec::new();

@@ -4,6 +4,7 @@
 //! again once half of the tier was written after it; as long as no more than half is pinned, that is in time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::disk::{Disk, Found};
@@ -88,7 +89,7 @@ impl Nvme {
             let Some(version) = ledger.journal.version(key.version) else {
                 continue;
             };
-            ledger.writing.insert(key, version.object.clone());
+            ledger.writing.insert(key, Arc::clone(&version));
             turn.push(Write {
                 version,
                 key,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::journal::{Journal, Remembered, Resident};
 use super::{Nvme, locked};
 use crate::block::BlockKey;
-use crate::object::ObjectId;
+use crate::version::VersionKey;
 
 /// The journal, and the blocks that are being written.
 ///
@@ -16,9 +16,21 @@ use crate::object::ObjectId;
 #[derive(Debug)]
 pub(super) struct Ledger {
     pub(super) journal: Journal,
-    pub(super) writing: HashMap<BlockKey, ObjectId>,
+    pub(super) writing: HashMap<BlockKey, Arc<Remembered>>,
+    /// Versions that were purged from here and stayed in memory: nothing of them is written that was offered before the
+    /// write of this number.
+    pub(super) unwanted: HashMap<VersionKey, u64>,
     /// The journal may tell of blocks that left: it must be written anew before a purge is done.
     pub(super) owed: bool,
+}
+
+impl Ledger {
+    /// Whether what was offered to be written, by the write of this number, was purged since. Offers are asked about in
+    /// their order.
+    pub(super) fn is_unwanted(&mut self, version: VersionKey, write: u64) -> bool {
+        self.unwanted.retain(|_, before| write < *before);
+        self.unwanted.contains_key(&version)
+    }
 }
 
 impl Nvme {

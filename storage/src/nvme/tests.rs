@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::fill::{FromNvme, Run};
+use crate::purge::{Place, Purge};
 use crate::residents::Pins;
 use crate::store::{Handle, Outcome, Store};
 use crate::version::Identity;
@@ -243,7 +244,7 @@ async fn what_was_purged_never_comes_back() {
     tier.read_all("b", 5).await;
     tier.resident(10).await;
     let store = Arc::clone(&tier.store);
-    let purge = move || store.purge("models", |key| key == "a");
+    let purge = move || store.purge(&Purge::all("models", &|key| key == "a"));
     let purged = tokio::task::spawn_blocking(purge).await.unwrap().unwrap();
     assert_eq!((purged.blocks, purged.bytes), (5, 5 * MIB));
     assert_eq!(tier.read("a", 0).await, Outcome::Led);
@@ -269,13 +270,44 @@ async fn a_purge_reaches_what_is_being_written() {
     for round in 0..20 {
         tier.read_all("a", 8).await;
         let store = Arc::clone(&tier.store);
-        let purge = move || store.purge("models", |_| true);
+        let purge = move || store.purge(&Purge::all("models", &|_| true));
         tokio::task::spawn_blocking(purge).await.unwrap().unwrap();
         assert_eq!(
             tier.read("a", round % 8).await,
             Outcome::Led,
             "round {round}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_the_disk_alone_reaches_what_waits_to_be_written() {
+    let scratch = Scratch::new();
+    let tier = Tier::start(&scratch, 64 * MIB).await;
+    for round in 0..20 {
+        tier.read_all("a", 8).await;
+        let store = Arc::clone(&tier.store);
+        let purge = move || {
+            let all = Purge::all("models", &|_| true);
+            store.purge(&Purge {
+                place: Place::Nvme,
+                ..all
+            })
+        };
+        tokio::task::spawn_blocking(purge).await.unwrap().unwrap();
+        // Behind those that waited: once this one is there, they had their turn.
+        let marker = format!("marker {round}");
+        tier.read(&marker, 0).await;
+        tier.resident(1).await;
+        assert_eq!(tier.nvme().total().blocks, 1, "round {round}");
+        assert_eq!(
+            tier.read("a", round % 8).await,
+            Outcome::Hit,
+            "round {round}"
+        );
+        let store = Arc::clone(&tier.store);
+        let purge = move || store.purge(&Purge::all("models", &|_| true));
+        tokio::task::spawn_blocking(purge).await.unwrap().unwrap();
     }
 }
 
@@ -488,7 +520,7 @@ async fn a_full_tier_goes_on_after_kills_in_the_middle_of_reclaiming() {
     }
     let tier = Tier::start(&scratch, bytes).await;
     let store = Arc::clone(&tier.store);
-    let purge = move || store.purge("models", |_| true);
+    let purge = move || store.purge(&Purge::all("models", &|_| true));
     tokio::task::spawn_blocking(purge).await.unwrap().unwrap();
     tier.read_all("b", 10).await;
     tier.resident(10).await;
@@ -557,7 +589,7 @@ fn key(index: u32) -> BlockKey {
 
 async fn purge_all(tier: &Tier) -> io::Result<()> {
     let store = Arc::clone(&tier.store);
-    let purge = move || store.purge("models", |_| true).map(|_| ());
+    let purge = move || store.purge(&Purge::all("models", &|_| true)).map(|_| ());
     let purged = tokio::task::spawn_blocking(purge).await.unwrap();
     purged.map_err(|error| io::Error::other(error.to_string()))
 }
@@ -601,7 +633,7 @@ async fn bytes_of_another_write_are_a_miss_and_no_damage() {
     let found = disk.read(key(0), 1 << 20, write, &Frames::new(0)).await;
     assert!(matches!(found, Found::Block(_)), "{found:?}");
     nvme.residents
-        .entered_by(&object("a"), key(0), 1 << 20, write + 1);
+        .entered_by((&object("a"), Tag::of(None)), key(0), 1 << 20, write + 1);
     assert!(nvme.read(key(0), 1 << 20, &Frames::new(0)).await.is_none());
     assert!(!nvme.holds(&key(0)));
     assert_eq!(get(&nvme.stats().damaged), 0);

@@ -24,6 +24,7 @@ use super::layout::Prepared;
 use super::{Nvme, Offer, Past, Phase, count, layout, locked, take_lock};
 use crate::block::{Block, BlockKey};
 use crate::budget::For;
+use crate::purge::Tag;
 use crate::store::Store;
 
 /// The wait before a disk that failed is tried again; it doubles with each failure.
@@ -293,12 +294,15 @@ impl Nvme {
         // memory.
         let mut ledger = locked(&self.ledger);
         while let Some(offer) = next {
-            if !self.residents.contains(&offer.key) && !ledger.writing.contains_key(&offer.key) {
+            let unwanted = ledger.is_unwanted(offer.key.version, offer.write);
+            let there = self.residents.contains(&offer.key);
+            if !unwanted && !there && !ledger.writing.contains_key(&offer.key) {
                 match store.in_memory(&offer.key) {
                     Some(block) => {
-                        ledger.writing.insert(offer.key, offer.object.clone());
+                        let version = Arc::new(offer.remembered());
+                        ledger.writing.insert(offer.key, Arc::clone(&version));
                         turn.push(Write {
-                            version: Arc::new(offer.remembered()),
+                            version,
                             key: offer.key,
                             write: offer.write,
                             block,
@@ -369,7 +373,9 @@ impl Nvme {
         }
         self.note(&mut ledger, None, &entered)?;
         for (version, (key, len, write)) in entered {
-            self.residents.entered_by(&version.object, key, len, write);
+            let tag = Tag::of(version.etag());
+            self.residents
+                .entered_by((&version.object, tag), key, len, write);
             count(&self.stats.written);
         }
         // So many small blocks fit the disk that the tables would take too much memory.

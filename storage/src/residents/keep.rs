@@ -218,6 +218,7 @@ pub(super) type AllBounded = HashMap<Arc<str>, Bounded>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::purge::Tag;
     use crate::version::VersionKey;
 
     fn key(version: u128, index: u32) -> BlockKey {
@@ -253,12 +254,22 @@ mod tests {
         residents.set_pins(&Pins::new([("models".into(), "a".into())]));
         for index in 0..3 {
             let write = 10 + u64::from(index);
-            residents.entered_by(&ObjectId::new("models", "a"), key(1, index), 1, write);
+            residents.entered_by(
+                (&ObjectId::new("models", "a"), Tag::of(None)),
+                key(1, index),
+                1,
+                write,
+            );
         }
         assert!(residents.aged_pins(3).is_empty());
         for index in 0..2 {
             let write = 1000 + u64::from(index);
-            residents.entered_by(&ObjectId::new("models", "b"), key(2, index), 1, write);
+            residents.entered_by(
+                (&ObjectId::new("models", "b"), Tag::of(None)),
+                key(2, index),
+                1,
+                write,
+            );
             residents.left(key(2, index));
         }
         let aged: Vec<_> = residents
@@ -267,7 +278,12 @@ mod tests {
             .map(|(key, ..)| key)
             .collect();
         assert_eq!(aged, [key(1, 0), key(1, 1)]);
-        residents.entered_by(&ObjectId::new("models", "a"), key(1, 0), 1, 2000);
+        residents.entered_by(
+            (&ObjectId::new("models", "a"), Tag::of(None)),
+            key(1, 0),
+            1,
+            2000,
+        );
         assert_eq!(
             residents.aged_pins(3)[0].0,
             key(1, 1),

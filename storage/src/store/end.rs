@@ -7,6 +7,7 @@ use super::Store;
 use crate::block::Block;
 use crate::error::OriginError;
 use crate::flight::Flight;
+use crate::purge::Tag;
 use crate::version::Version;
 
 impl Store {
@@ -26,7 +27,9 @@ impl Store {
                 // A fill of another level may have filed it already; filed twice, it could be let go
                 // between table and tier, and stay where no purge finds it.
                 if !self.memory.contains(&key) {
-                    self.residents.entered(flight.object(), key, flight.len());
+                    let tag = Tag::of(version.etag());
+                    self.residents
+                        .entered_by((flight.object(), tag), key, flight.len(), 0);
                     if flight.level() == 0 && self.budget.has_share() {
                         self.residents.entered_for_clients(key);
                     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::asker::Level;
 use crate::block::BlockKey;
 use crate::flight::Flight;
-use crate::object::ObjectId;
 
 /// The running fills that can be joined.
 #[derive(Debug, Default)]
@@ -43,10 +42,10 @@ impl Flights {
         self.running.values().map(Vec::len).sum()
     }
 
-    /// Takes out all fills whose object is not `kept`.
-    pub(super) fn retain(&mut self, kept: impl Fn(&ObjectId) -> bool) {
+    /// Takes out all fills that are not `kept`.
+    pub(super) fn retain(&mut self, kept: impl Fn(&Flight) -> bool) {
         self.running
-            .retain(|_, flights| flights.iter().all(|flight| kept(flight.object())));
+            .retain(|_, flights| flights.iter().all(|flight| kept(flight)));
     }
 
     /// Takes this fill out; false if it is not there, be it that another one of the same block is:

@@ -1,25 +1,34 @@
 //! Letting go of objects: what is resident, and what arrives just now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::Store;
 use crate::block::BlockKey;
+use crate::nvme::Nvme;
+use crate::purge::{Place, Purge};
 use crate::residents::Tally;
+use crate::version::VersionKey;
 
 impl Store {
-    /// Lets every block go of the objects of `dataset` that `wanted` picks by key: resident ones,
-    /// and those that arrive just now. With an NVMe tier it is on the disk when this returns, and
-    /// this blocks on the disk.
+    /// Lets every block go that `purge` takes: resident ones, and where it is from everywhere those
+    /// that arrive just now. With an NVMe tier it is on the disk when this returns, and this blocks
+    /// on the disk.
     ///
     /// # Errors
     /// If that could not be noted: the blocks are gone, but a restart may bring some back.
-    pub fn purge(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> io::Result<Tally> {
-        let (mut purged, memory) = match &self.nvme {
-            None => (HashMap::new(), self.purge_memory(dataset, &wanted)),
-            Some(nvme) => {
-                let (purged, memory) =
-                    nvme.purge(dataset, &wanted, || self.purge_memory(dataset, &wanted));
+    pub fn purge(&self, purge: &Purge<'_>) -> io::Result<Tally> {
+        let (mut purged, memory) = match (&self.nvme, purge.place) {
+            (None, Place::Nvme) => (HashMap::new(), Vec::new()),
+            (_, Place::Memory) | (None, Place::Everywhere) => {
+                (HashMap::new(), self.purge_memory(purge))
+            }
+            (Some(nvme), Place::Nvme) => (
+                nvme.purge_alone(purge, || self.staying(purge, nvme))?,
+                Vec::new(),
+            ),
+            (Some(nvme), Place::Everywhere) => {
+                let (purged, memory) = nvme.purge(purge, || self.purge_memory(purge));
                 (purged?, memory)
             }
         };
@@ -31,16 +40,33 @@ impl Store {
         })
     }
 
-    fn purge_memory(&self, dataset: &str, wanted: impl Fn(&str) -> bool) -> Vec<(BlockKey, u32)> {
+    fn purge_memory(&self, purge: &Purge<'_>) -> Vec<(BlockKey, u32)> {
         let mut table = self.lock();
         table.purges += 1;
-        table.retain(|object| &*object.dataset != dataset || !wanted(&object.key));
+        if purge.place == Place::Everywhere {
+            table.retain(|flight| {
+                let version = flight.key().version;
+                let tag = self.residents.tag_of(version);
+                let tag = tag.or_else(|| self.nvme.as_ref()?.residents().tag_of(version));
+                !purge.takes(flight.object(), version, tag)
+            });
+        }
         drop(table);
-        let found = self.residents.find(dataset, wanted).into_iter();
+        let found = self.residents.found(purge).into_iter();
         let purged = found.filter_map(|key| {
             let block = self.memory.remove(&key)?;
             Some((key, u32::try_from(block.len()).unwrap_or(u32::MAX)))
         });
         purged.collect()
+    }
+
+    /// The versions that stay in memory though they go from NVMe, and the number of the next write: what was offered
+    /// before is not to be written any more.
+    fn staying(&self, purge: &Purge<'_>, nvme: &Nvme) -> (HashSet<VersionKey>, u64) {
+        // Under the lock nothing is offered.
+        let mut table = self.lock();
+        table.purges += 1;
+        let staying = self.residents.found(purge).into_iter();
+        (staying.map(|key| key.version).collect(), nvme.next_write())
     }
 }

@@ -11,6 +11,7 @@ use crate::class::Class;
 use crate::error::OriginError;
 use crate::fill::Flow;
 use crate::flight::From;
+use crate::purge::Purge;
 use crate::version::Identity;
 
 mod fleet;
@@ -222,7 +223,9 @@ async fn what_is_purged_in_flight_is_served_to_its_followers_only() {
     let mut opened = store.open(&object(), &version, 0..=0, Some(0));
     let mut run = opened.runs.pop().unwrap();
     run.next().await.unwrap();
-    store.purge("models", |key| key == "a").unwrap();
+    store
+        .purge(&Purge::all("models", &|key| key == "a"))
+        .unwrap();
     run.write(&vec![1; 1 << 20]);
     let (_, Handle::Following(mut follower), _) = opened.blocks.pop().unwrap() else {
         panic!("the block must be in flight");
@@ -237,7 +240,7 @@ async fn an_answer_from_before_a_purge_fills_nothing() {
     let store = store(64 * MIB);
     let version = version(MIB);
     let purges = store.purges();
-    store.purge("models", |_| true).unwrap();
+    store.purge(&Purge::all("models", &|_| true)).unwrap();
     let late = store.open_for_answer(purges, &Asker::ALONE, &object(), &version, 0..=0);
     assert!(late.blocks.is_empty() && late.runs.is_empty());
     let now = store.open_for_answer(store.purges(), &Asker::ALONE, &object(), &version, 0..=0);
@@ -251,7 +254,9 @@ async fn a_purged_fill_does_not_take_the_place_of_the_one_that_came_after() {
     let mut purged = store.open(&object(), &version, 0..=0, Some(0));
     let mut old = purged.runs.pop().unwrap();
     old.next().await.unwrap();
-    store.purge("models", |key| key == "a").unwrap();
+    store
+        .purge(&Purge::all("models", &|key| key == "a"))
+        .unwrap();
     let mut later = store.open(&object(), &version, 0..=0, Some(0));
     old.write(&vec![1; 1 << 20]);
     let third = store.open(&object(), &version, 0..=0, Some(0));
@@ -286,8 +291,16 @@ async fn purge_counts_what_it_let_go() {
     let mut opened = store.open(&object(), &version, 0..=1, Some(0));
     fill_all(opened.runs.pop().unwrap()).await;
     drop(opened);
-    assert_eq!(store.purge("models", |key| key == "b").unwrap().blocks, 0);
-    let purged = store.purge("models", |key| key == "a").unwrap();
+    assert_eq!(
+        store
+            .purge(&Purge::all("models", &|key| key == "b"))
+            .unwrap()
+            .blocks,
+        0
+    );
+    let purged = store
+        .purge(&Purge::all("models", &|key| key == "a"))
+        .unwrap();
     assert_eq!((purged.blocks, purged.bytes), (2, 2 * MIB));
     assert_eq!(store.budget().used(), 0);
 }

@@ -14,7 +14,7 @@ use super::{Bucket, begin, done, over, resident};
 
 const MIB: u64 = BLOCK as u64;
 
-fn ask(gateway: &Gateway, method: &str, target: &str) -> Answer {
+pub(super) fn ask(gateway: &Gateway, method: &str, target: &str) -> Answer {
     gateway.request(method, target, &[("Content-Length", "0")])
 }
 
@@ -23,7 +23,7 @@ fn pins(gateway: &Gateway) -> Vec<Value> {
     pins["pins"].as_array().expect("pins").clone()
 }
 
-fn cached(gateway: &Gateway, field: &str) -> u64 {
+pub(super) fn cached(gateway: &Gateway, field: &str) -> u64 {
     let dataset = gateway.json("/-/datasets/models");
     let value = dataset["datasets"][0].pointer(field);
     value.and_then(Value::as_u64).expect("a number")
