@@ -7,6 +7,7 @@
 //! | [`handshake`] | both ends of a connection prove that they have the fleet's key |
 //! | [`tls`] | the same by TLS, where the settings ask for it |
 //! | [`client`], [`memory`] | asking over TCP, or in the same process |
+//! | `others` | what concerns the whole fleet, asked of all |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
 //!
 //! What membership says of a member and what this gateway sees of it are two things: the first comes
@@ -17,6 +18,7 @@ pub mod handshake;
 pub mod health;
 pub mod incoming;
 pub mod memory;
+mod others;
 pub mod tls;
 pub mod wire;
 

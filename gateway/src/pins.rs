@@ -10,11 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use chrono::DateTime;
 use forebay_storage::origin::documents::{DocumentError, Documents, Tag};
 use forebay_storage::residents;
 use forebay_storage::store::Store;
+use http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+
+use crate::peer::Peers;
+use crate::settings::duration;
+
+/// Where members are told of pins, and asked for theirs.
+pub const PATH: &str = "/pins";
 
 /// The document's name in the data directory.
 const FILE: &str = "pins.json";
@@ -51,6 +60,11 @@ impl Pin {
         !self.gone && self.expires.is_none_or(|expires| now < expires)
     }
 
+    /// Whether it is of the same prefix as another one.
+    pub fn is_in_place_of(&self, other: &Self) -> bool {
+        (&self.dataset, &self.prefix) == (&other.dataset, &other.prefix)
+    }
+
     /// Whether nobody need know of it any more.
     fn is_past(&self, now: u64) -> bool {
         let ended = match (self.gone, self.expires) {
@@ -63,11 +77,16 @@ impl Pin {
 }
 
 /// Why a pin was not set.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum NotSet {
     /// The state store did not take it.
+    #[error("nothing changed: {0}")]
     Nowhere(DocumentError),
     /// It holds until a restart.
+    #[error(
+        "it holds, but can't be noted in the data directory ({0}), so a restart may forget it: ask again once its disk \
+         works"
+    )]
     NotForLong(io::Error),
 }
 
@@ -75,6 +94,33 @@ pub enum NotSet {
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+/// Until when, in milliseconds since 1970: a time, or how long from `now`.
+///
+/// # Errors
+/// A sentence.
+pub fn expiry(text: &str, now: u64) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "expires is a time such as 2027-01-31T12:00:00Z, or how long, such as 24h, not {text:?}"
+        )
+    };
+    // A plus sign that was not encoded came as a space.
+    let time = DateTime::parse_from_rfc3339(text)
+        .or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+")));
+    let expires = match time {
+        Ok(time) => u64::try_from(time.timestamp_millis()).unwrap_or(0),
+        Err(_) => {
+            let time = duration::parse(text).map_err(|_| wrong())?;
+            let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            now.saturating_add(time)
+        }
+    };
+    match expires > now {
+        true => Ok(expires),
+        false => Err(format!("expires is over already: {text}")),
+    }
 }
 
 type Table = BTreeMap<(String, String), Pin>;
@@ -129,11 +175,35 @@ impl Pins {
         let _ = self.documents.set(documents);
     }
 
-    /// Sets a pin, or takes it away: in the state store first, if there is one.
+    /// Sets a pin, or takes it away, here and with all members that answer: as it is by then, and who did not answer.
+    ///
+    /// # Errors
+    /// As [`Self::set`]; then no other member was told.
+    pub async fn set_everywhere(
+        self: &Arc<Self>,
+        peers: Option<&Arc<Peers>>,
+        pin: Pin,
+    ) -> Result<(Pin, Vec<String>), NotSet> {
+        let pin = self.set(pin).await?;
+        let (dataset, prefix, gone) = (&pin.dataset, &pin.prefix, pin.gone);
+        tracing::info!(dataset, prefix, bytes = pin.bytes, gone, "a pin changed");
+        let Some(peers) = peers else {
+            return Ok((pin, Vec::new()));
+        };
+        // Numbers and texts always serialise.
+        let told = Bytes::from(serde_json::to_vec(&[&pin]).unwrap_or_default());
+        let answers = peers.ask_others(&Method::POST, PATH, told).await;
+        let absent = answers
+            .into_iter()
+            .filter_map(|(name, answer)| answer.is_err().then_some(name));
+        Ok((pin, absent.collect()))
+    }
+
+    /// Sets a pin, or takes it away: in the state store first, if there is one. The pin as it is by then.
     ///
     /// # Errors
     /// If the state store does not take it, then nothing changed; or if it can't be written down here.
-    pub async fn set(self: &Arc<Self>, mut pin: Pin) -> Result<(), NotSet> {
+    pub async fn set(self: &Arc<Self>, mut pin: Pin) -> Result<Pin, NotSet> {
         let place = (pin.dataset.clone(), pin.prefix.clone());
         if let Some(known) = self.table().get(&place) {
             // Whoever changed it last may have had a clock that is ahead.
@@ -142,7 +212,9 @@ impl Pins {
         if let Some(documents) = self.documents.get() {
             put(documents, &pin).await.map_err(NotSet::Nowhere)?;
         }
-        self.merge(vec![pin]).await.map_err(NotSet::NotForLong)
+        let merged = self.merge(vec![pin.clone()]).await;
+        merged.map_err(NotSet::NotForLong)?;
+        Ok(pin)
     }
 
     /// Takes over what the state store has, if there is one.
@@ -342,6 +414,21 @@ mod tests {
         assert_eq!(pins.all().len(), 2);
         // One that was taken away long ago is news to nobody.
         assert!(!pins.merge_in(vec![pin("c/", 1, true)]));
+    }
+
+    #[test]
+    fn an_end_is_a_time_or_how_long() {
+        assert_eq!(expiry("1970-01-01T00:00:10Z", 5000), Ok(10_000));
+        assert_eq!(expiry("1970-01-01T01:00:10 01:00", 5000), Ok(10_000));
+        assert_eq!(expiry("10s", 5000), Ok(15_000));
+        for (text, word) in [
+            ("1970-01-01T00:00:10Z", "over already"),
+            ("tomorrow", "24h"),
+            ("0s", "over already"),
+        ] {
+            let refused = expiry(text, 20_000).err().unwrap_or_default();
+            assert!(refused.contains(word), "{refused}");
+        }
     }
 
     #[test]

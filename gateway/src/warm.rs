@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`order`], [`glob`] | what a job is asked for, judged before anything begins |
 //! | [`job`], `progress`, `record` | how it is doing, and what is left of it on disk |
+//! | `pinned` | the pins that jobs set |
 //! | [`paper`] | the memory of what jobs know |
 //! | `list` | what there is to warm |
 //! | [`place`] | whose part of it is what, and whether it fits |
@@ -23,6 +24,7 @@ pub mod job;
 mod list;
 pub mod order;
 pub mod paper;
+mod pinned;
 pub mod place;
 mod progress;
 mod rate;
@@ -53,6 +55,7 @@ use self::paper::Sheet;
 use self::place::Crew;
 use self::record::Records;
 use self::shared::Shared;
+use crate::pins::Pin;
 use crate::settings::size::shown;
 
 /// Jobs that run at once; those beyond wait for their turn.
@@ -124,14 +127,22 @@ impl Jobs {
 
     /// Lets jobs begin, those of an earlier run first.
     pub fn begin(self: &Arc<Self>) {
-        let waiting = {
+        let all = {
             let mut table = self.table();
             table.open = true;
-            let jobs = table.jobs.values();
-            let waiting = jobs.filter(|job| job.state() == State::Queued);
-            waiting.cloned().collect::<Vec<_>>()
+            table.jobs.values().cloned().collect::<Vec<_>>()
         };
-        waiting.iter().for_each(|job| self.watch_deadline(job));
+        for job in all {
+            match job.state() {
+                State::Queued => self.watch_deadline(&job),
+                // A run that ended just then may have left its pins.
+                State::Failed(_) | State::Cancelled => {
+                    let jobs = Arc::clone(self);
+                    tokio::spawn(async move { jobs.take_back(&job).await });
+                }
+                _ => {}
+            }
+        }
         if self.shared.get().is_some() {
             tokio::spawn(Arc::clone(self).keep_shared());
         }
@@ -149,11 +160,12 @@ impl Jobs {
         self.closed.subscribe()
     }
 
-    /// Takes a job, or finds the one that does just that already.
+    /// Takes a job and sets its pins, or finds the one that does just that already. To be seen through: a job of which
+    /// the future is dropped is in no order.
     ///
     /// # Errors
-    /// If it can't be written down; or if too many wait.
-    pub async fn take(self: &Arc<Self>, order: Order) -> io::Result<Arc<Job>> {
+    /// If it can't be written down, or a pin can't be set; or if too many wait.
+    pub async fn take(self: &Arc<Self>, order: Order, pins: Vec<Pin>) -> io::Result<Arc<Job>> {
         let sheet = self.sheet(&order).await?;
         let (job, is_new) = {
             let mut table = self.table();
@@ -184,17 +196,20 @@ impl Jobs {
                 false => Err(io::Error::other("it can't be written down")),
             };
         }
-        let saved = match self.shared.get() {
-            Some(shared) => self
-                .create_shared(shared, &job)
-                .await
-                .map_err(io::Error::other),
-            None => self.save(&job).await,
+        let saved = match (self.set_pins(&job, pins).await, self.shared.get()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(shared)) => {
+                let created = self.create_shared(shared, &job).await;
+                created.map_err(io::Error::other)
+            }
+            (Ok(()), None) => self.save(&job).await,
         };
         job.note_written(saved.is_ok());
         if let Err(error) = saved {
             job.cancel();
-            job.go_on(State::Cancelled);
+            job.decide(State::Cancelled);
+            self.take_back(&job).await;
+            job.tell();
             self.forget(&job);
             return Err(error);
         }
@@ -367,6 +382,7 @@ impl Jobs {
         if let Err(error) = self.save(&job).await {
             tracing::warn!(job = id, %error, "how a job ended can't be written down: a restart begins it again");
         }
+        self.take_back(&job).await;
         job.tell();
         self.forget_the_oldest().await;
         drop(turn);
@@ -385,6 +401,7 @@ impl Jobs {
             if let Err(error) = jobs.save(&job).await {
                 tracing::warn!(job = job.id, %error, "how a job ended can't be written down");
             }
+            jobs.take_back(&job).await;
             job.tell();
             jobs.forget_the_oldest().await;
         });

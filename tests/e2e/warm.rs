@@ -6,6 +6,7 @@ mod jobs;
 mod kept;
 mod limits;
 mod meanwhile;
+mod pinned;
 mod purge;
 mod state;
 

@@ -51,6 +51,12 @@ pub struct WarmArgs {
     /// How long it may take at most, such as 30m
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub deadline: Option<Duration>,
+    /// Pin it too: the pin goes again if the job does not end well
+    #[arg(long)]
+    pub pin: bool,
+    /// Until when it is pinned, or for how long, such as 24h [default: until the pin is removed]
+    #[arg(long, value_name = "TIME", requires = "pin")]
+    pub expires: Option<String>,
 }
 
 /// Arguments of `forebay wait`.

@@ -261,6 +261,11 @@ fn body(args: &WarmArgs, keys: Option<&[String]>) -> Result<Bytes> {
         .deadline
         .map(|time| json!(format!("{}ms", time.as_millis())));
     put("deadline", deadline);
+    let pin = match &args.expires {
+        Some(expires) => json!({ "expires": expires }),
+        None => json!(true),
+    };
+    put("pin", args.pin.then_some(pin));
     serde_json::to_vec(&body)
         .map(Bytes::from)
         .context("write the request")

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
@@ -15,9 +14,7 @@ use forebay_storage::block::BlockKey;
 use forebay_storage::object::ObjectId;
 use forebay_storage::stats::DatasetStats;
 use forebay_storage::version::{Version, VersionKey};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use http::{Method, Request, request};
+use http::{Method, request};
 use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -25,15 +22,10 @@ use serde_json::{Value, json};
 use super::{Problem, State, dataset_json, known, purge};
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
-use crate::peer::{PeerBody, PeerError, Peers, wire};
-use crate::read::route::OWNER;
+use crate::peer::{PeerBody, PeerError, wire};
 use crate::warm;
 
-/// How long a member may take to answer what concerns the whole fleet.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// No answer of a member is longer, and no question.
-const LONGEST: usize = 64 << 20;
+/// No question of a member is longer.
 const LONGEST_QUESTION: usize = MAX_SYNC_BYTES;
 
 /// `GET /-/ring`.
@@ -256,48 +248,10 @@ pub(super) async fn tell_others(
     path: &str,
     body: Bytes,
 ) -> Vec<(String, Result<Value, PeerError>)> {
-    let Some(peers) = &state.reads.peers else {
-        return Vec::new();
-    };
-    let fleet = peers.fleet();
-    let others = fleet.peers.values().filter(|peer| {
-        peer.member.name() != &*fleet.own && peer.state != forebay_ring::State::Down
-    });
-    let whole = &fleet;
-    let asked: FuturesUnordered<_> = others
-        .map(|peer| {
-            let body = body.clone();
-            async move {
-                let name = peer.member.name();
-                let answer = match peers.answers(whole, name) {
-                    true => ask(peers, name, method, path, body).await,
-                    false => Err(PeerError::Silent),
-                };
-                (name.to_owned(), answer)
-            }
-        })
-        .collect();
-    asked.collect().await
-}
-
-async fn ask(
-    peers: &Arc<Peers>,
-    name: &str,
-    method: &Method,
-    path: &str,
-    body: Bytes,
-) -> Result<Value, PeerError> {
-    let asked = async {
-        let mut request = Request::new(body);
-        *request.method_mut() = method.clone();
-        wire::set_path(&mut request, path);
-        let asked = peers.ask(name, OWNER, request).await?;
-        let body = Limited::new(asked.body, LONGEST).collect().await;
-        let body = body.map_err(|_| PeerError::Cut)?.to_bytes();
-        serde_json::from_slice(&body).map_err(|_| PeerError::Corrupt)
-    };
-    let asked = tokio::time::timeout(PATIENCE, asked).await;
-    asked.unwrap_or(Err(PeerError::Stalled))
+    match &state.reads.peers {
+        Some(peers) => peers.ask_others(method, path, body).await,
+        None => Vec::new(),
+    }
 }
 
 /// Answers what members ask each other beside blocks.
@@ -316,7 +270,7 @@ where
         let answered = warm::remote::answer(crew, &parts.method, path, body).await;
         return answered.unwrap_or_else(unknown);
     }
-    if path == super::pins::PATH {
+    if path == crate::pins::PATH {
         let body = Limited::new(body, LONGEST_QUESTION).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let told = super::pins::answer(state, &parts.method, &body).await;

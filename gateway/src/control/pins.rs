@@ -13,12 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::interval;
 
 use super::{Params, Problem, State, fleet, known};
-use crate::pins::{self, MOST, NotSet, Pin};
-use crate::settings::duration;
+use crate::dataset::Dataset;
+use crate::pins::{self, MOST, NotSet, PATH, Pin, expiry};
 use crate::settings::size::shown;
-
-/// Where members are told of pins, and asked for theirs.
-pub(super) const PATH: &str = "/pins";
 
 /// Between two questions to other members for theirs.
 const EACH: Duration = Duration::from_secs(60);
@@ -70,21 +67,32 @@ async fn pin(
             "a pin has no parameter {name:?}, only expires"
         )));
     }
-    let now = pins::now();
-    let expires = params.get("expires").map(|text| expiry(text, now));
+    let expires = params.get("expires").map(|text| expiry(text, pins::now()));
     let expires = expires.transpose().map_err(bad)?;
-    let all = state.pins.all();
-    let others: Vec<&Pin> = all
-        .iter()
-        .filter(|pin| (&pin.dataset, &pin.prefix) != (&name, &prefix))
-        .collect();
+    let pin = judged(&state, &dataset, &prefix, expires, &[]).await?;
+    set(&state, pin).await
+}
+
+/// The pin of a prefix, if it fits beside those that hold and these.
+pub(super) async fn judged(
+    state: &State,
+    dataset: &Arc<Dataset>,
+    prefix: &str,
+    expires: Option<u64>,
+    beside: &[Pin],
+) -> Result<Pin, Problem> {
+    let name = &*dataset.name;
+    let mut others = state.pins.all();
+    others.retain(|pin| beside.iter().all(|one| !one.is_in_place_of(pin)));
+    others.extend_from_slice(beside);
+    others.retain(|pin| (&*pin.dataset, &*pin.prefix) != (name, prefix));
     if others.len() >= MOST {
         return Err(bad(format!(
             "there are {MOST} pins already: take some away"
         )));
     }
     let (crew, listings) = (&state.jobs.crew, &state.listings);
-    let there = crew.size(listings, &dataset, &prefix).await;
+    let there = crew.size(listings, dataset, prefix).await;
     let (objects, bytes) = there.map_err(|error| Problem::of_origin(&error))?;
     if objects == 0 {
         let detail = format!("the origin has nothing whose key begins with {name}/{prefix}");
@@ -105,15 +113,14 @@ async fn pin(
         );
         return Err(Problem::new(StatusCode::INSUFFICIENT_STORAGE, detail));
     }
-    let pin = Pin {
-        dataset: name,
-        prefix,
+    Ok(Pin {
+        dataset: name.to_owned(),
+        prefix: prefix.to_owned(),
         bytes,
         expires,
-        changed: now,
+        changed: pins::now(),
         gone: false,
-    };
-    set(&state, pin).await
+    })
 }
 
 async fn unpin(
@@ -135,31 +142,16 @@ async fn unpin(
 }
 
 async fn set(state: &Arc<State>, pin: Pin) -> Result<Response, Problem> {
-    state.pins.set(pin.clone()).await.map_err(|error| match error {
-        NotSet::Nowhere(error) => {
-            let detail = format!("nothing changed: {error}");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        }
-        NotSet::NotForLong(error) => {
-            let detail = format!(
-                "it holds, but can't be noted in the data directory ({error}), so a restart may forget it: ask again \
-                 once its disk works"
-            );
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-        }
+    let peers = state.reads.peers.as_ref();
+    let set = state.pins.set_everywhere(peers, pin).await;
+    let (pin, absent) = set.map_err(|error| match error {
+        NotSet::Nowhere(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        NotSet::NotForLong(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     })?;
-    let (dataset, prefix, gone) = (&pin.dataset, &pin.prefix, pin.gone);
-    tracing::info!(dataset, prefix, bytes = pin.bytes, gone, "a pin changed");
-    // Numbers and texts always serialise.
-    let told = serde_json::to_vec(&[&pin]).unwrap_or_default();
-    let answers = fleet::tell_others(state, &Method::POST, PATH, told.into()).await;
-    let absent = answers
-        .into_iter()
-        .filter_map(|(name, answer)| answer.is_err().then_some(name));
     Ok(axum::Json(json!({
         "bytes": pin.bytes,
         "expires": pin.expires.map(rfc3339),
-        "absent_members": absent.collect::<Vec<_>>(),
+        "absent_members": absent,
     }))
     .into_response())
 }
@@ -218,30 +210,6 @@ async fn hear(state: &Arc<State>) -> bool {
     heard
 }
 
-/// Until when: a time, or how long from now.
-fn expiry(text: &str, now: u64) -> Result<u64, String> {
-    let wrong = || {
-        format!(
-            "expires is a time such as 2027-01-31T12:00:00Z, or how long, such as 24h, not {text:?}"
-        )
-    };
-    // A plus sign that was not encoded came as a space.
-    let time = DateTime::parse_from_rfc3339(text)
-        .or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+")));
-    let expires = match time {
-        Ok(time) => u64::try_from(time.timestamp_millis()).unwrap_or(0),
-        Err(_) => {
-            let time = duration::parse(text).map_err(|_| wrong())?;
-            let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            now.saturating_add(time)
-        }
-    };
-    match expires > now {
-        true => Ok(expires),
-        false => Err(format!("expires is over already: {text}")),
-    }
-}
-
 fn rfc3339(millis: u64) -> String {
     let millis = i64::try_from(millis).unwrap_or(i64::MAX);
     let time = DateTime::<Utc>::from_timestamp_millis(millis).unwrap_or(DateTime::<Utc>::MAX_UTC);
@@ -250,22 +218,10 @@ fn rfc3339(millis: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn an_end_is_a_time_or_how_long() {
-        assert_eq!(expiry("1970-01-01T00:00:10Z", 5000), Ok(10_000));
-        assert_eq!(expiry("1970-01-01T01:00:10 01:00", 5000), Ok(10_000));
-        assert_eq!(expiry("10s", 5000), Ok(15_000));
-        for (text, word) in [
-            ("1970-01-01T00:00:10Z", "over already"),
-            ("tomorrow", "24h"),
-            ("0s", "over already"),
-        ] {
-            let refused = expiry(text, 20_000).unwrap_err();
-            assert!(refused.contains(word), "{refused}");
-        }
+    fn a_time_is_written_whatever_it_is() {
         assert_eq!(rfc3339(10_000), "1970-01-01T00:00:10Z");
         assert!(!rfc3339(u64::MAX).is_empty());
     }

@@ -90,7 +90,9 @@ impl State {
         listings: Arc<Listings>,
         seed: u64,
     ) -> Self {
+        let pins = Arc::new(Pins::new(&reads.store));
         let crew = Crew {
+            pins: Arc::clone(&pins),
             reads: Arc::clone(&reads),
             datasets: Arc::clone(&datasets),
             own: Arc::clone(&name),
@@ -99,7 +101,7 @@ impl State {
         Self {
             alone: Arc::new(alone(&name)),
             jobs: Jobs::new(crew, seed),
-            pins: Arc::new(Pins::new(&reads.store)),
+            pins,
             name,
             reads,
             datasets,

@@ -15,6 +15,7 @@ use http_body::Body as _;
 use serde_json::{Value, json};
 
 use super::{Params, Problem, State, known};
+use crate::pins::{self, Pin, expiry};
 use crate::settings::size::shown;
 use crate::warm::job::{Job, State as JobState};
 use crate::warm::order::{Order, Tier};
@@ -118,8 +119,13 @@ async fn retry(
     take(&state, order, &headers).await
 }
 
-async fn take(state: &State, order: Order, headers: &HeaderMap) -> Result<Response, Problem> {
-    let job = state.jobs.take(order).await.map_err(|error| {
+async fn take(state: &Arc<State>, order: Order, headers: &HeaderMap) -> Result<Response, Problem> {
+    let pins = pins_of(state, &order).await?;
+    let jobs = Arc::clone(&state.jobs);
+    // In a task of its own: a client that leaves ends nothing.
+    let taken = tokio::spawn(async move { jobs.take(order, pins).await }).await;
+    let taken = taken.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let job = taken.map_err(|error| {
         let detail = format!("the job can't be taken: {error}");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     })?;
@@ -131,6 +137,23 @@ async fn take(state: &State, order: Order, headers: &HeaderMap) -> Result<Respon
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     let lines = told(state, job, Job::line, true);
     Ok((kind, Body::from_stream(lines)).into_response())
+}
+
+/// The pins of a job, if they fit.
+async fn pins_of(state: &State, order: &Order) -> Result<Vec<Pin>, Problem> {
+    let Some(asked) = &order.pin else {
+        return Ok(Vec::new());
+    };
+    let dataset = known(state, &order.dataset)?;
+    let expires = asked.expires.as_deref();
+    let expires = expires.map(|text| expiry(text, pins::now()));
+    let expires = expires.transpose().map_err(bad)?;
+    let mut all = Vec::new();
+    for prefix in &order.prefixes {
+        let pin = super::pins::judged(state, &dataset, prefix, expires, &all).await?;
+        all.push(pin);
+    }
+    Ok(all)
 }
 
 fn job(state: &State, id: &str) -> Result<Arc<Job>, Problem> {

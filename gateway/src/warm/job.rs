@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::bring::Came;
 use super::order::Order;
 use super::paper::Sheet;
+use super::pinned::Made;
 use super::progress::{Pace, Progress};
 use super::shared::Post;
 
@@ -74,6 +75,8 @@ pub struct Job {
     theirs: watch::Sender<bool>,
     /// Its document in the state store.
     post: Mutex<Post>,
+    /// The pins that it set.
+    pins: Mutex<Vec<Made>>,
     /// It was begun before, by an earlier run of this gateway or by another one.
     resumed: AtomicBool,
     /// The memory of what it was asked for.
@@ -108,6 +111,7 @@ impl Job {
             written: watch::Sender::new(None),
             theirs: watch::Sender::new(false),
             post: Mutex::default(),
+            pins: Mutex::default(),
             resumed: AtomicBool::new(false),
             sheet: None,
             progress: Mutex::default(),
@@ -206,6 +210,11 @@ impl Job {
     /// Its document in the state store.
     pub(super) fn post(&self) -> MutexGuard<'_, Post> {
         self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pins that it set.
+    pub(super) fn made_pins(&self) -> MutexGuard<'_, Vec<Made>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether another member works on it.
@@ -342,6 +351,7 @@ impl Job {
             "prefix": self.order.prefix,
             "tier": self.order.tier,
             "copies": self.order.copies,
+            "pinned": self.order.pin.is_some(),
             "state": look.state.name(),
             "objects": look.objects,
             "bytes": look.bytes,

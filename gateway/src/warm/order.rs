@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::glob::Glob;
 use crate::dialect::target::MAX_KEY_BYTES;
+use crate::pins::{self, expiry};
 use crate::settings::{duration, size};
 
 /// Keys and prefixes that one job may name. More is a list that the origin can give.
@@ -143,6 +144,17 @@ pub struct Order {
     pub priority: i32,
     /// Seconds from the job's creation within which it has to be done.
     pub deadline: Option<u64>,
+    /// What is below its prefixes is pinned.
+    #[serde(default)]
+    pub pin: Option<PinFor>,
+}
+
+/// A pin that a job sets.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinFor {
+    /// Until when, or for how long, as it was asked for; `None`: until it is taken away.
+    pub expires: Option<String>,
 }
 
 /// The body of a request, as it is written.
@@ -206,6 +218,7 @@ impl Order {
             rate: None,
             priority: 0,
             deadline: None,
+            pin: None,
         }
     }
 
@@ -220,13 +233,12 @@ impl Order {
             return Ok(order);
         }
         let asked = Asked::parse(body)?;
-        for (name, value) in [("pin", &asked.pin), ("verify", &asked.verify)] {
-            if value.is_some() {
-                return Err(format!(
-                    "`{name}` comes with a later version of Forebay; this one does not have it"
-                ));
-            }
+        if asked.verify.is_some() {
+            return Err(
+                "`verify` comes with a later version of Forebay; this one does not have it".into(),
+            );
         }
+        order.pin = asked.pin.as_ref().map(pin).transpose()?.flatten();
         order.tier = match asked.tier.as_deref() {
             None => usual,
             Some(name) => Tier::parse(name)
@@ -249,7 +261,27 @@ impl Order {
         let ranges = asked.ranges.iter().map(|text| Span::parse(text));
         order.ranges = ranges.collect::<Result<_, _>>()?;
         order.name(asked)?;
+        order.may_pin(has_nvme)?;
         Ok(order)
+    }
+
+    /// Whether what is asked for is what a pin is of.
+    fn may_pin(&self, has_nvme: bool) -> Result<(), String> {
+        if self.pin.is_none() {
+            return Ok(());
+        }
+        let parts = self.glob.is_some() || self.prefixes.is_empty() || !self.ranges.is_empty();
+        if parts {
+            return Err(
+                "a pin is of all that is below a prefix: a job with a glob, keys, an index or ranges has none; \
+                 POST /-/pin/DATASET/PREFIX pins"
+                    .into(),
+            );
+        }
+        if has_nvme && self.tier == Tier::Memory {
+            return Err("what is pinned is kept on NVMe here: ask for the tier nvme".into());
+        }
+        Ok(())
     }
 
     fn name(&mut self, asked: Asked) -> Result<(), String> {
@@ -380,6 +412,25 @@ fn rate(value: &Value) -> Result<u64, String> {
     }
 }
 
+fn pin(value: &Value) -> Result<Option<PinFor>, String> {
+    let asked = match value {
+        Value::Bool(pin) => pin.then(PinFor::default),
+        Value::Object(_) => serde_json::from_value(value.clone()).ok(),
+        _ => None,
+    };
+    match asked {
+        None if *value != Value::Bool(false) => {
+            Err("pin is true, false, or {\"expires\": \"24h\"}".into())
+        }
+        asked => {
+            if let Some(expires) = asked.as_ref().and_then(|pin| pin.expires.as_deref()) {
+                expiry(expires, pins::now())?;
+            }
+            Ok(asked)
+        }
+    }
+}
+
 fn deadline(text: &str) -> Result<u64, String> {
     let time = duration::parse(text).map_err(|clause| format!("deadline {clause}"))?;
     match time.as_secs() {
@@ -412,7 +463,11 @@ mod tests {
     #[test]
     fn what_is_not_done_is_refused_by_name() {
         for (body, word) in [
-            (r#"{"pin": true}"#, "pin"),
+            (r#"{"pin": "yes"}"#, "pin is"),
+            (r#"{"pin": {"until": "24h"}}"#, "pin is"),
+            (r#"{"pin": {"expires": "soon"}}"#, "expires is"),
+            (r#"{"pin": true, "glob": "*"}"#, "a pin is of"),
+            (r#"{"pin": true, "keys": ["x"]}"#, "a pin is of"),
             (r#"{"verify": "sha256"}"#, "verify"),
             (r#"{"speed": 1}"#, "speed"),
             (r#"{"tier": "nvme"}"#, "[cache] nvme"),

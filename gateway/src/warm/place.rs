@@ -15,6 +15,7 @@ use super::order::{Copies, Tier};
 use super::paper::Paper;
 use crate::dataset::Datasets;
 use crate::peer::Peers;
+use crate::pins::Pins;
 use crate::read::Reads;
 use crate::settings::size::shown;
 
@@ -27,6 +28,8 @@ pub struct Crew {
     pub datasets: Arc<Datasets>,
     /// This gateway's name.
     pub own: Arc<str>,
+    /// What is pinned.
+    pub pins: Arc<Pins>,
     /// The memory of what jobs know.
     pub paper: Paper,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job::{Job, State};
 use super::order::Order;
+use super::pinned::Made;
 
 /// The directory of the documents, below the data directory.
 const DIRECTORY: &str = "jobs";
@@ -22,6 +23,9 @@ struct Record {
     created: u64,
     /// How it ended, if it has.
     ended: Option<Ended>,
+    /// The pins that it set.
+    #[serde(default)]
+    pins: Vec<Made>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +90,7 @@ impl Records {
             id: job.id.clone(),
             order: job.order.clone(),
             created: millis(job.created),
+            pins: job.made_pins().clone(),
             ended: state.is_over().then(|| Ended {
                 state: state.name().to_owned(),
                 finished: millis(SystemTime::now()),
@@ -131,6 +136,7 @@ fn is_of(record: &Record, path: &Path) -> bool {
 
 fn job(record: Record) -> Job {
     let job = Job::new(record.id, record.order, time(record.created));
+    *job.made_pins() = record.pins;
     let Some(ended) = record.ended else {
         return job;
     };

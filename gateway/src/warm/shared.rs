@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::Jobs;
 use super::job::{Job, State};
 use super::order::Order;
+use super::pinned::Made;
 use super::record::{millis, time};
 
 /// Between two looks at all jobs.
@@ -69,6 +70,9 @@ struct Status {
     state: String,
     error: Option<String>,
     finished: Option<u64>,
+    /// The pins that it set.
+    #[serde(default)]
+    pins: Vec<Made>,
     /// Objects, bytes, those resident, those read from the origin.
     counts: [u64; 4],
 }
@@ -89,6 +93,7 @@ impl Status {
                 _ => None,
             },
             finished: over.then(|| millis(SystemTime::now())),
+            pins: job.made_pins().clone(),
             counts: job.counts(),
         }
     }
@@ -245,6 +250,7 @@ impl Jobs {
         }
         job.belongs_to_others(!ours);
         if !ours {
+            job.made_pins().clone_from(&status.pins);
             job.mirror(status.state(), status.counts, status.finished.map(time));
         }
         let earlier_run = first && status.name() == &*shared.name;

@@ -18,7 +18,7 @@ pub(super) fn ask(gateway: &Gateway, method: &str, target: &str) -> Answer {
     gateway.request(method, target, &[("Content-Length", "0")])
 }
 
-fn pins(gateway: &Gateway) -> Vec<Value> {
+pub(super) fn pins(gateway: &Gateway) -> Vec<Value> {
     let pins = gateway.json("/-/pin");
     pins["pins"].as_array().expect("pins").clone()
 }

@@ -167,6 +167,32 @@ fn pins_come_back_with_the_state_store() {
     });
 }
 
+#[test]
+fn the_pin_of_a_job_goes_though_another_member_took_the_job_over() {
+    let (_moto, section) = store();
+    let bucket = taking(100);
+    let (first, other) = (
+        member(&bucket, &section, "a"),
+        member(&bucket, &section, "b"),
+    );
+    let id = begin(&first, "/-/warm/models/a", r#"{"pin": true}"#);
+    until(PATIENCE, "the other to know it", || {
+        (other.get(&format!("/-/warm/{id}")).status == 200).then_some(())
+    });
+    let _ = first.kill();
+    until(PATIENCE, "the other to work on it", || {
+        (job(&other, &id)["resident_bytes"].as_u64() > Some(0)).then_some(())
+    });
+    let _ = other
+        .request("DELETE", &format!("/-/warm/{id}"), &[])
+        .expect(200);
+    until(PATIENCE, "the pin to go", || {
+        (other.json("/-/pin")["pins"] == serde_json::json!([])).then_some(())
+    });
+    let third = member(&bucket, &section, "c");
+    assert_eq!(third.json("/-/pin")["pins"], serde_json::json!([]));
+}
+
 /// What `forebay VERB` says of these settings, and how it ends.
 fn said(verb: &str, section: &str) -> (Option<i32>, String) {
     let scratch = Scratch::new("state");
