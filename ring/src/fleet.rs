@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::donors::Donors;
 use crate::member::Member;
 use crate::table::Table;
 
@@ -66,6 +67,8 @@ pub struct Fleet {
     pub own: Arc<str>,
     /// Who owns what. Rebuilt off the read path when placement changes, and shared until then.
     pub table: Arc<Table>,
+    /// Who owned it a moment ago, where somebody came or goes.
+    pub donors: Arc<Donors>,
     /// Everybody heard of, this gateway too, by name; those that are down for a while yet, for people to see.
     pub peers: Arc<BTreeMap<String, Peer>>,
 }

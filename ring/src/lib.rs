@@ -7,6 +7,7 @@
 //! # Map
 //! - [`Member`]: one gateway, by name, zone and weight; an edge owns nothing.
 //! - [`Table`]: all of them at one moment, immutable, named by its epoch; owners, candidates, shares.
+//! - [`Donors`]: who owned an extent a moment ago, and so may hold it.
 //! - [`Fleet`]: the table of the moment, and where each member is and how it does.
 //! - [`gossip`]: who is there. [`gossip::Membership`] runs it and gives a [`Fleet`] to be watched.
 //! - [`seal`]: keys derived from the fleet's key, and messages that only members read and write.
@@ -38,6 +39,7 @@
 //! - `xxhash-rust`: xxh3, fast, and fixed by its specification rather than by a compiler.
 //! - `thiserror`: errors as sentences.
 
+pub mod donors;
 mod extent;
 mod fleet;
 pub mod gossip;
@@ -47,6 +49,7 @@ mod points;
 pub mod seal;
 mod table;
 
+pub use donors::Donors;
 pub use extent::Extents;
 pub use fleet::{Fleet, Peer, State};
 pub use member::{MAX_NAME_BYTES, MAX_WEIGHT, Member, MemberError, Role};

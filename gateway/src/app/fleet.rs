@@ -250,6 +250,7 @@ fn fixed(own: &Identity, identity: &gossip::Identity, others: Vec<Peer>) -> Flee
     Fleet {
         name: Arc::clone(&own.fleet),
         own: Arc::clone(&own.member),
+        donors: Arc::default(),
         table: Arc::new(Table::build(peers.values().map(|peer| peer.member.clone()))),
         peers: Arc::new(peers),
     }

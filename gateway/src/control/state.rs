@@ -224,6 +224,7 @@ fn alone(name: &str) -> Fleet {
         name: "".into(),
         own: name.into(),
         peers: Arc::new(BTreeMap::from_iter(peers)),
+        donors: Arc::default(),
         table: Arc::new(Table::build(member.clone())),
     }
 }

@@ -50,6 +50,7 @@ fn peers(filling: bool) -> Arc<Peers> {
     let fleet = Fleet {
         name: "test".into(),
         own: "own".into(),
+        donors: Arc::default(),
         table: Arc::new(Table::build([member])),
         peers: Arc::new(BTreeMap::from([("mute".to_owned(), peer)])),
     };

@@ -22,6 +22,7 @@ use super::replay::Windows;
 use super::report::{Counts, Ended, Refused};
 use super::sync::Known;
 use super::view::{Entries, View};
+use crate::donors::NEWCOMER;
 use crate::seal::{FleetKeys, OpenError, Seal};
 
 mod syncing;
@@ -29,6 +30,9 @@ mod syncing;
 pub use syncing::{Sync, Synced};
 
 const VERSION: u8 = 1;
+
+/// What was told of members, by key: whether that they are down, and since when they are, or have their place.
+type Ages = HashMap<u64, (bool, Duration)>;
 
 /// A gateway that has just started is the later of two with its name, whatever their clocks say.
 const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -44,6 +48,8 @@ pub struct Core {
     gossip: Seal,
     sync: Seal,
     started: Duration,
+    /// When this gateway got its place, or found out that it had been parted from the others.
+    placed: Duration,
     number: u64,
     sync_number: u64,
     packets: Windows,
@@ -88,6 +94,7 @@ impl Core {
             gossip: keys.derive("gossip"),
             sync: keys.derive("sync"),
             started: now,
+            placed: now,
             number: 0,
             sync_number: 0,
             packets: Windows::default(),
@@ -248,7 +255,13 @@ impl Core {
 
     /// Who there is now, if that changed since the last call.
     pub fn view(&mut self, now: Duration) -> Option<View> {
-        std::mem::take(&mut self.changed).then(|| self.entries.view(now, self.own()))
+        let placed_for = self.placed_for(now);
+        std::mem::take(&mut self.changed).then(|| self.entries.view(now, self.own(), placed_for))
+    }
+
+    /// How long this gateway has had its place.
+    fn placed_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.placed)
     }
 
     /// How many other members answer or are suspected at most.
@@ -313,9 +326,12 @@ impl Core {
         if self.over() {
             return;
         }
-        let ages: HashMap<u64, Duration> = known
+        let ages: Ages = known
             .iter()
-            .map(|(news, age)| (news.id().key, Duration::from_millis(u64::from(*age))))
+            .map(|(news, age)| {
+                let down = news.state() == Heard::Down;
+                (news.id().key, (down, Duration::from_millis((*age).into())))
+            })
             .collect();
         let news = known.into_iter().map(|(news, _)| news);
         if let Err(error) = self.foca.apply_many(news, true, &mut self.outbox) {
@@ -342,7 +358,7 @@ impl Core {
     }
 
     /// Compares foca's members with what readers go by.
-    fn look(&mut self, now: Duration, ages: &HashMap<u64, Duration>) {
+    fn look(&mut self, now: Duration, ages: &Ages) {
         self.wrote.store(false, Ordering::Relaxed);
         let own = self.foca.identity();
         for member in self.foca.iter_membership_state() {
@@ -350,10 +366,16 @@ impl Core {
             if id.key == own.key {
                 continue;
             }
-            let age = ages.get(&id.key).copied().unwrap_or_default();
-            let (changed, new_start) = self.entries.observe(now, id, member.state(), age);
-            self.changed |= changed;
-            if new_start && member.state() == Heard::Alive {
+            // What was told of another state says nothing of this one.
+            let down = member.state() == Heard::Down;
+            let told = ages.get(&id.key).filter(|(told, _)| *told == down);
+            let age = told.map_or(Duration::ZERO, |(_, age)| *age);
+            let observed = self.entries.observe(now, id, member.state(), age);
+            self.changed |= observed.changed;
+            if observed.parted {
+                self.placed = now;
+            }
+            if observed.new_start && member.state() == Heard::Alive {
                 greet(own, id);
             }
         }
@@ -372,7 +394,9 @@ impl Core {
     /// Time alone may have changed what readers go by.
     fn grow_older(&mut self, now: Duration) {
         self.changed |= self.view_due.is_some_and(|due| due <= now);
-        self.view_due = self.entries.due(now);
+        let known = self.placed + NEWCOMER;
+        let due = self.entries.due(now).into_iter();
+        self.view_due = due.chain((known > now).then_some(known)).min();
     }
 
     fn refuse(&mut self, from: IpAddr, refused: Refused) {

@@ -129,6 +129,7 @@ impl Membership {
             name,
             own,
             table,
+            donors: Arc::default(),
             peers,
         }));
         let (joined, joined_seen) = watch::channel(false);

@@ -21,7 +21,8 @@ pub const MAX_SYNC_BYTES: usize = 2 << 20;
 
 const VERSION: u8 = 1;
 
-/// What is known of a member, and for how many milliseconds it has been down, if it is.
+/// What is known of a member, and for how many milliseconds it has been down, if it is; else for how many it has had
+/// its place, or 0 where that is not told.
 pub(super) type Known = (News<Id>, u32);
 
 /// "This is what I know; do you know the same?"
@@ -33,6 +34,8 @@ pub(super) struct Request {
     pub(super) from: Id,
     pub(super) digest: u64,
     pub(super) known: Vec<Known>,
+    /// For how many milliseconds the asker has had its place; 0 from a release that does not tell.
+    pub(super) placed_for: u32,
 }
 
 /// The answer: nothing more where both know the same.
@@ -41,6 +44,8 @@ pub(super) struct Answer {
     pub(super) from: Id,
     pub(super) same: bool,
     pub(super) known: Vec<Known>,
+    /// The same of whoever answers.
+    pub(super) placed_for: u32,
 }
 
 impl Request {
@@ -52,6 +57,8 @@ impl Request {
         put_full(&mut bytes, &self.from)?;
         bytes.put_u64(self.digest);
         put_known(&mut bytes, &self.known)?;
+        // What stands behind the end is stepped over by releases that do not know it.
+        bytes.put_u32(self.placed_for);
         Ok(bytes)
     }
 
@@ -65,6 +72,7 @@ impl Request {
             from: full(buf)?,
             digest: u64(buf)?,
             known: known(buf)?,
+            placed_for: buf.try_get_u32().unwrap_or(0),
         })
     }
 }
@@ -76,6 +84,8 @@ impl Answer {
         put_full(&mut bytes, &self.from)?;
         bytes.put_u8(u8::from(self.same));
         put_known(&mut bytes, &self.known)?;
+        // What stands behind the end is stepped over by releases that do not know it.
+        bytes.put_u32(self.placed_for);
         Ok(bytes)
     }
 
@@ -87,6 +97,7 @@ impl Answer {
             from: full(buf)?,
             same: buf.try_get_u8().map_err(|_| CodecError::Malformed)? == 1,
             known: known(buf)?,
+            placed_for: buf.try_get_u32().unwrap_or(0),
         })
     }
 }

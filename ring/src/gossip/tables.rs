@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::view::View;
+use crate::donors::Donors;
 use crate::fleet::{Fleet, Peer};
 use crate::member::Member;
 use crate::table::Table;
@@ -25,25 +26,37 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// A table, and how long it took to build it.
-type Built = (Table, Duration);
+/// The members of a table, and of those of a moment ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    placed: Vec<Member>,
+    before: Vec<Vec<Member>>,
+    arrival: Option<u64>,
+}
 
-/// The members of a table that is being built, and where it comes.
-type Building = (Vec<Member>, oneshot::Receiver<Built>);
+/// A table, those of a moment ago, and how long it took to build them.
+type Built = (Arc<Table>, Donors, Duration);
+
+/// The members of tables that are being built, and where they come.
+type Building = (Wanted, oneshot::Receiver<Built>);
 
 /// The writing end of a watched [`Fleet`].
 pub(super) struct Tables {
     fleet: watch::Sender<Arc<Fleet>>,
     /// Who belongs in the table, and who is in it.
-    wanted: Vec<Member>,
-    built: Vec<Member>,
+    wanted: Wanted,
+    built: Wanted,
     building: Option<Building>,
     next_build: Instant,
 }
 
 impl Tables {
-    /// `fleet` holds the table of the members `built`.
-    pub(super) fn new(fleet: watch::Sender<Arc<Fleet>>, built: Vec<Member>) -> Self {
+    /// `fleet` holds the table of the members `placed`.
+    pub(super) fn new(fleet: watch::Sender<Arc<Fleet>>, placed: Vec<Member>) -> Self {
+        let built = Wanted {
+            placed,
+            ..Wanted::default()
+        };
         Self {
             fleet,
             wanted: built.clone(),
@@ -54,14 +67,19 @@ impl Tables {
     }
 
     /// Shows at once how members do, and lets a table follow if others belong in it.
-    pub(super) fn take_up(&mut self, View { peers, placed }: View) {
-        self.publish(peers);
-        if self.wanted != placed {
+    pub(super) fn take_up(&mut self, view: View) {
+        self.publish(view.peers);
+        let wanted = Wanted {
+            placed: view.placed,
+            before: view.before,
+            arrival: view.arrival,
+        };
+        if self.wanted != wanted {
             // The first change starts the time; those that follow within it come along.
             if self.wanted == self.built {
                 self.next_build = self.next_build.max(Instant::now() + GATHER);
             }
-            self.wanted = placed;
+            self.wanted = wanted;
         }
     }
 
@@ -84,9 +102,9 @@ impl Tables {
     }
 
     fn build(&mut self) {
-        let members = self.wanted.clone();
-        match build_aside(members.clone()) {
-            Ok(built) => self.building = Some((members, built)),
+        let wanted = self.wanted.clone();
+        match build_aside(wanted.clone(), self.known()) {
+            Ok(built) => self.building = Some((wanted, built)),
             Err(error) => {
                 tracing::error!(%error, "no thread for a table of the fleet; the last one is kept, and it is tried again");
                 self.next_build = Instant::now() + AGAIN;
@@ -94,25 +112,34 @@ impl Tables {
         }
     }
 
-    fn swap(&mut self, built: Option<(Vec<Member>, Table, Duration)>) {
-        let Some((members, table, took)) = built else {
+    /// The tables that there are: one of them may be wanted once more.
+    fn known(&self) -> Vec<Arc<Table>> {
+        let fleet = self.fleet.borrow();
+        let before = fleet.donors.tables().iter();
+        before.chain([&fleet.table]).map(Arc::clone).collect()
+    }
+
+    fn swap(&mut self, built: Option<(Wanted, Built)>) {
+        let Some((wanted, (table, donors, took))) = built else {
             // The build panicked, which is a fault of ours; the old table serves on, and the next change tries again.
             tracing::error!("a table of the fleet could not be built; the last one is kept");
             self.built = self.wanted.clone();
             return;
         };
-        tracing::info!(
-            epoch = table.epoch(),
-            members = members.len(),
-            "the fleet has another table"
-        );
-        self.built = members;
+        if self.built.placed != wanted.placed {
+            tracing::info!(
+                epoch = table.epoch(),
+                members = wanted.placed.len(),
+                "the fleet has another table"
+            );
+        }
+        self.built = wanted;
         // At most half of one core, however fast members come.
         self.next_build = Instant::now() + took.max(GATHER);
-        let table = Arc::new(table);
         self.fleet.send_modify(|fleet| {
             *fleet = Arc::new(Fleet {
                 table,
+                donors: Arc::new(donors),
                 ..Fleet::clone(fleet)
             });
         });
@@ -133,21 +160,30 @@ impl Tables {
     }
 }
 
-/// Builds a table on a thread that stands back for all others: a large one takes a while, and reads would wait for their
-/// turn meanwhile.
+/// Builds tables on a thread that stands back for all others, those that are not `known` already: a large one takes a
+/// while, and reads would wait for their turn meanwhile.
 ///
 /// # Errors
 /// There are too many threads.
-fn build_aside(members: Vec<Member>) -> io::Result<oneshot::Receiver<Built>> {
+fn build_aside(wanted: Wanted, known: Vec<Arc<Table>>) -> io::Result<oneshot::Receiver<Built>> {
     let (built, receiver) = oneshot::channel();
     let build = move || {
         // On Linux this is of the thread alone. Refused, it is as quick as others.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::setpriority_process(None, NICE);
         let started = Instant::now();
-        let table = Table::build(members);
-        // Whoever wanted it may have left.
-        let _ = built.send((table, started.elapsed()));
+        let table = |members: Vec<Member>| {
+            let same = known.iter().find(|table| table.members() == members);
+            same.map_or_else(|| Arc::new(Table::build(members)), Arc::clone)
+        };
+        let before = wanted.before.into_iter().map(table).collect();
+        let table = table(wanted.placed);
+        // Whoever wanted them may have left.
+        let _ = built.send((
+            table,
+            Donors::new(before, wanted.arrival),
+            started.elapsed(),
+        ));
     };
     std::thread::Builder::new()
         .name("fleet-table".into())
@@ -155,14 +191,14 @@ fn build_aside(members: Vec<Member>) -> io::Result<oneshot::Receiver<Built>> {
     Ok(receiver)
 }
 
-/// Waits for the table that is being built; for ever if none is. Cancelled, it can be called again.
-async fn finished(building: &mut Option<Building>) -> Option<(Vec<Member>, Table, Duration)> {
+/// Waits for the tables that are being built; for ever if none are. Cancelled, it can be called again.
+async fn finished(building: &mut Option<Building>) -> Option<(Wanted, Built)> {
     let Some((_, build)) = building else {
         return std::future::pending().await;
     };
     let done = build.await;
-    let (members, _) = building.take()?;
-    done.ok().map(|(table, took)| (members, table, took))
+    let (wanted, _) = building.take()?;
+    done.ok().map(|built| (wanted, built))
 }
 
 /// One line for each member whose state has changed.

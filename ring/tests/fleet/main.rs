@@ -89,6 +89,70 @@ fn a_restart_within_30_s_moves_nothing() {
     }
 }
 
+/// Who was there before a moment ago, as `node` sees it: the names without their stem.
+fn before(world: &World, node: usize) -> Vec<String> {
+    let fleets = world.before(node).into_iter();
+    fleets
+        .map(|fleet| {
+            let names = fleet.iter().map(|member| member.name().to_owned());
+            names.collect::<String>().replace("gw-", "")
+        })
+        .collect()
+}
+
+#[test]
+fn who_was_there_before_is_known_to_all_and_a_restart_makes_nobody_new() {
+    let mut world = settled(21, 4);
+    // They came together; the first is as new as the others.
+    assert!(before(&world, 0).is_empty());
+    world.run_for(Duration::from_secs(600));
+    world.start(4);
+    world.until("a join is known", ms(5000), |world| world.converged(5));
+    for node in world.up().collect::<Vec<_>>() {
+        assert_eq!(before(&world, node), ["0123"], "{node}");
+    }
+    world.run_for(ms(60_000));
+    world.act(2, |core, now| core.drain(now));
+    world.until("all know who drains", ms(2000), |world| {
+        world.all_see("gw-2", State::Draining)
+    });
+    assert_eq!(before(&world, 4), ["0123"], "it has what it had");
+    world.act(2, |core, now| core.leave(now));
+    world.kill(2);
+    world.until("it is gone", ms(2000), |world| {
+        world.all_see("gw-2", State::Down)
+    });
+    assert_eq!(before(&world, 0), ["013"]);
+    let back = world.start(2);
+    world.until("it is back", ms(5000), |world| world.converged(5));
+    assert_eq!(before(&world, back), ["0134", "013"]);
+    assert_eq!(before(&world, 4), ["0134", "013"]);
+    // A restart that is over in time leaves others where they were.
+    world.run_for(ms(700_000));
+    world.kill(1);
+    world.run_for(ms(10_000));
+    let again = world.start(1);
+    world.until("it is back", ms(5000), |world| world.converged(5));
+    assert!(before(&world, 0).is_empty());
+    // It begins with nothing, and others may have stood in for it.
+    assert_eq!(before(&world, again), ["0234"]);
+    world.run_for(ms(600_000));
+    assert!(world.up().all(|node| before(&world, node).is_empty()));
+}
+
+#[test]
+fn who_was_parted_from_others_looks_back_to_them() {
+    let mut world = settled(22, 3);
+    world.run_for(Duration::from_secs(600));
+    world.partition = Some(|address| address == world::address(2));
+    world.run_for(ms(60_000));
+    assert_eq!((world.placed(0).len(), world.placed(2).len()), (2, 1));
+    world.partition = None;
+    world.until("whole again", ms(35_000), |world| world.converged(3));
+    assert_eq!(before(&world, 2), ["01"]);
+    assert_eq!(before(&world, 0), ["12"]);
+}
+
 #[test]
 fn three_lose_and_find_each_other_over_a_partition() {
     let mut world = settled(5, 3);

@@ -255,6 +255,10 @@ impl World {
         self.nodes[node].view.as_ref().unwrap().placed.clone()
     }
 
+    pub(crate) fn before(&self, node: usize) -> Vec<Vec<Member>> {
+        self.nodes[node].view.as_ref().unwrap().before.clone()
+    }
+
     pub(crate) fn trace(&self) -> u64 {
         self.trace.digest()
     }

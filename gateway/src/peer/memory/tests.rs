@@ -44,6 +44,7 @@ fn fleet(own: &str, names: &[&str]) -> Arc<Fleet> {
     Arc::new(Fleet {
         name: "test".into(),
         own: own.into(),
+        donors: Arc::default(),
         table: Arc::new(Table::build(peers.values().map(|peer| peer.member.clone()))),
         peers: Arc::new(peers),
     })

@@ -18,6 +18,13 @@ pub(super) const FIRST: Duration = Duration::from_secs(EARLY[0]);
 /// How often a member compares what it knows with another, once it has settled.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// Nobody asks whether a member has had its place for longer.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.min(LONGEST).as_millis()).unwrap_or(u32::MAX)
+}
+
 /// A sync under way: what to send, and what its answer has to fit.
 #[derive(Debug)]
 pub struct Sync {
@@ -85,6 +92,7 @@ impl Core {
             from: self.own().clone(),
             digest: self.digest(now),
             known,
+            placed_for: millis(self.placed_for(now)),
         };
         let plain = request.encode().unwrap_or_default();
         let sealed = Bytes::from(self.sync.seal(&plain, b"request"));
@@ -126,7 +134,7 @@ impl Core {
             && self.requests.admit(request.from.start(), request.number);
         if proven && !ourselves {
             let mut known = request.known;
-            known.push((News::alive(request.from), 0));
+            known.push((News::alive(request.from), request.placed_for));
             self.learn(now, known);
         }
         let same = request.digest == self.digest(now);
@@ -135,6 +143,7 @@ impl Core {
             from: self.own().clone(),
             same,
             known: if same { Vec::new() } else { self.known(now) },
+            placed_for: millis(self.placed_for(now)),
         };
         Ok(answer.encode()?)
     }
@@ -181,11 +190,12 @@ impl Core {
             Vec::new()
         } else {
             let mut ours = self.known(now);
-            ours.push((News::alive(self.own().clone()), 0));
+            let own = News::alive(self.own().clone());
+            ours.push((own, millis(self.placed_for(now))));
             lacking(ours, &answer.known)
         };
         let mut known = answer.known;
-        known.push((News::alive(answer.from), 0));
+        known.push((News::alive(answer.from), answer.placed_for));
         self.learn(now, known);
         if self.over() || more.is_empty() {
             return Ok(nothing(false));
@@ -205,12 +215,15 @@ impl Core {
             .iter_membership_state()
             .filter(|member| member.id().key != own.key)
             .filter_map(|member| {
+                let (key, rank) = (member.id().key, member.id().rank);
                 let age = match member.state() {
-                    Heard::Down => self.entries.age(now, member.id().key, member.id().rank)?,
-                    _ => Duration::ZERO,
+                    Heard::Down => {
+                        let age = self.entries.age(now, key, rank)?;
+                        (age < KEEPS_PLACE + SHOWN_DOWN).then_some(age)?
+                    }
+                    _ => self.entries.placed_for(now, key),
                 };
-                let age = (age < KEEPS_PLACE + SHOWN_DOWN).then_some(age)?;
-                Some((member.clone(), age.as_millis() as u32))
+                Some((member.clone(), millis(age)))
             })
             .collect()
     }
@@ -220,7 +233,9 @@ impl Core {
         self.known(now)
             .iter()
             // Whoever is down for long is forgotten by one before the other, and that is no difference.
-            .filter(|(_, age)| u128::from(*age) < SHOWN_DOWN.as_millis())
+            .filter(|(news, age)| {
+                news.state() != Heard::Down || u128::from(*age) < SHOWN_DOWN.as_millis()
+            })
             .map(|(news, _)| digest(news.id().key, news.id().rank, news.state() == Heard::Down))
             .fold(digest(own.key, own.rank, false), |all, one| all ^ one)
     }
