@@ -35,6 +35,8 @@ pub trait BlockStore: fmt::Debug + Send + Sync + 'static {
     fn evict(&self) -> Option<Block>;
     /// Bytes that the resident blocks are charged for ([`Block::weight`]).
     fn usage(&self) -> u64;
+    /// Every resident block, that first which would go last.
+    fn hottest(&self) -> Vec<BlockKey>;
 }
 
 /// Blocks in memory, up to a number of bytes.
@@ -116,6 +118,10 @@ impl BlockStore for Memory {
 
     fn usage(&self) -> u64 {
         self.read().bytes()
+    }
+
+    fn hottest(&self) -> Vec<BlockKey> {
+        self.read().hottest()
     }
 }
 
@@ -229,6 +235,25 @@ mod tests {
         let evicted = std::iter::from_fn(|| rig.memory.evict()).count() as u64;
         assert_eq!(evicted, 100);
         assert_eq!((rig.memory.usage(), rig.residents.blocks()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_used_is_hotter_than_what_only_came_and_of_those_the_latest() {
+        let rig = Rig::new(100);
+        rig.read(0, 20);
+        // These are used once more, and so protected when it is their turn.
+        assert_eq!(rig.read(0, 20), 20);
+        for model in 1..6 {
+            rig.read(model, 19);
+        }
+        let hottest = rig.memory.hottest();
+        assert_eq!(hottest.len() as u64, rig.residents.total().blocks);
+        assert!(hottest[..20].iter().all(|key| key.version == VersionKey(0)));
+        let versions: Vec<u128> = hottest[20..].iter().map(|key| key.version.0).collect();
+        assert!(
+            versions.is_sorted_by(|one, next| one >= next),
+            "{versions:?}"
+        );
     }
 
     #[test]

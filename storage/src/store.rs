@@ -4,6 +4,7 @@ mod above;
 mod asker;
 mod end;
 mod flights;
+mod hand_over;
 mod keep;
 mod purge;
 mod room;

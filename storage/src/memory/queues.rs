@@ -75,6 +75,22 @@ impl Queues {
         self.table.get(key).map(|entry| entry.block.clone())
     }
 
+    /// Every block, that first which would go last.
+    pub(super) fn hottest(&self) -> Vec<BlockKey> {
+        let queued = self
+            .protected
+            .iter()
+            .rev()
+            .chain(self.probation.iter().rev());
+        let queued = queued.filter(|queued| has_turn(&self.table, queued));
+        let (mut used, unused): (Vec<_>, Vec<_>) = queued.map(|(key, _)| *key).partition(|key| {
+            let entry = self.table.get(key);
+            entry.is_some_and(|entry| entry.is_protected || entry.used.load(Ordering::Relaxed))
+        });
+        used.extend(unused);
+        used
+    }
+
     /// The block, and that it was used.
     pub(super) fn get(&self, key: &BlockKey) -> Option<Block> {
         let now = self.tick();

@@ -126,6 +126,11 @@ impl Tiers {
         }
     }
 
+    /// Every block, owned ones first, and of each part that first which would go last.
+    pub(super) fn hottest(&self) -> Vec<BlockKey> {
+        self.parts().flat_map(|part| part.hottest()).collect()
+    }
+
     fn parts(&self) -> impl Iterator<Item = &dyn BlockStore> {
         std::iter::once(&*self.owned).chain(self.apart.as_deref())
     }

@@ -122,6 +122,10 @@ impl BlockStore for Tier {
     fn usage(&self) -> u64 {
         self.lock().bytes
     }
+
+    fn hottest(&self) -> Vec<BlockKey> {
+        self.lock().uses.values().rev().copied().collect()
+    }
 }
 
 #[cfg(test)]
