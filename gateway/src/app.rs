@@ -1,6 +1,7 @@
 //! Builds a gateway of its settings, starts it, and stops it in order.
 
 mod fleet;
+mod state;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,8 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use forebay_storage::block::BlockSize;
 use forebay_storage::nvme::{self, Nvme};
-use forebay_storage::origin::documents::{DocumentError, Documents};
-use forebay_storage::origin::{self, HttpClient, OriginUrl};
+use forebay_storage::origin::{self, OriginUrl};
 use forebay_storage::store::{Copies, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +21,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::fleet::{Place, Prepared};
+use self::state::probe;
+pub use self::state::{open_state, try_state};
 use crate::access::Access;
 use crate::cli::ServeArgs;
 use crate::control::pins;
@@ -100,40 +102,6 @@ pub async fn run(args: &ServeArgs) -> ExitCode {
         eprintln!("forebay: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-/// The state store of these settings, if they name one. Nothing is asked of it.
-///
-/// # Errors
-/// A sentence that says what is wrong with it.
-pub fn open_state(settings: &Settings, transport: HttpClient) -> Result<Option<Documents>, String> {
-    let opened = settings.state.as_ref().map(|state| {
-        let options = state.options.iter();
-        let options = options.map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
-        Documents::open(&state.url, &options.collect(), transport)
-    });
-    let opened = opened.transpose();
-    opened.map_err(|mistake| format!("[state]: {mistake}"))
-}
-
-/// Whether a state store does what it has to, tried with a document of its own.
-///
-/// # Errors
-/// What it does instead, or that it does not answer.
-pub async fn try_state(documents: &Documents) -> Result<(), DocumentError> {
-    documents.probe(&format!("probe-{:016x}", seed())).await
-}
-
-/// Whether the state store does what it has to. One that is away is believed.
-async fn probe(documents: &Documents) -> Result<()> {
-    match try_state(documents).await {
-        Err(error @ DocumentError::Unconditional(_)) => Err(error.into()),
-        Err(error) => {
-            tracing::warn!(%error, "no job and no pin is taken until the state store is there");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }
 
 /// Takes the data directory for this process. The lock ends with the file.
@@ -328,16 +296,19 @@ async fn serve_until_told(
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
     let keeping = tokio::spawn(known::keep(Arc::clone(&gateway), file, served));
-    let told = async {
+    let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         }
     };
-    let stopping = run_until(settings, &gateway, address, place.as_ref(), told).await;
+    let stopping = run_until(settings, &gateway, address, place.as_ref(), told()).await;
     gateway.state.set_ready(false);
     gateway.state.jobs.close();
     if let Some(place) = &place {
+        if stopping.is_ok() {
+            place.hand_over(&gateway, told()).await;
+        }
         place.leave().await;
     }
     stop.send_replace(true);
@@ -369,13 +340,14 @@ fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
     file
 }
 
-/// The work that tiers and pins need for as long as the gateway runs.
-fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 3] {
+/// The work that tiers, pins and the fleet's changes need for as long as the gateway runs.
+fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 4] {
     let (store, state) = (&gateway.reads.store, &gateway.state);
     [
         tokio::spawn(Arc::clone(store).keep_nvme()),
         tokio::spawn(Arc::clone(&state.pins).keep()),
         tokio::spawn(pins::keep(Arc::clone(state))),
+        tokio::spawn(Arc::clone(&state.handover).keep()),
     ]
 }
 

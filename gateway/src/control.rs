@@ -90,7 +90,8 @@ pub fn router(state: Arc<State>) -> axum::Router {
         .route("/-/datasets/{name}", get(one_dataset))
         .route("/-/blocks/{dataset}/{*key}", get(blocks))
         .route("/-/ring", get(fleet::ring))
-        .route("/-/drain", post(fleet::drain));
+        .route("/-/drain", post(fleet::drain))
+        .route("/-/hot", get(fleet::hot));
     let mut open = axum::Router::new()
         .route("/-/healthz", get(|| async { "ok\n" }))
         .route("/-/readyz", get(readyz))

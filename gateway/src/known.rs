@@ -192,14 +192,16 @@ fn load(path: &Path, versions: &Versions, datasets: &Datasets) -> io::Result<usi
     Ok(loaded)
 }
 
-fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
+/// Headers as texts; those that are none are left out.
+pub(crate) fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
     let pairs = headers.iter();
     pairs
         .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
         .collect()
 }
 
-fn headers(texts: &[(String, String)]) -> HeaderMap {
+/// The headers of such texts.
+pub(crate) fn headers(texts: &[(String, String)]) -> HeaderMap {
     let pairs = texts.iter().filter_map(|(name, value)| {
         let name = HeaderName::try_from(name.as_str()).ok()?;
         Some((name, HeaderValue::try_from(value.as_str()).ok()?))

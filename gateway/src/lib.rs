@@ -11,7 +11,7 @@
 //! | [`control`] | everything of ours, under `/-/` |
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
-//! | [`warm`], [`pins`] | jobs that bring blocks before anybody reads them; what is to stay |
+//! | [`warm`], [`handover`], [`pins`] | jobs that bring blocks before anybody reads them; blocks that change hands with members; what is to stay |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
@@ -50,6 +50,7 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod gateway;
+pub mod handover;
 pub mod known;
 pub mod listings;
 pub mod metrics;

@@ -9,6 +9,7 @@
 //! | [`client`], [`memory`] | asking over TCP, or in the same process |
 //! | `others` | what concerns the whole fleet, asked of all |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
+//! | [`told`] | versions that others have named in their questions |
 //!
 //! What membership says of a member and what this gateway sees of it are two things: the first comes
 //! within seconds and is the same for all; the second comes within a quarter of one, and is ours.
@@ -20,6 +21,7 @@ pub mod incoming;
 pub mod memory;
 mod others;
 pub mod tls;
+pub mod told;
 pub mod wire;
 
 use std::fmt;
@@ -28,8 +30,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use forebay_ring::{Fleet, State};
+use forebay_ring::{Donors, Fleet, State};
 use forebay_storage::error::OriginError;
 use forebay_storage::store::Level;
 use futures::future::BoxFuture;
@@ -38,6 +41,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::watch;
 
 use self::health::{Health, Known};
+use self::told::Told;
 use crate::metrics::PeerMetrics;
 
 /// How long a member may say nothing before it is asked whether it is there. With the time that it has to answer that,
@@ -88,6 +92,9 @@ pub enum PeerError {
     /// It does not answer such questions: other settings, another name, another protocol.
     #[error("the member refuses: {0}")]
     Refused(String),
+    /// It was asked for what another owns by now, and has nothing of so many blocks from the first on.
+    #[error("the member has none of it")]
+    Absent(u32),
     /// What the origin said to it.
     #[error("the member's origin: {0}")]
     Origin(OriginError),
@@ -111,13 +118,14 @@ impl PeerError {
     }
 
     /// All labels of a metric.
-    pub const LABELS: [&'static str; 7] = [
+    pub const LABELS: [&'static str; 8] = [
         "unreachable",
         "silent",
         "stalled",
         "cut",
         "corrupt",
         "refused",
+        "absent",
         "origin",
     ];
 
@@ -130,6 +138,7 @@ impl PeerError {
             Self::Cut => "cut",
             Self::Corrupt => "corrupt",
             Self::Refused(_) => "refused",
+            Self::Absent(_) => "absent",
             Self::Origin(_) => "origin",
         }
     }
@@ -142,6 +151,10 @@ pub struct Peers {
     transport: Arc<dyn Peer>,
     health: Health,
     hedges: Hedges,
+    /// What members were told of by those who asked them.
+    pub told: Told,
+    /// These donors have nothing any more that this gateway lacks of its own.
+    spent: ArcSwapOption<Donors>,
     /// What is counted of questions to others, and of answers to them.
     pub metrics: Arc<PeerMetrics>,
 }
@@ -158,6 +171,8 @@ impl Peers {
             transport,
             health: Health::default(),
             hedges: Hedges::default(),
+            told: Told::default(),
+            spent: ArcSwapOption::default(),
             metrics,
         })
     }
@@ -170,6 +185,46 @@ impl Peers {
     /// Whether a member may be asked: membership thinks so, and so do we.
     pub fn answers(&self, fleet: &Fleet, name: &str) -> bool {
         fleet.answers(name) && !self.health.is_silent(name)
+    }
+
+    /// The fleet, and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.fleet.clone()
+    }
+
+    /// Whether a member may be asked for what another owns by now: it answers, and knows such questions.
+    pub fn gives(&self, fleet: &Fleet, name: &str) -> bool {
+        let peer = fleet.peer(name);
+        peer.is_some_and(|peer| peer.protocol >= wire::HANDS_OVER)
+            && wire::newest() >= wire::HANDS_OVER
+            && self.answers(fleet, name)
+    }
+
+    /// Who may hold what this gateway lacks of an extent, because it was theirs a moment ago.
+    pub fn donors<'a>(
+        &self,
+        fleet: &'a Fleet,
+        object: (&str, &str),
+        extent: (u64, u64),
+    ) -> Vec<&'a str> {
+        if fleet.donors.is_empty() || self.are_spent(&fleet.donors) {
+            return Vec::new();
+        }
+        let mut donors = fleet.donors.of(&fleet.own, object, extent);
+        donors.retain(|name| self.gives(fleet, name));
+        donors
+    }
+
+    /// Notes that these donors have nothing any more that this gateway lacks of its own: they are not asked again.
+    pub fn spend(&self, donors: &Arc<Donors>) {
+        self.spent.store(Some(Arc::clone(donors)));
+    }
+
+    fn are_spent(&self, donors: &Arc<Donors>) -> bool {
+        let spent = self.spent.load();
+        spent
+            .as_ref()
+            .is_some_and(|spent| Arc::ptr_eq(spent, donors))
     }
 
     /// How a member does: what membership says, or silent if that is what we have seen.

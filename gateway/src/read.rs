@@ -97,7 +97,8 @@ impl Reads {
             extent,
         };
         let answers = |name: &str| peers.answers(&fleet, name);
-        route::route(&fleet.table, &fleet.own, level, &answers, &place)
+        let donors = peers.donors(&fleet, (&object.dataset, &object.key), extent);
+        route::route(&fleet.table, &fleet.own, level, &answers, &donors, &place)
     }
 
     /// Where missing blocks of an object of `size` bytes would come from, by index. What it found last

@@ -184,6 +184,8 @@ pub struct FleetSettings {
     pub zone: String,
     /// Whether gateways speak TLS to each other, with keys derived from `key`.
     pub tls: bool,
+    /// How long a gateway that leaves may take to hand its blocks over.
+    pub drain_after: Duration,
 }
 
 /// `[state]`.

@@ -28,6 +28,7 @@
 //! | `cors` | what pages in browsers are told |
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
+//! | `elastic` | members that come, go, crash and come back: what the object store notices of it |
 //! | `fleet_keys` | what members prove to each other: keys that are replaced, TLS |
 //! | `fleet_ways` | how bytes go through a fleet: requests, zones, versions, settings that differ |
 //! | `lying_peer` | bytes that change between two gateways |
@@ -47,6 +48,7 @@ mod cors;
 mod deploy;
 mod directories;
 mod door;
+mod elastic;
 mod fleet;
 mod fleet_keys;
 mod fleet_ways;

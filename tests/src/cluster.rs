@@ -336,6 +336,17 @@ impl Gateway {
         self.process.stderr()
     }
 
+    /// The same; what it keeps on its disk, and its log.
+    ///
+    /// # Panics
+    /// As [`Gateway::stop`].
+    #[must_use]
+    pub fn stop_keeping(mut self) -> (Scratch, String) {
+        self.end();
+        let log = self.process.stderr();
+        (self.take_scratch(), log)
+    }
+
     /// For a gateway that was told to stop already: waits for its end and judges it as [`Gateway::stop`] does.
     ///
     /// # Panics
@@ -349,6 +360,10 @@ impl Gateway {
     pub fn kill(mut self) -> Scratch {
         self.over = true;
         self.process.kill();
+        self.take_scratch()
+    }
+
+    fn take_scratch(&mut self) -> Scratch {
         std::mem::replace(&mut self.scratch, Scratch::new("gone"))
     }
 

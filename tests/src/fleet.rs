@@ -33,8 +33,14 @@ pub struct Plan {
     pub key_next: Option<String>,
     /// Whether it speaks TLS to the others.
     pub tls: bool,
-    /// Lines of `[cache]`.
+    /// Its memory, and its disk space: `0` for none.
     pub memory: String,
+    /// See there.
+    pub nvme: String,
+    /// The newest protocol that it speaks; `None`: its build's.
+    pub protocol: Option<u16>,
+    /// More lines of `[fleet]`.
+    pub lines: String,
     /// Parts of WARN and ERROR lines that may be logged.
     pub allowed: Vec<String>,
     /// The other members as it is told of them, for good; `None`: it finds them by gossip.
@@ -55,6 +61,9 @@ impl Plan {
             key_next: None,
             tls: false,
             memory: "256MiB".to_owned(),
+            nvme: "0".to_owned(),
+            protocol: None,
+            lines: String::new(),
             allowed: Vec::new(),
             others: None,
         }
@@ -100,7 +109,7 @@ impl Fleet {
             .iter()
             .map(|plan| {
                 let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-                start(plan, plans, &origin, &lines)
+                start(plan, plans, (&origin, &lines), Scratch::new("member"))
             })
             .collect();
         let fleet = Fleet {
@@ -149,7 +158,15 @@ impl Fleet {
     /// If it does not end or start well.
     pub fn restart(&mut self, index: usize, plan: &Plan, plans: &[Plan]) {
         let _ = self.gateways.remove(index).stop();
-        let again = start(plan, plans, &self.origin, &self.lines);
+        self.start_over(index, plan, plans, Scratch::new("member"));
+    }
+
+    /// Starts a member over what one left on its disk, to be the one at `index`, and waits until it is known.
+    ///
+    /// # Panics
+    /// If it does not start well.
+    pub fn start_over(&mut self, index: usize, plan: &Plan, plans: &[Plan], disk: Scratch) {
+        let again = start(plan, plans, (&self.origin, &self.lines), disk);
         self.gateways.insert(index, again);
         self.know_each_other();
     }
@@ -159,7 +176,8 @@ impl Fleet {
     /// # Panics
     /// If it does not start well.
     pub fn join(&mut self, plan: &Plan, plans: &[Plan]) {
-        let member = start(plan, plans, &self.origin, &self.lines);
+        let disk = Scratch::new("member");
+        let member = start(plan, plans, (&self.origin, &self.lines), disk);
         self.gateways.push(member);
     }
 
@@ -179,6 +197,27 @@ impl Fleet {
         });
     }
 
+    /// Waits until all members that run place blocks alike: to know each other they need a packet, and a moment more to
+    /// make a table of it.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub fn place_alike(&self) {
+        until(PATIENCE, "one table", || {
+            let rings = self.gateways.iter().map(|gateway| gateway.json("/-/ring"));
+            let rings: Vec<serde_json::Value> = rings.collect();
+            let owning = |ring: &serde_json::Value| {
+                let members = ring["members"].as_array().into_iter().flatten();
+                members
+                    .filter(|one| one["share"].as_f64() > Some(0.0))
+                    .count()
+            };
+            let owners = owning(&rings[0]);
+            let alike = |ring: &serde_json::Value| ring["epoch"] == rings[0]["epoch"];
+            (rings.iter().all(alike) && owners == self.gateways.len()).then_some(())
+        });
+    }
+
     /// The sum of a metric over all gateways.
     #[must_use]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
@@ -189,8 +228,12 @@ impl Fleet {
     }
 }
 
-fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[String]) -> Gateway {
-    let scratch = Scratch::new("member");
+fn start(
+    plan: &Plan,
+    plans: &[Plan],
+    (origin, lines): (&Origin, &[String]),
+    scratch: Scratch,
+) -> Gateway {
     let mut dataset = Dataset::new("models", "s3://bucket")
         .option("aws_endpoint", origin.endpoint())
         .option("aws_region", "us-east-1")
@@ -207,15 +250,19 @@ fn start(plan: &Plan, plans: &[Plan], origin: &Origin, lines: &[String]) -> Gate
     );
     let next = plan.key_next.as_ref();
     let next = next.map_or_else(String::new, |key| format!("key_next = {key:?}\n"));
-    let fleet = format!("{fleet}{next}tls = {}\n", plan.tls);
+    let fleet = format!("{fleet}{next}tls = {}\n{}", plan.tls, plan.lines);
     let setup = Setup::of([dataset])
         .cache(&format!("memory = {:?}", plan.memory))
+        .cache(&format!("nvme = {:?}", plan.nvme))
         .section("[log]\naccess = false")
         .section(&fleet);
     let text = setup.text(scratch.path());
     let text = text.replace("127.0.0.1:0", &plan.client.to_string());
     let config = scratch.write("forebay.toml", text);
     let mut command = command();
+    if let Some(protocol) = plan.protocol {
+        command.env("FOREBAY_TEST_PROTOCOL", protocol.to_string());
+    }
     if let Some(others) = &plan.others {
         let members: Vec<String> = others.iter().map(Plan::member).collect();
         command.env("FOREBAY_TEST_MEMBERS", members.join(";"));

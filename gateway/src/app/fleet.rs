@@ -130,7 +130,7 @@ fn identity(
         address,
         client_url: fleet.client_url.clone().unwrap_or_else(derived),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        protocols: (wire::OLDEST, wire::PROTOCOL),
+        protocols: (wire::OLDEST, wire::newest()),
         settings: settings.digest(settings.cache.block_size),
         incarnation: incarnation(&settings.data_dir)?,
         instance: super::seed(),
@@ -179,6 +179,9 @@ impl Prepared {
                 Leave(Box::new(move || leaving.drain())),
                 Revise(Box::new(move |digest| revising.revise(digest))),
             );
+            if let Some(fleet) = &settings.fleet {
+                gateway.state.handover.set_time(fleet.drain_after);
+            }
             if let Some(peers) = &gateway.reads.peers {
                 let counting = Arc::clone(membership);
                 peers.metrics.count_gossip(move || counting.counts());
@@ -218,6 +221,23 @@ impl Place {
         match &self.members {
             Members::Gossip(membership) => membership.ended().await,
             Members::Fixed(_) => std::future::pending().await,
+        }
+    }
+
+    /// Gives this gateway's place up and hands its blocks over, unless `told` once more to stop.
+    pub(super) async fn hand_over(
+        &self,
+        gateway: &Gateway,
+        told: impl Future<Output = &'static str>,
+    ) {
+        if let Members::Fixed(_) = &self.members {
+            return;
+        }
+        gateway.state.drain();
+        tokio::select! {
+            biased;
+            signal = told => tracing::info!("{signal} again: leaving at once"),
+            () = gateway.state.handover.give() => {}
         }
     }
 

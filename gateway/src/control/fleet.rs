@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Path, State as Shared};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use forebay_ring::gossip::MAX_SYNC_BYTES;
@@ -36,12 +36,13 @@ pub(super) async fn ring(Shared(state): Shared<Arc<State>>) -> Response {
         .values()
         .map(|peer| member_json(&state, &fleet, peer))
         .collect();
+    let (blocks, bytes) = state.handover.moving();
     axum::Json(json!({
         "fleet": if fleet.name.is_empty() { Value::Null } else { (*fleet.name).into() },
         "self": &*fleet.own,
         "epoch": fleet.table.epoch(),
         "members": members,
-        "moving": { "blocks": 0, "bytes": 0 },
+        "moving": { "blocks": blocks, "bytes": bytes },
     }))
     .into_response()
 }
@@ -128,8 +129,24 @@ pub(super) async fn plan(
 /// `POST /-/drain`.
 pub(super) async fn drain(Shared(state): Shared<Arc<State>>) -> Response {
     state.drain();
+    let handover = Arc::clone(&state.handover);
+    tokio::spawn(async move { handover.give().await });
     let answer = axum::Json(json!({ "state": "draining" }));
     (StatusCode::ACCEPTED, answer).into_response()
+}
+
+/// `GET /-/hot`.
+pub(super) async fn hot(Shared(state): Shared<Arc<State>>) -> Result<Response, Problem> {
+    let (lines, silent) = state.handover.hottest().await;
+    if !silent.is_empty() {
+        let detail = format!(
+            "these members do not tell what they hold, and the list would lack it: {}",
+            silent.join(", ")
+        );
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    }
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, lines).into_response())
 }
 
 /// Who holds blocks of a version, in the order of the members: for each block, member and tiers.
@@ -268,6 +285,13 @@ where
     if path.starts_with("/warm") {
         let crew = &state.jobs.crew;
         let answered = warm::remote::answer(crew, &parts.method, path, body).await;
+        return answered.unwrap_or_else(unknown);
+    }
+    if path.starts_with("/handover/") {
+        let (handover, draining) = (&state.handover, state.is_draining());
+        let answered = handover
+            .answer(from, &parts.method, path, draining, body)
+            .await;
         return answered.unwrap_or_else(unknown);
     }
     if path == crate::pins::PATH {

@@ -13,6 +13,7 @@ use forebay_storage::origin::documents::Documents;
 
 use super::purge::Wanted;
 use crate::dataset::Datasets;
+use crate::handover::Handover;
 use crate::known::KnownFile;
 use crate::listings::Listings;
 use crate::pins::Pins;
@@ -61,6 +62,8 @@ pub struct State {
     pub(super) reads: Arc<Reads>,
     pub(super) datasets: Arc<Datasets>,
     pub(super) listings: Arc<Listings>,
+    /// What changes hands as members come and go.
+    pub handover: Arc<Handover>,
     /// Warming jobs.
     pub jobs: Arc<Jobs>,
     /// What is pinned.
@@ -98,8 +101,15 @@ impl State {
             own: Arc::clone(&name),
             paper: Paper::new(&reads.store),
         };
+        let sharing = Crew {
+            reads: Arc::clone(&reads),
+            datasets: Arc::clone(&datasets),
+            own: Arc::clone(&name),
+            paper: Paper::new(&reads.store),
+        };
         Self {
             alone: Arc::new(alone(&name)),
+            handover: Arc::new(Handover::new(sharing)),
             jobs: Jobs::new(crew, seed),
             pins,
             name,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_ring::Extents;
 use forebay_storage::SEGMENT;
+use forebay_storage::block::BlockKey;
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::RUN_BYTES;
@@ -33,7 +34,7 @@ use crate::peer::wire::{self, Claim, Head, Question, SUM};
 use crate::peer::{PeerBody, Peers};
 use crate::read::Reads;
 use crate::read::body::ReadBody;
-use crate::read::route::{OWNER, ZONE_OWNER};
+use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
 use crate::read::version::How;
 use crate::read::window::{Piece, Reader};
 
@@ -43,8 +44,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Nobody waits longer for a first byte, whatever deadline it comes with.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Of the memory, what bodies to other gateways may hold: of each level half of it.
+/// Of the memory, what bodies to other gateways may hold.
 const SHARE: u64 = 3;
+
+/// Of that, in eighths, what those of each level may: the owner in a zone, the owner, a donor.
+const EIGHTHS: [u64; 3] = [3, 3, 2];
 
 /// Segments that a socket holds of a body, at most, beside the block that is being read.
 const IN_SOCKET: u64 = 8;
@@ -63,7 +67,7 @@ pub struct Desk {
     peers: Arc<Peers>,
     /// Bodies that may be under way at once, by level: one level waits for the next, so they must not
     /// stand in one queue.
-    admitted: [Arc<Semaphore>; 2],
+    admitted: [Arc<Semaphore>; 3],
     sums: Arc<Sums>,
 }
 
@@ -71,16 +75,19 @@ impl Desk {
     /// Answers from what `reads` has and can get.
     pub fn new(reads: Arc<Reads>, datasets: Arc<Datasets>, peers: Arc<Peers>) -> Self {
         let each = reads.store.block_size().bytes() + IN_SOCKET * SEGMENT as u64;
-        let count = (reads.store.budget().limit() / SHARE / 2 / each).max(FEWEST);
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let count = count.min(Semaphore::MAX_PERMITS);
+        let count = |eighths: u64| {
+            let bytes = reads.store.budget().limit() / SHARE / 8 * eighths;
+            let count = usize::try_from((bytes / each).max(FEWEST)).unwrap_or(usize::MAX);
+            count.min(Semaphore::MAX_PERMITS)
+        };
+        let admitted = EIGHTHS.map(|eighths| Arc::new(Semaphore::new(count(eighths))));
         let segments = reads.store.budget().limit() / SEGMENT as u64;
         Self {
             sums: Arc::new(Sums::new(segments)),
             reads,
             datasets,
             peers,
-            admitted: [(); 2].map(|()| Arc::new(Semaphore::new(count))),
+            admitted,
         }
     }
 
@@ -101,7 +108,11 @@ impl Desk {
     }
 
     async fn answer_or_refuse(&self, question: &Question) -> Result<Response<PeerBody>, Refusal> {
-        if !(ZONE_OWNER..=OWNER).contains(&question.level) {
+        let highest = match wire::newest() >= wire::HANDS_OVER {
+            true => DONOR,
+            false => OWNER,
+        };
+        if !(ZONE_OWNER..=highest).contains(&question.level) {
             return Err(refused(StatusCode::BAD_REQUEST, "no such level"));
         }
         let dataset = self.datasets.get(&question.object.dataset);
@@ -114,9 +125,11 @@ impl Desk {
         let mut object = question.object.clone();
         object.dataset = Arc::clone(&dataset.name);
         match &question.version {
+            None if question.level == DONOR => self.remembered(&dataset, &object),
             None => self.current(question, &dataset, &object).await,
             Some(claim) => {
                 let version = judge(&dataset, &object, claim)?;
+                self.peers.told.note(&object, &version);
                 let range = question.range.clone().unwrap_or(0..version.size);
                 self.check(&version, &range)?;
                 let head = Head {
@@ -135,6 +148,33 @@ impl Desk {
                 self.send(question, sending, head).await
             }
         }
+    }
+
+    /// The version that is known here, if its first block is too: who owns it now need not read that anew.
+    fn remembered(
+        &self,
+        dataset: &Dataset,
+        object: &ObjectId,
+    ) -> Result<Response<PeerBody>, Refusal> {
+        let known = self.reads.remembered(dataset, object);
+        let known = known.filter(|(version, _)| {
+            let first = BlockKey {
+                version: version.key,
+                index: 0,
+            };
+            version.cacheable() && self.reads.store.can_give(&first, DONOR)
+        });
+        let (version, age) = known.ok_or_else(|| wire::absent(1))?;
+        let head = Head {
+            version: Some(Claim::of(&version)),
+            age,
+            stale: false,
+            range: None,
+            hit: true,
+        };
+        let mut response = Response::new(nothing());
+        *response.headers_mut() = head.headers();
+        Ok(response)
     }
 
     /// The current version, and its first blocks if they are wanted and ours.
@@ -206,12 +246,15 @@ impl Desk {
     async fn send(
         &self,
         question: &Question,
-        sending: Sending,
+        mut sending: Sending,
         mut head: Head,
     ) -> Result<Response<PeerBody>, Refusal> {
         let begun = Instant::now();
         let deadline = question.deadline.min(LONGEST);
-        if question.only_if_cached && !self.has(&sending) {
+        if question.level == DONOR {
+            sending.range.end = self.given(&sending).map_err(wire::absent)?;
+            head.range = Some(sending.range.clone());
+        } else if question.only_if_cached && !self.has(&sending) {
             return Err(refused(
                 StatusCode::GATEWAY_TIMEOUT,
                 "it is not cached here",
@@ -258,6 +301,33 @@ impl Desk {
         let kind = HeaderValue::from_static("application/octet-stream");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         Ok(response)
+    }
+
+    /// How far what is asked for can be given without setting anything in motion.
+    ///
+    /// # Errors
+    /// Of how many blocks nothing is here, from the first on.
+    fn given(&self, sending: &Sending) -> Result<u64, u32> {
+        let (store, range) = (&self.reads.store, &sending.range);
+        let block_size = store.block_size();
+        let (first, last) = (
+            block_size.index(range.start),
+            block_size.index(range.end - 1),
+        );
+        let gives = |index: u32| {
+            let version = sending.version.key;
+            store.can_give(&BlockKey { version, index }, DONOR)
+        };
+        let given = gives(first);
+        let alike = (first..=last)
+            .take_while(|index| gives(*index) == given)
+            .count();
+        // It may have come or gone while it was counted.
+        let alike = u32::try_from(alike).unwrap_or(u32::MAX).max(1);
+        match given {
+            true => Ok(block_size.start(first + alike).min(range.end)),
+            false => Err(alike),
+        }
     }
 
     /// Whether all of it is in memory.

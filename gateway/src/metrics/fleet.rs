@@ -7,12 +7,13 @@ use forebay_ring::gossip::Counts;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use super::BUCKETS;
 use crate::peer::handshake::Refused;
 use crate::peer::{PeerError, Peers};
+use crate::read::remote::Brought;
 
 /// Why messages of membership are not taken in, in the order in which that is counted.
 const GOSSIP_REFUSALS: [&str; 4] = ["foreign", "key", "malformed", "stale"];
@@ -35,6 +36,8 @@ pub struct PeerMetrics {
     pub corrupt: IntCounter,
     /// Runs read from the origin by a gateway that should not have to.
     pub last_resorts: IntCounter,
+    /// What changes hands.
+    pub moves: Moves,
     /// Answers to other gateways, by status.
     pub answers: IntCounterVec,
     /// Connections that were refused on the fleet's port, by reason.
@@ -44,6 +47,17 @@ pub struct PeerMetrics {
     gossip_refusals: IntCounterVec,
     counts: OnceLock<Counting>,
     peers: OnceLock<Weak<Peers>>,
+}
+
+/// What is counted of blocks that change hands as members come and go.
+#[derive(Debug)]
+pub struct Moves {
+    /// Runs that donors were asked for, by what they had of them.
+    pub donors: IntCounterVec,
+    /// Bytes of blocks that were handed over, by direction.
+    pub handed: IntCounterVec,
+    /// Bytes that are still to be handed over, to or by this gateway.
+    pub moving: IntGauge,
 }
 
 /// What came and went by gossip.
@@ -100,6 +114,7 @@ impl PeerMetrics {
                 "last_resort_reads_total",
                 "Runs that were read from the origin by a gateway that is not among their candidates",
             )?,
+            moves: Moves::new(registry)?,
             answers: counters(
                 "peer_answers_total",
                 "Answers to other gateways",
@@ -136,6 +151,7 @@ impl PeerMetrics {
             self.requests.with_label_values(&[label]);
         }
         self.requests.with_label_values(&["ok"]);
+        self.moves.show_all();
         for label in Refused::LABELS {
             self.refusals.with_label_values(&[label]);
         }
@@ -175,6 +191,16 @@ impl PeerMetrics {
         }
     }
 
+    /// Counts what came of asking a donor.
+    pub(crate) fn asked_donor(&self, brought: &Brought) {
+        let outcome = match brought {
+            Brought::All => "all",
+            Brought::Absent(_) => "absent",
+            Brought::Not => "failed",
+        };
+        self.moves.donors.with_label_values(&[outcome]).inc();
+    }
+
     /// Counts a fill that goes on elsewhere.
     pub fn failed(&self, error: &PeerError) {
         self.broken.with_label_values(&[error.label()]).inc();
@@ -185,6 +211,43 @@ fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<In
     let counter = IntCounter::new(name, help)?;
     registry.register(Box::new(counter.clone()))?;
     Ok(counter)
+}
+
+impl Moves {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counters = |name: &str, help: &str, label: &str| {
+            let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(family.clone()))?;
+            Ok::<_, prometheus::Error>(family)
+        };
+        let moving = IntGauge::new(
+            "moving_bytes",
+            "Bytes of blocks that this gateway is about to take over or to hand over",
+        )?;
+        registry.register(Box::new(moving.clone()))?;
+        Ok(Self {
+            donors: counters(
+                "donor_questions_total",
+                "Runs asked of members that owned them a moment ago, by what came: all, absent, failed",
+                "outcome",
+            )?,
+            handed: counters(
+                "handover_bytes_total",
+                "Bytes of blocks that changed hands with the fleet: taken by this gateway, given by it",
+                "direction",
+            )?,
+            moving,
+        })
+    }
+
+    fn show_all(&self) {
+        for outcome in ["all", "absent", "failed"] {
+            self.donors.with_label_values(&[outcome]);
+        }
+        for direction in ["taken", "given"] {
+            self.handed.with_label_values(&[direction]);
+        }
+    }
 }
 
 fn first_byte(registry: &Registry) -> prometheus::Result<Histogram> {

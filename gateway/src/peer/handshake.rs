@@ -17,7 +17,7 @@ use aws_lc_rs::{constant_time, hmac};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::tls::FleetTls;
-use super::wire::{OLDEST, PROTOCOL};
+use super::wire::{OLDEST, newest};
 
 /// How long all of it may take.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -144,7 +144,7 @@ where
     let nonce = nonce()?;
     let mut hello = MAGIC.to_vec();
     hello.extend_from_slice(&OLDEST.to_be_bytes());
-    hello.extend_from_slice(&PROTOCOL.to_be_bytes());
+    hello.extend_from_slice(&newest().to_be_bytes());
     push_text(&mut hello, &own.fleet);
     push_text(&mut hello, &own.member);
     hello.extend_from_slice(&nonce);
@@ -191,7 +191,7 @@ where
     let name = read_text(stream).await?;
     let mut theirs = [0; NONCE];
     stream.read_exact(&mut theirs).await?;
-    let spoken = common((OLDEST, PROTOCOL), (oldest, newest));
+    let spoken = common((OLDEST, self::newest()), (oldest, newest));
     let (Some(spoken), true) = (spoken, *fleet == *own.fleet) else {
         stream.write_u16(0).await?;
         return Err(match spoken {

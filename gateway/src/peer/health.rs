@@ -15,7 +15,7 @@ use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Peers;
-use crate::read::route::{OWNER, ZONE_OWNER};
+use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
 
 /// How long a member may take to say that it is there.
 pub(super) const PATIENCE: Duration = Duration::from_millis(350);
@@ -40,7 +40,7 @@ pub(super) struct Health {
 #[derive(Debug)]
 pub(crate) struct Known {
     /// By level: one level waits for the next, so they must not stand in one queue; nor must readers behind jobs.
-    permits: [Arc<Semaphore>; 3],
+    permits: [Arc<Semaphore>; 4],
     heard: Mutex<Instant>,
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
@@ -57,7 +57,7 @@ impl Health {
         }
         known.retain(|name, _| is_member(name));
         let new = Arc::new(Known {
-            permits: [(); 3].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
+            permits: [(); 4].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
             heard: Mutex::new(Instant::now()),
             silent: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
@@ -81,7 +81,8 @@ impl Known {
         let queue = match level {
             0..=ZONE_OWNER => 0,
             OWNER => 1,
-            _ => 2,
+            DONOR => 2,
+            _ => 3,
         };
         let permits = &self.permits[queue];
         // Nobody closes this semaphore.

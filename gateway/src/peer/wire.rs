@@ -6,7 +6,7 @@
 //! each segment followed by its checksum, of exactly the length that Content-Length says.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
@@ -27,11 +27,26 @@ use super::PeerError;
 
 use crate::access::canonical::{PATH, hex};
 
-/// The newest protocol that this build speaks; it speaks the one before too.
-pub const PROTOCOL: u16 = 1;
+/// The newest protocol that this build speaks; it speaks the one before too. The second one knows donors, and blocks that
+/// are handed over.
+pub const PROTOCOL: u16 = 2;
+
+/// The first protocol in which a member may be asked for what another has come to own.
+pub const HANDS_OVER: u16 = 2;
 
 /// The oldest protocol that this build speaks.
 pub const OLDEST: u16 = if PROTOCOL > 1 { PROTOCOL - 1 } else { 1 };
+
+/// The newest protocol that this gateway speaks: the build's, but for tests of fleets of two releases, which a build
+/// without assertions hears nothing of.
+pub fn newest() -> u16 {
+    static NEWEST: OnceLock<u16> = OnceLock::new();
+    *NEWEST.get_or_init(|| {
+        let told = std::env::var("FOREBAY_TEST_PROTOCOL").ok();
+        let told = told.filter(|_| cfg!(debug_assertions));
+        told.and_then(|told| told.parse().ok()).unwrap_or(PROTOCOL)
+    })
+}
 
 /// Bytes of a checksum.
 pub const SUM: usize = 8;
@@ -331,6 +346,14 @@ pub fn refusal(status: StatusCode, reason: &str) -> (StatusCode, HeaderMap) {
     (status, headers)
 }
 
+/// The status and headers of an answer by which a donor says that it has nothing of so many blocks, from the first that
+/// was asked for.
+pub fn absent(blocks: u32) -> (StatusCode, HeaderMap) {
+    let mut headers = HeaderMap::new();
+    put(&mut headers, ERROR, &format!("absent {blocks}"));
+    (StatusCode::GATEWAY_TIMEOUT, headers)
+}
+
 /// What an answer that is no success says.
 pub fn failure(parts: &response::Parts) -> PeerError {
     let text = parts.headers.get(ERROR).and_then(|text| text.to_str().ok());
@@ -341,6 +364,9 @@ pub fn failure(parts: &response::Parts) -> PeerError {
         return PeerError::Refused(reason.to_owned());
     }
     let (code, argument) = text.split_once(' ').unwrap_or((text, ""));
+    if code == "absent" {
+        return PeerError::Absent(argument.parse().unwrap_or(1));
+    }
     let status = || argument.parse().unwrap_or(500);
     // Words of our own stand in for the other's: nobody's text travels.
     let said = || -> Arc<str> { "another gateway of the fleet says so".into() };

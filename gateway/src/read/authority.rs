@@ -15,6 +15,7 @@ use forebay_storage::versions::Found;
 use tokio::time::Instant;
 
 use super::fetch::Feed;
+use super::route::DONOR;
 use super::version::{Asking, FirstBytes, open_fed};
 use crate::peer::incoming::Incoming;
 use crate::peer::wire::{Claim, Head, Question};
@@ -63,6 +64,38 @@ pub(super) async fn ask(
             }
         }
     }
+}
+
+/// What a donor remembers of the current version.
+pub(super) enum Remembered {
+    /// It asked lately enough.
+    Fresh(Found),
+    /// The origin has to be asked again; but if it names that version, its first block need not be read.
+    Due,
+}
+
+/// What the member of this name remembers, which was the authority a moment ago; it asks nobody.
+pub(super) async fn remembered(asking: &Asking, name: &str) -> Option<Remembered> {
+    let peers = asking.reads.peers.as_ref()?;
+    let question = Question {
+        object: asking.object.clone(),
+        version: None,
+        range: None,
+        level: DONOR,
+        deadline: NO_PROGRESS,
+        doubting: false,
+        only_if_cached: true,
+    };
+    let purges = asking.reads.store.purges();
+    let sent = Instant::now();
+    let asked = peers.ask(name, DONOR, question.request()).await.ok()?;
+    let found = heard(asking, name, asked, purges, sent).ok()?.ok()?;
+    let rules = &asking.dataset.rules;
+    let fresh = rules.immutable || found.asked_at.elapsed() < rules.fresh_for;
+    Some(match fresh {
+        true => Remembered::Fresh(found),
+        false => Remembered::Due,
+    })
 }
 
 /// The bytes from the object's beginning that are wanted first, in whole blocks.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::{FromNvme, Run};
 use forebay_storage::origin::Answer;
@@ -11,7 +12,8 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ask::Asking;
-use super::route::Hop;
+use super::remote::Brought;
+use super::route::{DONOR, Hop};
 use super::{Reads, remote};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
@@ -40,6 +42,21 @@ pub enum Feed {
 /// any more it ends with the block it is at. `feed` is an answer that is under way already.
 pub fn spawn(reads: Arc<Reads>, dataset: Arc<Dataset>, run: Run, feed: Option<Feed>) {
     spawn_without(reads, dataset, run, feed, None);
+}
+
+/// Fills `run` from the member of this name alone, which was asked for what it has. What that does not bring is given up,
+/// unless a reader waits for it by then: that one's way leads on.
+pub fn spawn_from(reads: Arc<Reads>, dataset: Arc<Dataset>, mut run: Run, donor: String) {
+    tokio::spawn(async move {
+        let Some(peers) = reads.peers.clone() else {
+            return;
+        };
+        let brought = remote::fetch(&reads, &dataset, &mut run, &peers, (&donor, DONOR));
+        if brought.await == Ok(Brought::All) || run.urgency().class() == Class::Warm {
+            return;
+        }
+        fill(&reads, &dataset, run, (None, None), Some(donor)).await;
+    });
 }
 
 /// The same without asking the member of this name, who did not bring what came before.
@@ -82,6 +99,10 @@ async fn fill(
             FromNvme::Missing => {}
         }
     }
+    if run.level() >= DONOR {
+        // It was here when it was asked for. Who is asked for what it has sets nothing in motion.
+        return run.fail(&OriginError::Abandoned);
+    }
     let filled = match feed {
         Some(feed) => from_origin(reads, dataset, &mut run, Some(feed)).await,
         None => by_hops(reads, dataset, &mut run, incoming, without).await,
@@ -121,11 +142,23 @@ async fn by_hops(
                 Hop::Peer { name, level } => {
                     let begun = Instant::now();
                     let brought = remote::fetch(reads, dataset, run, peers, (&name, level));
-                    if Box::pin(brought).await? {
+                    let brought = Box::pin(brought).await?;
+                    if level == DONOR {
+                        peers.metrics.asked_donor(&brought);
+                    }
+                    if brought == Brought::All {
                         let took = begun.elapsed().as_secs_f64();
                         let times = reads.metrics.fill_duration.with_label_values(&["peer"]);
                         times.observe(took);
                         return Ok(());
+                    }
+                    if let Brought::Absent(blocks) = brought {
+                        // What lies behind them it may have.
+                        let next = run.index().map(|first| first.saturating_add(blocks.max(1)));
+                        if let Some(rest) = next.and_then(|next| run.split_off(next)) {
+                            spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
+                        }
+                        continue;
                     }
                     // From here on each extent has a way of its own.
                     if let Some(rest) = reads.next_extent(run).and_then(|at| run.split_off(at)) {

@@ -1,5 +1,6 @@
 //! One hop of a fill: another gateway, asked for what is missing and followed while it arrives.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use forebay_storage::error::OriginError;
@@ -7,18 +8,29 @@ use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
 use forebay_storage::store::Level;
 
+use super::route::DONOR;
 use super::{Reads, fetch};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
-use crate::peer::wire::{Claim, Question};
-use crate::peer::{NO_PROGRESS, PeerError, Peers};
+use crate::peer::wire::{Claim, Head, Question};
+use crate::peer::{Asked, NO_PROGRESS, PeerError, Peers};
 
 /// Tries of one member without progress: a connection that it closed just now is found out by the
 /// question that it loses.
 const TRIES: u32 = 2;
 
-/// Brings the rest of `run` from a member, asked at a level. True if all is here, or nobody waits any
-/// more; false if the next hop has to be tried.
+/// What came of asking a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Brought {
+    /// All is here, or nobody waits any more.
+    All,
+    /// The next hop has to be tried.
+    Not,
+    /// The same for so many blocks from the first that is missing: of these it has nothing.
+    Absent(u32),
+}
+
+/// Brings the rest of `run` from a member, asked at a level.
 ///
 /// The request goes out first, and memory is taken as the bytes come: what a member holds for us while
 /// it waits for its own source costs us nothing.
@@ -31,13 +43,13 @@ pub(super) async fn fetch(
     run: &mut Run,
     peers: &Arc<Peers>,
     (name, level): (&str, Level),
-) -> Result<bool, OriginError> {
+) -> Result<Brought, OriginError> {
     run.let_go();
     run.set_source(level, From::Peer);
     let mut tries = 0;
     loop {
         let Some(missing) = run.missing() else {
-            return Ok(true);
+            return Ok(Brought::All);
         };
         let question = Question {
             object: run.object().clone(),
@@ -46,12 +58,13 @@ pub(super) async fn fetch(
             level,
             deadline: NO_PROGRESS,
             doubting: false,
-            only_if_cached: false,
+            only_if_cached: level == DONOR,
         };
         let brought = async {
             let asked = peers.ask(name, level, question.request()).await?;
             let key = run.version().key;
-            let mut incoming = Incoming::new(peers, name, asked, key, &missing)?;
+            let range = promised(&asked, level, &missing)?;
+            let mut incoming = Incoming::new(peers, name, asked, key, &range)?;
             run.set_source(level, incoming.from());
             incoming.take(run).await
         };
@@ -59,11 +72,17 @@ pub(super) async fn fetch(
             run.let_go();
             // All of it came; what is missing all the same was not in it.
             if run.is_over() || run.reached() == missing.start {
-                return Ok(run.is_over());
+                return Ok(match run.is_over() {
+                    true => Brought::All,
+                    false => Brought::Not,
+                });
             }
             continue;
         };
         run.let_go();
+        if let PeerError::Absent(blocks) = error {
+            return Ok(Brought::Absent(blocks));
+        }
         tracing::debug!(object = %run.object(), member = name, %error, "a member did not bring it all");
         if let Some(verdict) = error.verdict() {
             return Err(verdict.clone());
@@ -72,16 +91,26 @@ pub(super) async fn fetch(
         if let PeerError::Origin(OriginError::Changed) = error {
             // It may look at a replica that lags; then somebody else may see what we see.
             fetch::changed(reads, dataset, run).await?;
-            return Ok(false);
+            return Ok(Brought::Not);
         }
         if run.reached() > missing.start {
             tries = 0;
         }
         tries += 1;
         if error != PeerError::Cut || tries >= TRIES {
-            return Ok(false);
+            return Ok(Brought::Not);
         }
     }
+}
+
+/// The bytes that an answer brings: those asked for; or of a donor, which may have only the first of them, what it says.
+fn promised(asked: &Asked, level: Level, missing: &Range<u64>) -> Result<Range<u64>, PeerError> {
+    if level != DONOR {
+        return Ok(missing.clone());
+    }
+    let range = Head::parse(&asked.parts.headers)?.range;
+    let range = range.filter(|range| range.start == missing.start && range.end <= missing.end);
+    range.ok_or(PeerError::Corrupt)
 }
 
 /// Takes what is under way already into `run`, as far as it comes; what is missing then is asked for

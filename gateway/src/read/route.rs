@@ -3,7 +3,8 @@
 //! A question only goes upwards: from a client (level 0) to the owner in the asker's zone (1), from there
 //! to the owner (2), from there to the origin. Where the owner does not answer, those after it stand in.
 //! The first three candidates that answer may read the origin; anybody else asks them, and reads it as the
-//! last resort.
+//! last resort. Whoever is about to read it asks those first who owned the extent a moment ago, if the fleet
+//! has just changed: they answer from what they have, and set nothing in motion.
 
 use forebay_ring::{Member, Table};
 use forebay_storage::store::{Level, ORIGIN};
@@ -14,9 +15,13 @@ pub const ZONE_OWNER: Level = 1;
 /// The level of the owner, and of those who stand in for it.
 pub const OWNER: Level = 2;
 
+/// The level of whoever may hold what is another's by now. It lies above all who ask the origin, so that nobody waits for
+/// somebody who waits for it.
+pub const DONOR: Level = 3;
+
 /// No step of the way: what members bring for each other before anybody reads it. It lasts, and must not take the turns
 /// of what readers wait for.
-pub const WARMING: Level = 3;
+pub const WARMING: Level = 4;
 
 /// Candidates that may read the origin.
 const CANDIDATES: usize = 3;
@@ -79,12 +84,13 @@ impl Route {
 }
 
 /// The way from `own`, which was asked at `level`, to the extent at `place`; `answers` says of the others
-/// who can be asked.
+/// who can be asked, and `donors` are those who may hold it from before.
 pub fn route(
     table: &Table,
     own: &str,
     level: Level,
     answers: &dyn Fn(&str) -> bool,
+    donors: &[&str],
     place: &Place<'_>,
 ) -> Route {
     let Place {
@@ -102,9 +108,14 @@ pub fn route(
         .candidates(dataset, key, extent, extents)
         .filter(|member| is_own(member) || answers(member.name()))
         .take(CANDIDATES);
+    let donors = donors.iter().map(|name| Hop::Peer {
+        name: (*name).to_owned(),
+        level: DONOR,
+    });
     let mut hops = Vec::new();
     if level >= OWNER {
         let last_resort = !candidates.any(is_own);
+        hops.extend(donors.filter(|_| level < DONOR));
         hops.push(Hop::Origin { last_resort });
         return Route { hops, owned };
     }
@@ -130,6 +141,7 @@ pub fn route(
             level: OWNER,
         });
     }
+    hops.extend(donors);
     hops.push(Hop::Origin { last_resort });
     Route { hops, owned }
 }
@@ -177,7 +189,7 @@ mod tests {
     fn hops(own: &str, level: Level, silent: &[&str]) -> Vec<Hop> {
         let table = table();
         let answers = |name: &str| !silent.contains(&name);
-        route(&table, own, level, &answers, &PLACE).hops
+        route(&table, own, level, &answers, &[], &PLACE).hops
     }
 
     #[test]
@@ -239,6 +251,26 @@ mod tests {
     }
 
     #[test]
+    fn donors_are_asked_last_by_whoever_would_read_the_origin_and_never_by_each_other() {
+        let table = table();
+        let order = order(&table);
+        let [first, fourth] = [0, 3].map(|place| order[place].as_str());
+        let asked =
+            |own: &str, level| route(&table, own, level, &|_| true, &["x", "y"], &PLACE).hops;
+        let donors = [peer("x", DONOR), peer("y", DONOR)];
+        for level in 0..=OWNER {
+            let way = [&donors[..], &[origin(false)]].concat();
+            assert_eq!(asked(first, level), way, "level {level}");
+        }
+        let mut way = hops(fourth, 0, &[]);
+        way.splice(way.len() - 1..way.len() - 1, donors);
+        assert_eq!(asked(fourth, 0), way);
+        assert!(way.iter().map(Hop::level).is_sorted());
+        // Whoever is asked as a donor asks nobody.
+        assert_eq!(asked(first, DONOR), [origin(false)]);
+    }
+
+    #[test]
     fn levels_never_fall_on_the_way() {
         for own in ["a", "b", "c", "d", "e"] {
             for level in 0..=OWNER {
@@ -255,7 +287,7 @@ mod tests {
     #[test]
     fn the_owner_and_the_owner_in_a_zone_own() {
         let table = table();
-        let owned = |own: &str| route(&table, own, 0, &|_| true, &PLACE).owned;
+        let owned = |own: &str| route(&table, own, 0, &|_| true, &[], &PLACE).owned;
         let mut owners = vec![order(&table)[0].clone()];
         for zone in ["x", "y"] {
             let owner = table.zone_owner(zone, PLACE.dataset, PLACE.key, 0, 1);

@@ -14,8 +14,9 @@ use forebay_storage::version::Version;
 use forebay_storage::versions::{Found, Known};
 use tokio::time::Instant;
 
+use super::authority::Remembered;
 use super::fetch::{self, Feed};
-use super::route::Hop;
+use super::route::{DONOR, Hop};
 use super::{Reads, authority};
 use crate::dataset::Dataset;
 
@@ -61,6 +62,20 @@ impl Reads {
             }),
             _ => None,
         }
+    }
+
+    /// The version of `object` that is known, and how long ago the origin was asked, however long that is.
+    pub fn remembered(
+        &self,
+        dataset: &Dataset,
+        object: &ObjectId,
+    ) -> Option<(Arc<Version>, Duration)> {
+        let (Known::Fresh(version) | Known::Due { version, .. }) = self.known(dataset, object)
+        else {
+            return None;
+        };
+        let age = self.versions.age(object, &version)?;
+        Some((version, age))
     }
 
     fn known(&self, dataset: &Dataset, object: &ObjectId) -> Known {
@@ -245,7 +260,9 @@ impl Asking {
         loop {
             let mut how = How::Joined;
             let way = self.reads.way_to_authority(&self.object, self.level);
-            let direct = matches!(way.first(), Some(Hop::Origin { .. }) | None);
+            // Who is asked what it remembers asks nobody, so that is as direct.
+            let first = way.iter().find(|hop| hop.level() != DONOR);
+            let direct = matches!(first, Some(Hop::Origin { .. }) | None);
             let mut way = Some(way);
             let ask = |urgency| {
                 how = How::Asked;
@@ -281,14 +298,24 @@ fn stale(version: Arc<Version>, age: Duration, dataset: &Dataset) -> Current {
 /// connection that the origin has just closed is found out by the request that it loses.
 async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
     let begun = Instant::now();
+    let mut first = asking.first.clone();
     for hop in way {
-        if let Hop::Peer { name, level } = hop
-            && let Some(answer) = Box::pin(authority::ask(&asking, &name, level)).await
-        {
-            return answer;
+        match hop {
+            Hop::Peer { name, level: DONOR } if !asking.doubting => {
+                match Box::pin(authority::remembered(&asking, &name)).await {
+                    Some(Remembered::Fresh(found)) => return Ok(found),
+                    Some(Remembered::Due) => first = None,
+                    None => {}
+                }
+            }
+            Hop::Peer { level: DONOR, .. } | Hop::Origin { .. } => {}
+            Hop::Peer { name, level } => {
+                if let Some(answer) = Box::pin(authority::ask(&asking, &name, level)).await {
+                    return answer;
+                }
+            }
         }
     }
-    let mut first = asking.first.clone();
     let mut tries = 0;
     loop {
         tries += 1;

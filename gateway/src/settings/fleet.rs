@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use forebay_ring::gossip::Seed;
 use forebay_ring::seal::MIN_KEY_BYTES;
@@ -13,6 +14,9 @@ use super::draft::Surroundings;
 use super::report::{Placed, Report};
 use super::section::{FLEET, Section};
 use super::{FleetSettings, Secret, Settings, dataset, machine, value};
+
+/// With `stop_after` it is less than the 30 s that orchestrators give a process to stop, where nobody tells them otherwise.
+const DRAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// What `[fleet]` says, if all of it is right; `None` also where there is none.
 pub(super) fn read(
@@ -60,21 +64,10 @@ pub(super) fn read(
     let advertise = section.read("advertise", report, |value| advertised(value, around));
     let client_url = section.read("client_url", report, url);
     let tls = section.read("tls", report, value::boolean);
+    let drain_after = section.read("drain_after", report, value::time);
     let seeds = seeds(&section, report);
     let listen = listen?;
-    let advertise = match advertise {
-        Some(advertise) => at(advertise.value, listen.value.port()),
-        None if !listen.value.ip().is_unspecified() => listen.value,
-        None => match machine::address(listen.value.is_ipv6()) {
-            Some(ip) => SocketAddr::new(ip, listen.value.port()),
-            None => {
-                let sentence = "`listen` names no address, and this machine has none that others reach: \
-                     write `advertise`";
-                report.add(&listen.place, sentence);
-                return None;
-            }
-        },
-    };
+    let advertise = reached_at(&listen, advertise, report)?;
     Some(FleetSettings {
         name: name?.value,
         member: member.map(|member| member.value),
@@ -87,8 +80,30 @@ pub(super) fn read(
         client_url: client_url.map(|url| url.value),
         seeds,
         tls: tls.is_some_and(|tls| tls.value),
+        drain_after: drain_after.map_or(DRAIN_AFTER, |time| time.value),
         zone: zone.map_or_else(String::new, |zone| zone.value),
     })
+}
+
+/// Where others reach the fleet's port.
+fn reached_at(
+    listen: &Placed<SocketAddr>,
+    advertise: Option<Placed<Advertised>>,
+    report: &mut Report,
+) -> Option<SocketAddr> {
+    match advertise {
+        Some(advertise) => Some(at(advertise.value, listen.value.port())),
+        None if !listen.value.ip().is_unspecified() => Some(listen.value),
+        None => match machine::address(listen.value.is_ipv6()) {
+            Some(ip) => Some(SocketAddr::new(ip, listen.value.port())),
+            None => {
+                let sentence = "`listen` names no address, and this machine has none that others reach: \
+                     write `advertise`";
+                report.add(&listen.place, sentence);
+                None
+            }
+        },
+    }
 }
 
 impl Settings {

@@ -114,6 +114,7 @@ pub(super) const FLEET: Shape = Shape {
         "seeds",
         "zone",
         "tls",
+        "drain_after",
     ],
     later: &[],
 };

@@ -141,7 +141,7 @@ pub(super) async fn missing_at(
 }
 
 /// What the tiers of the member of this name may keep.
-pub(super) async fn room_of(peers: &Arc<Peers>, name: &str) -> Result<Room, PeerError> {
+pub(crate) async fn room_of(peers: &Arc<Peers>, name: &str) -> Result<Room, PeerError> {
     let mut request = Request::new(Bytes::new());
     wire::set_path(&mut request, ROOM);
     answer_of(peers.ask(name, WARMING, request).await?).await
