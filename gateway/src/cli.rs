@@ -59,7 +59,7 @@ pub enum Command {
     Ring(ClientArgs),
     /// Show which member owns which bytes of an object, and where to read them
     Plan(PlanArgs),
-    /// Take a running gateway out of its fleet: it wants no traffic any more and owns nothing
+    /// Take a running gateway out of its fleet: it wants no traffic any more, owns nothing, and hands its blocks over
     Drain(ClientArgs),
     /// Bring everything below a prefix into the cache, show how it goes, and end when it is there
     Warm(WarmArgs),
@@ -67,6 +67,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// Keep everything below a prefix in the cache once it is there, whatever comes
     Pin(PinArgs),
+    /// Print what is hottest in a running gateway's fleet, to be warmed from after all of it was lost
+    ExportHot(ClientArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache
     Purge(PurgeArgs),
 }

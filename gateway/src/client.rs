@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-pub use self::warm::{pin, wait, warm};
+pub use self::warm::{export_hot, pin, wait, warm};
 
 use crate::access::canonical::{PATH, sha256_hex};
 use crate::access::sign::{Signer, Unsigned};

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             Command::Ring(args) => client::ring(args).await,
             Command::Plan(args) => client::plan(args).await,
             Command::Drain(args) => client::drain(args).await,
+            Command::ExportHot(args) => client::export_hot(args).await,
             Command::Pin(args) => client::pin(args).await,
             Command::Purge(args) => client::purge(args).await,
             Command::Warm(args) => client::warm(args).await,

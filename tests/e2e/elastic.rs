@@ -10,6 +10,7 @@ use forebay_loadtest::origin::Settings;
 use forebay_tests::fleet::{Fleet, Plan};
 use forebay_tests::oracle::BLOCK;
 use forebay_tests::process::{PATIENCE, Signal};
+use forebay_tests::scratch::Scratch;
 use forebay_tests::until;
 use tokio::task::JoinHandle;
 
@@ -237,6 +238,65 @@ fn a_member_that_crashed_and_is_back_uses_the_blocks_on_its_disk() {
     }
     let read = fleet.gateways[1].metric("forebay_block_reads_total", &[("outcome", "nvme")]);
     assert!(read > 0.0);
+}
+
+#[test]
+fn what_is_hottest_is_exported_before_the_fleet_goes_and_warmed_once_it_is_back_without_disks() {
+    let plans = plans(&["a", "b"], "0");
+    let mut fleet = warm(&plans);
+    // Of one object only a part is read, and it is the hottest.
+    fleet.origin.put("part of/4 %.bin", SIZE, 0);
+    let part = "bytes=3145728-5242880";
+    for _ in 0..2 {
+        let answer = fleet.gateways[0].range("/models/part%20of/4%20%25.bin", part);
+        let _ = answer.expect(206);
+    }
+    let output = fleet.gateways[1].client(&["export-hot"]);
+    assert!(output.status.success(), "{output:?}");
+    let list = String::from_utf8(output.stdout).expect("JSON");
+    let lines: Vec<serde_json::Value> = list
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    assert_eq!(lines.len(), KEYS.len() + 1, "{list}");
+    let partly = lines.iter().filter(|line| line.get("ranges").is_some());
+    let partly: Vec<_> = partly.collect();
+    assert_eq!(partly.len(), 1, "{list}");
+    assert_eq!(partly[0]["key"], "part of/4 %.bin");
+    for gateway in &fleet.gateways {
+        gateway.process().signal(Signal::TERM);
+    }
+    for gateway in fleet.gateways.drain(..) {
+        gateway.ended();
+    }
+    let mut again = Fleet::start(&plans, Settings::default(), &["fresh_for = \"10m\""]);
+    for key in KEYS {
+        again.origin.put(key, SIZE, 0);
+    }
+    again.origin.put("part of/4 %.bin", SIZE, 0);
+    again.place_alike();
+    let disk = Scratch::new("list");
+    let file = disk.write("hot.jsonl", &list);
+    let file = file.to_str().expect("a temporary path is UTF-8");
+    let warmed = again.gateways[0].client(&["warm", "--from", file]);
+    assert!(warmed.status.success(), "{warmed:?}");
+    let read = again.origin.counters().bytes_sent;
+    assert!(
+        read >= ALL + 2 * BLOCK as u64 && read < ALL + SIZE,
+        "{read}"
+    );
+    read_all(&again, &[0, 1]);
+    assert_eq!(again.origin.counters().bytes_sent, read);
+    // A list of another kind is told from it.
+    let keys = disk.write("keys", "0.bin\n");
+    let refused = again.gateways[0].client(&["warm", "--from", keys.to_str().expect("UTF-8")]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("line 1") && said.contains("export-hot"),
+        "{said}"
+    );
+    again.gateways.clear();
 }
 
 /// Waits until every block is on some member's disk.

@@ -25,9 +25,10 @@ pub struct WarmArgs {
     #[command(flatten)]
     pub client: ClientArgs,
     /// What to warm: a dataset, or what its keys begin with
-    #[arg(value_name = "DATASET[/PREFIX]", required = true, value_parser = prefix)]
+    #[arg(value_name = "DATASET[/PREFIX]", required_unless_present = "from", value_parser = prefix)]
     pub targets: Vec<Prefix>,
-    /// Warm the keys in FILE, one a line, below DATASET/PREFIX; nothing is listed. `-` is standard input
+    /// Warm the keys in FILE, one a line, below DATASET/PREFIX, or what `forebay export-hot` wrote to it; nothing is
+    /// listed. `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "glob")]
     pub from: Option<PathBuf>,
     /// Warm the shards that KEY, a *.safetensors.index.json below DATASET/PREFIX, names; nothing is listed

@@ -1,5 +1,6 @@
 //! `forebay warm`, `forebay wait` and `forebay pin`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -17,6 +19,18 @@ use crate::access::canonical::PATH;
 use crate::cli::{ClientArgs, PinArgs, Prefix, WaitArgs, WarmArgs};
 use crate::say::say;
 use crate::settings::size::shown;
+
+/// Objects of one job, where a list names them: the body of a request has its bound.
+const AT_ONCE: usize = 20_000;
+
+/// A line of `forebay export-hot`, as far as it says what to bring.
+#[derive(Deserialize)]
+struct Hot {
+    dataset: String,
+    key: String,
+    #[serde(default)]
+    ranges: Vec<String>,
+}
 
 /// Between two looks at a job, and at what is resident.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,16 +41,15 @@ const RESTART: Duration = Duration::from_secs(60);
 /// `forebay warm`: 0 only once everything is resident.
 pub async fn warm(args: &WarmArgs) -> ExitCode {
     let warmed = async {
-        let keys = args.from.as_deref().map(keys_of).transpose()?;
         let mut jobs = Vec::new();
-        for target in &args.targets {
-            let body = body(args, keys.as_deref())?;
+        for Wanted { target, named } in &wanted(args)? {
+            let body = body(args, named.as_ref())?;
             let path = path("/-/warm", target);
             let taken = exchange(&args.client, Method::POST, &path, body).await?;
             let job: Value = serde_json::from_slice(&good(taken.0, taken.1)?)
                 .context("read the gateway's answer")?;
             let id = job["id"].as_str().context("the job has no id")?;
-            jobs.push((target, id.to_owned()));
+            jobs.push((target.clone(), id.to_owned()));
         }
         let mut failed = Vec::new();
         for (target, id) in &jobs {
@@ -227,30 +240,96 @@ fn path(route: &str, target: &Prefix) -> String {
     format!("{route}/{dataset}/{prefix}")
 }
 
-/// The keys in a file, one a line.
-fn keys_of(file: &Path) -> Result<Vec<String>> {
+/// `forebay export-hot`: a line an object, to be warmed from.
+pub async fn export_hot(args: &ClientArgs) -> ExitCode {
+    let exported = async {
+        let (status, body) = exchange(args, Method::GET, "/-/hot", Bytes::new()).await?;
+        let lines = good(status, body)?;
+        let mut out = std::io::stdout().lock();
+        out.write_all(&lines)
+            .and_then(|()| out.flush())
+            .context("write the list")
+    };
+    finish(exported.await)
+}
+
+/// What one job is to warm.
+struct Wanted {
+    target: Prefix,
+    /// The field of the request that names what of it: keys, or keys and their ranges. `None`: all.
+    named: Option<(&'static str, Value)>,
+}
+
+/// What is to be warmed, job by job.
+fn wanted(args: &WarmArgs) -> Result<Vec<Wanted>> {
+    let Some(file) = args.from.as_deref() else {
+        let all = args.targets.iter().cloned();
+        let all = all.map(|target| Wanted {
+            target,
+            named: None,
+        });
+        return Ok(all.collect());
+    };
+    let lines = lines_of(file)?;
+    if !args.targets.is_empty() {
+        let below = args.targets.iter().cloned();
+        let below = below.map(|target| Wanted {
+            target,
+            named: Some(("keys", json!(lines))),
+        });
+        return Ok(below.collect());
+    }
+    let mut datasets: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (number, text) in (1..).zip(&lines) {
+        let line: Hot = serde_json::from_str(text).with_context(|| {
+            format!(
+                "line {number} of {} is none of `forebay export-hot`; for a list of keys name the DATASET[/PREFIX] that \
+                 they are below",
+                file.display()
+            )
+        })?;
+        let part = json!({ "key": line.key, "ranges": line.ranges });
+        datasets.entry(line.dataset).or_default().push(part);
+    }
+    let jobs = datasets.into_iter().flat_map(|(dataset, parts)| {
+        let jobs: Vec<Value> = parts.chunks(AT_ONCE).map(|parts| json!(parts)).collect();
+        jobs.into_iter().map(move |parts| Wanted {
+            target: Prefix {
+                dataset: dataset.clone(),
+                prefix: String::new(),
+            },
+            named: Some(("parts", parts)),
+        })
+    });
+    Ok(jobs.collect())
+}
+
+/// The lines of a file that are not empty.
+fn lines_of(file: &Path) -> Result<Vec<String>> {
     let mut text = String::new();
     let read = match file.as_os_str() == "-" {
         true => std::io::stdin().read_to_string(&mut text),
         false => std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
     };
     read.with_context(|| format!("read the keys in {}", file.display()))?;
-    let keys = text.lines().filter(|line| !line.is_empty());
-    let keys: Vec<String> = keys.map(str::to_owned).collect();
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let keys: Vec<String> = lines.map(str::to_owned).collect();
     if keys.is_empty() {
         bail!("{} names no keys: write one a line", file.display());
     }
     Ok(keys)
 }
 
-fn body(args: &WarmArgs, keys: Option<&[String]>) -> Result<Bytes> {
+fn body(args: &WarmArgs, wanted: Option<&(&'static str, Value)>) -> Result<Bytes> {
     let mut body = serde_json::Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             body.insert(name.to_owned(), value);
         }
     };
-    put("keys", keys.map(|keys| json!(keys)));
+    if let Some((field, names)) = wanted {
+        put(field, Some(names.clone()));
+    }
     put("index", (!args.index.is_empty()).then(|| json!(args.index)));
     put("glob", args.glob.as_ref().map(|glob| json!(glob)));
     put("tier", args.tier.as_ref().map(|tier| json!(tier)));

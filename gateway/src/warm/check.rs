@@ -87,7 +87,8 @@ impl Crew {
 
     /// Whose part an entry is.
     pub(super) fn shares_of(&self, dataset: &Dataset, order: &Order, entry: &Entry) -> Vec<Share> {
-        let wanted = order.blocks(self.reads.store.block_size(), entry.size);
+        let block_size = self.reads.store.block_size();
+        let wanted = order.blocks(&entry.key, block_size, entry.size);
         self.shares(&entry.object(dataset), entry.size, &wanted, order.copies)
     }
 

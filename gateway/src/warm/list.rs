@@ -229,8 +229,21 @@ impl Gathering<'_> {
         self.add(wanted).await
     }
 
+    /// Bytes of an object, or of the part that is asked for by itself.
+    fn wanted(&self, entry: &Entry) -> u64 {
+        let order = &self.job.order;
+        if !order.parts.contains_key(&*entry.key) {
+            return entry.size;
+        }
+        let blocks = order.blocks(&entry.key, self.crew.reads.store.block_size(), entry.size);
+        let bytes = blocks
+            .iter()
+            .map(|blocks| self.crew.bytes_of(blocks, entry.size));
+        bytes.sum()
+    }
+
     async fn add(&mut self, entries: Vec<Entry>) -> Result<(), Failure> {
-        let sizes = entries.iter().map(|entry| entry.size);
+        let sizes = entries.iter().map(|entry| self.wanted(entry));
         let bytes = sizes.fold(0, u64::saturating_add);
         self.job.listed(entries.len() as u64, bytes);
         self.taken = self.taken.saturating_add(bytes);

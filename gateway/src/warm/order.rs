@@ -1,5 +1,6 @@
 //! What a job is asked to warm: the request's path and body, judged before anything is begun.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -134,6 +135,9 @@ pub struct Order {
     pub index: Vec<String>,
     /// Bytes of each object; empty: all.
     pub ranges: Vec<Span>,
+    /// Bytes of these objects, which are among `keys`, in place of `ranges`; empty: all.
+    #[serde(default)]
+    pub parts: BTreeMap<String, Vec<Span>>,
     /// Where the blocks are to be.
     pub tier: Tier,
     /// On how many members.
@@ -166,6 +170,7 @@ struct Asked {
     keys: Vec<String>,
     index: Names,
     ranges: Vec<String>,
+    parts: Vec<AskedPart>,
     tier: Option<String>,
     copies: Option<String>,
     rate: Option<Value>,
@@ -173,6 +178,15 @@ struct Asked {
     deadline: Option<String>,
     pin: Option<Value>,
     verify: Option<Value>,
+}
+
+/// A key, and its bytes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedPart {
+    key: String,
+    #[serde(default)]
+    ranges: Vec<String>,
 }
 
 /// One name or several.
@@ -213,6 +227,7 @@ impl Order {
             keys: Vec::new(),
             index: Vec::new(),
             ranges: Vec::new(),
+            parts: BTreeMap::new(),
             tier,
             copies: Copies::Owners,
             rate: None,
@@ -284,7 +299,13 @@ impl Order {
         Ok(())
     }
 
-    fn name(&mut self, asked: Asked) -> Result<(), String> {
+    fn name(&mut self, mut asked: Asked) -> Result<(), String> {
+        for part in std::mem::take(&mut asked.parts) {
+            let ranges = part.ranges.iter().map(|text| Span::parse(text));
+            let key = format!("{}{}", self.prefix, part.key);
+            self.parts.insert(key, ranges.collect::<Result<_, _>>()?);
+            asked.keys.push(part.key);
+        }
         let index = match asked.index {
             Names::One(name) => vec![name],
             Names::Several(names) => names,
@@ -344,15 +365,16 @@ impl Order {
         Ok(())
     }
 
-    /// The blocks of an object of `size` bytes that are asked for: ranges in order that do not meet.
-    pub fn blocks(&self, block_size: BlockSize, size: u64) -> Vec<Range<u32>> {
+    /// The blocks of the object at `key`, of `size` bytes, that are asked for: ranges in order that do not meet.
+    pub fn blocks(&self, key: &str, block_size: BlockSize, size: u64) -> Vec<Range<u32>> {
         if size == 0 {
             return Vec::new();
         }
-        if self.ranges.is_empty() {
+        let ranges = self.parts.get(key).unwrap_or(&self.ranges);
+        if ranges.is_empty() {
             return std::iter::once(0..block_size.count(size)).collect();
         }
-        let ranges = self.ranges.iter().map(|span| span.of(size));
+        let ranges = ranges.iter().map(|span| span.of(size));
         let mut blocks: Vec<Range<u32>> = ranges
             .filter(|range| !range.is_empty())
             .map(|range| block_size.index(range.start)..block_size.index(range.end - 1) + 1)
@@ -373,7 +395,9 @@ impl Order {
         let names = [&self.prefixes, &self.keys, &self.index];
         let names = names.into_iter().flatten();
         let names: usize = names.map(|name| name.len() + NAME_BYTES).sum();
-        let ranges = self.ranges.len() * size_of::<Span>();
+        let spans = self.parts.values().map(Vec::len).sum::<usize>() + self.ranges.len();
+        let parts = self.parts.keys().map(|key| key.len() + NAME_BYTES);
+        let ranges = spans * size_of::<Span>() + parts.sum::<usize>();
         let glob = self.glob.as_ref().map_or(0, String::len);
         (size_of::<Self>() + self.prefix.len() + names + ranges + glob) as u64
     }
@@ -513,10 +537,15 @@ mod tests {
         let size = BlockSize::new(1 << 20);
         let order = parse(r#"{"ranges": ["0-7", "1048576-1048577", "-8", "99999999999-"]}"#);
         let order = order.unwrap();
-        assert_eq!(order.blocks(size, 10 << 20), [0..2, 9..10]);
+        assert_eq!(order.blocks("a/x", size, 10 << 20), [0..2, 9..10]);
         let to = |end: u32| vec![0..end, 0..0][..1].to_vec();
-        assert_eq!(order.blocks(size, 3), to(1));
-        assert!(order.blocks(size, 0).is_empty());
-        assert_eq!(parse("").unwrap().blocks(size, (2 << 20) + 1), to(3));
+        assert_eq!(order.blocks("a/x", size, 3), to(1));
+        assert!(order.blocks("a/x", size, 0).is_empty());
+        assert_eq!(parse("").unwrap().blocks("a/x", size, (2 << 20) + 1), to(3));
+        let parts = r#"{"parts": [{"key": "x", "ranges": ["0-7"]}, {"key": "y"}]}"#;
+        let order = parse(parts).unwrap();
+        assert_eq!(order.keys, ["a/x", "a/y"]);
+        assert_eq!(order.blocks("a/x", size, 3 << 20), to(1));
+        assert_eq!(order.blocks("a/y", size, 3 << 20), to(3));
     }
 }

@@ -273,7 +273,7 @@ impl<'a> Work<'a> {
                 }
             }
             listed = None;
-            let wanted = self.job.order.blocks(self.block_size, size);
+            let wanted = self.job.order.blocks(&id.key, self.block_size, size);
             shares = self.crew.shares(&id, size, &wanted, self.job.order.copies);
             if wanted.is_empty() {
                 // It is empty by now: there is nothing to bring, and any version will do.
