@@ -94,23 +94,18 @@ impl State {
         seed: u64,
     ) -> Self {
         let pins = Arc::new(Pins::new(&reads.store));
-        let crew = Crew {
+        let crew = || Crew {
             pins: Arc::clone(&pins),
             reads: Arc::clone(&reads),
             datasets: Arc::clone(&datasets),
             own: Arc::clone(&name),
             paper: Paper::new(&reads.store),
         };
-        let sharing = Crew {
-            reads: Arc::clone(&reads),
-            datasets: Arc::clone(&datasets),
-            own: Arc::clone(&name),
-            paper: Paper::new(&reads.store),
-        };
+        let (handover, jobs) = (Handover::new(crew()), Jobs::new(crew(), seed));
         Self {
             alone: Arc::new(alone(&name)),
-            handover: Arc::new(Handover::new(sharing)),
-            jobs: Jobs::new(crew, seed),
+            handover: Arc::new(handover),
+            jobs,
             pins,
             name,
             reads,
