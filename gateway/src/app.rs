@@ -336,6 +336,7 @@ fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
         gateway.state.jobs.keep_in(&settings.data_dir);
     }
     gateway.state.pins.keep_in(&settings.data_dir);
+    gateway.state.copier.keep_in(&settings.data_dir);
     gateway.state.bound();
     file
 }

@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and its help. Running what was asked is not done here.
 
+mod copy;
 mod warm;
 
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::copy::CopyArgs;
 pub use self::warm::{PinArgs, Prefix, WaitArgs, WarmArgs};
 
 use crate::settings::Flags;
@@ -67,6 +69,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// Keep everything below a prefix in the cache once it is there, whatever comes
     Pin(PinArgs),
+    /// Copy everything below a prefix into another dataset, verified; what is there already is passed over
+    Copy(CopyArgs),
     /// Print what is hottest in a running gateway's fleet, to be warmed from after all of it was lost
     ExportHot(ClientArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache

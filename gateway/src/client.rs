@@ -1,6 +1,7 @@
-//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `drain` and `purge`
-//! ask and print.
+//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `copy`, `drain` and
+//! `purge` ask and print.
 
+mod copy;
 mod warm;
 
 use std::path::PathBuf;
@@ -9,12 +10,13 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use forebay_storage::origin::{self, ClientTls, HttpClient, HttpRequestBody};
+use forebay_storage::origin::{self, ClientTls, HttpClient, HttpRequestBody, HttpResponse};
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
+pub use self::copy::copy;
 pub use self::warm::{export_hot, pin, wait, warm};
 
 use crate::access::canonical::{PATH, sha256_hex};
@@ -276,14 +278,24 @@ fn good(status: StatusCode, body: Bytes) -> Result<Bytes> {
     bail!("the gateway answered {status}: {detail}")
 }
 
-/// Sends a request to the gateway, in the name of the access key that the environment holds, if it holds one. The
-/// error of a gateway that gives no answer is caused by [`Unreachable`].
+/// Sends a request, and has all of its answer.
 async fn exchange(
     args: &ClientArgs,
     method: Method,
     path: &str,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes)> {
+    let response = send(args, method, path, body).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await;
+    let unreachable = || Unreachable(args.gateway.clone());
+    let body = body.map_err(|error| anyhow::Error::new(error).context(unreachable()))?;
+    Ok((status, body.to_bytes()))
+}
+
+/// Sends a request to the gateway, in the name of the access key that the environment holds, if it holds one. The
+/// error of a gateway that gives no answer is caused by [`Unreachable`].
+async fn send(args: &ClientArgs, method: Method, path: &str, body: Bytes) -> Result<HttpResponse> {
     let url = format!("{}{path}", args.gateway);
     let transport = transport(args)?;
     let mut request = Request::builder()
@@ -309,9 +321,5 @@ async fn exchange(
         .with_context(|| format!("ask {url}"))?;
     let unreachable = || Unreachable(args.gateway.clone());
     let response = transport.execute(request).await;
-    let response = response.map_err(|error| anyhow::Error::new(error).context(unreachable()))?;
-    let status = response.status();
-    let body = response.into_body().collect().await;
-    let body = body.map_err(|error| anyhow::Error::new(error).context(unreachable()))?;
-    Ok((status, body.to_bytes()))
+    response.map_err(|error| anyhow::Error::new(error).context(unreachable()))
 }

@@ -3,6 +3,7 @@
 //! axum routes them and tower-http wraps them; objects never come this way, since a route table
 //! costs microseconds and stands in the way of odd keys.
 
+mod copy;
 pub mod fleet;
 pub mod guard;
 pub mod pins;
@@ -105,6 +106,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
     open.merge(admin)
         .merge(purge::routes())
         .merge(warm::routes())
+        .merge(copy::routes())
         .merge(pins::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)

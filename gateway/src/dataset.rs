@@ -68,6 +68,11 @@ impl Dataset {
         &self.settings.cors
     }
 
+    /// Whether copies may write to it.
+    pub fn is_writable(&self) -> bool {
+        self.settings.writable
+    }
+
     /// What bounds its blocks.
     pub fn bounds(&self) -> Bounds {
         let (quota, ttl) = (self.settings.quota, self.settings.ttl);

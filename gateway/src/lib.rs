@@ -43,6 +43,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod control;
+pub mod copy;
 pub mod dataset;
 pub mod demo;
 pub mod dialect;

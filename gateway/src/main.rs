@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             Command::ExportHot(args) => client::export_hot(args).await,
             Command::Pin(args) => client::pin(args).await,
             Command::Purge(args) => client::purge(args).await,
+            Command::Copy(args) => client::copy(args).await,
             Command::Warm(args) => client::warm(args).await,
             Command::Wait(args) => client::wait(args).await,
         }

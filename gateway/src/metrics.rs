@@ -59,6 +59,10 @@ pub struct Metrics {
     pub first_byte: HistogramVec,
     /// Warming jobs that ended, by how.
     pub warm_jobs: IntCounterVec,
+    /// Copies that ended, by how.
+    pub copies: IntCounterVec,
+    /// Bytes that copies wrote, by the dataset that they went to.
+    pub copied_bytes: IntCounterVec,
     /// From a fill's first byte asked for to its last, by source.
     pub fill_duration: HistogramVec,
     /// Requests (and connections) that were turned away, by the limit that they met.
@@ -161,6 +165,8 @@ impl Metrics {
             cut_bodies: cut_bodies(&registry)?,
             panics: panics(&registry)?,
             warm_jobs: warm_jobs(&registry)?,
+            copies: counters("copies_total", COPIES, &["outcome"])?,
+            copied_bytes: counters("copied_bytes_total", COPIED, &["dataset"])?,
             tls_handshakes,
             certificate_expires,
             connections: gauge("connections", "Client connections that are open")?,
@@ -261,6 +267,9 @@ fn cut_bodies(registry: &Registry) -> prometheus::Result<IntCounterVec> {
     registry.register(Box::new(family.clone()))?;
     Ok(family)
 }
+
+const COPIES: &str = "Copies that ended here, by how: done, failed, cancelled";
+const COPIED: &str = "Bytes that copies wrote, by the dataset that they went to";
 
 fn warm_jobs(registry: &Registry) -> prometheus::Result<IntCounterVec> {
     let help = "Warming jobs that ended here, by how: done, failed, cancelled";

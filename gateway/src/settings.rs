@@ -221,6 +221,8 @@ pub struct DatasetSettings {
     pub quota: u64,
     /// How long a block is kept at most after it came; zero: until it is evicted.
     pub ttl: Duration,
+    /// Whether copies may write to it. Clients never do.
+    pub writable: bool,
 }
 
 /// `[[access]]`: one access key.
@@ -250,6 +252,7 @@ impl DatasetSettings {
             cors: Vec::new(),
             quota: 0,
             ttl: Duration::ZERO,
+            writable: false,
         }
     }
 }

@@ -16,18 +16,18 @@
 //! written to the data directory before it is answered, so that it goes on after a restart; or to a state store
 //! (`shared`), so that it goes on whoever is left.
 
-mod breadth;
+pub(crate) mod breadth;
 pub mod bring;
 mod check;
 pub mod glob;
 pub mod job;
-mod list;
+pub(crate) mod list;
 pub mod order;
 pub mod paper;
 mod pinned;
 pub mod place;
 mod progress;
-mod rate;
+pub(crate) mod rate;
 mod record;
 pub mod remote;
 mod resident;

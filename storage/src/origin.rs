@@ -12,11 +12,13 @@ mod local;
 mod manners;
 mod pin;
 mod s3;
+mod s3_write;
 pub(crate) mod s3_xml;
 mod slots;
 mod spare;
 mod transport;
 mod url;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

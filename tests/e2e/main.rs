@@ -34,6 +34,7 @@
 //! | `lying_peer` | bytes that change between two gateways |
 //! | `deploy` | what runs it elsewhere: service manager, units, compose file |
 //! | `scenario` | the load generator's shaped networks: that they work, and that they go |
+//! | `copy` | copying between datasets: every byte, once, and what a kill leaves |
 //! | `warm` | warming: jobs, what `done` means, kills and purges meanwhile, several gateways |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
@@ -44,6 +45,7 @@ mod ahead;
 mod clients;
 mod conditions;
 mod control;
+mod copy;
 mod cors;
 mod deploy;
 mod directories;

@@ -94,7 +94,7 @@ pub struct PinArgs {
     pub remove: bool,
 }
 
-fn prefix(text: &str) -> Result<Prefix, String> {
+pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
     let (dataset, prefix) = text.split_once('/').unwrap_or((text, ""));
     match dataset.is_empty() {
         true => Err("it names no dataset: write DATASET or DATASET/PREFIX".into()),
@@ -105,7 +105,7 @@ fn prefix(text: &str) -> Result<Prefix, String> {
     }
 }
 
-fn rate(text: &str) -> Result<u64, String> {
+pub(super) fn rate(text: &str) -> Result<u64, String> {
     match size::parse(text) {
         Ok(0) => Err("with 0 nothing would ever move".into()),
         Ok(bytes) => Ok(bytes),

@@ -198,7 +198,7 @@ async fn follow(args: &ClientArgs, target: &Prefix, id: &str) -> Result<Value> {
 }
 
 /// One line; on a terminal it takes the place of the one before.
-fn show(line: &str, terminal: bool, last: bool) {
+pub(super) fn show(line: &str, terminal: bool, last: bool) {
     if !terminal {
         return say!("{line}");
     }
@@ -230,11 +230,11 @@ fn progress(target: &Prefix, job: &Value) -> String {
     line
 }
 
-fn name(target: &Prefix) -> String {
+pub(super) fn name(target: &Prefix) -> String {
     format!("{}/{}", target.dataset, target.prefix)
 }
 
-fn path(route: &str, target: &Prefix) -> String {
+pub(super) fn path(route: &str, target: &Prefix) -> String {
     let dataset = utf8_percent_encode(&target.dataset, PATH);
     let prefix = utf8_percent_encode(&target.prefix, PATH);
     format!("{route}/{dataset}/{prefix}")

@@ -20,6 +20,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{Problem, State, dataset_json, known, purge};
+use crate::copy;
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, wire};
@@ -308,6 +309,11 @@ where
     }
     let answered = match (&parts.method, path) {
         (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,
+        (&Method::POST, copy::CHANGED) => {
+            let body = Limited::new(body, LONGEST_QUESTION).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            state.copier.told(&body)
+        }
         (&Method::GET, "/datasets") => Some(datasets(state)),
         (&Method::GET, _) => path
             .strip_prefix("/holders/")

@@ -12,6 +12,7 @@ use forebay_ring::{Fleet, Member, Peer, Table};
 use forebay_storage::origin::documents::Documents;
 
 use super::purge::Wanted;
+use crate::copy::Copier;
 use crate::dataset::Datasets;
 use crate::handover::Handover;
 use crate::known::KnownFile;
@@ -68,6 +69,8 @@ pub struct State {
     pub jobs: Arc<Jobs>,
     /// What is pinned.
     pub pins: Arc<Pins>,
+    /// Copies between datasets.
+    pub copier: Arc<Copier>,
     ready: AtomicBool,
     draining: AtomicBool,
     /// Where clients reach this gateway, once that is known.
@@ -107,6 +110,11 @@ impl State {
             handover: Arc::new(handover),
             jobs,
             pins,
+            copier: Copier::new(
+                Arc::clone(&reads),
+                Arc::clone(&datasets),
+                Arc::clone(&listings),
+            ),
             name,
             reads,
             datasets,
@@ -185,6 +193,7 @@ impl State {
     pub fn share(&self, documents: Arc<Documents>) {
         self.jobs.share(Arc::clone(&documents));
         self.pins.share(Arc::clone(&documents));
+        self.copier.share(Arc::clone(&documents));
         let _ = self.documents.set(documents);
     }
 

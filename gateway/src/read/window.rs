@@ -3,12 +3,13 @@
 //! A window runs ahead of the socket: at first 16 MiB, so that a run can be 8 MiB while the one before it is
 //! being sent; how it grows is [`super::growth`]'s business.
 
+mod step;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use forebay_storage::SEGMENT;
 use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
@@ -17,6 +18,8 @@ use forebay_storage::flight::From;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Asker, Handle, Level, Outcome, RUN_BYTES};
 use forebay_storage::version::Version;
+
+pub use self::step::{FirstLook, Piece, Step};
 
 use super::growth::{BASE, Cold};
 use super::{Reads, ahead, fetch};
@@ -28,43 +31,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How often a block is looked up again whose fill was given up by others.
 const REOPENED: u32 = 3;
-
-/// Something that leaves in a body.
-#[derive(Clone, Debug)]
-pub enum Piece {
-    /// Text of ours: the head of a part.
-    Text(Bytes),
-    /// Bytes of the object.
-    Range(Range<u64>),
-}
-
-/// What a reader has next.
-#[derive(Debug)]
-pub enum Step {
-    /// Bytes, and where they were; `None`: text of ours.
-    Bytes(Bytes, Option<Source>),
-    /// Nothing yet: await [`Reader::waiting`], then step again.
-    Wait,
-    /// Nothing more.
-    End,
-    /// The rest can't be had.
-    Fail(OriginError),
-}
-
-/// What a reader found when it opened its first blocks.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct FirstLook {
-    /// Blocks that were in memory.
-    pub hits: u32,
-    /// Blocks that were on NVMe.
-    pub nvme: u32,
-    /// Blocks that joined another's fill.
-    pub joined: u32,
-    /// Blocks that this reader led.
-    pub led: u32,
-    /// The first block came from another gateway, which had it.
-    pub from_peer: bool,
-}
 
 /// A block of a window.
 #[derive(Debug)]
@@ -136,6 +102,12 @@ impl Reader {
         self
     }
 
+    /// The same for work that nobody waits for: it is the last to be served, and nothing is read ahead for it.
+    pub fn for_nobody(mut self) -> Self {
+        self.class = Class::Warm;
+        self
+    }
+
     fn first_range(&self) -> Option<Range<u64>> {
         self.pieces.iter().find_map(|piece| match piece {
             Piece::Range(range) if !range.is_empty() => Some(range.clone()),
@@ -148,7 +120,7 @@ impl Reader {
         if let (None, Some(range)) = (self.first_look, self.first_range()) {
             let index = self.reads.store.block_size().index(range.start);
             self.open_anew(index, &range);
-            if self.level == 0 {
+            if self.level == 0 && self.class == Class::Demand {
                 self.tell(&range);
             }
         }
@@ -330,7 +302,8 @@ impl Reader {
             }
             _ => None,
         };
-        let waiting = follower.is_some().then(|| self.reads.demand.wait());
+        let waits = follower.is_some() && self.class != Class::Warm;
+        let waiting = waits.then(|| self.reads.demand.wait());
         async move {
             let _waiting = waiting;
             if let Some(mut follower) = follower {

@@ -59,6 +59,17 @@ pub(super) fn read(
     let cors = section.read("cors", report, value::cors);
     let quota = section.read("quota", report, value::bytes);
     let ttl = section.read("ttl", report, value::time);
+    let writable = section.read("writable", report, value::boolean);
+    let is_http = |origin: &Placed<OriginUrl>| matches!(origin.value, OriginUrl::Http { .. });
+    if let Some(writable) = writable.as_ref().filter(|writable| writable.value)
+        && origin.as_ref().is_some_and(is_http)
+    {
+        report.add(
+            &writable.place,
+            "`writable` can't be true for an http:// or https:// origin: plain HTTP has no way to write that all \
+             servers know; remove it, or name an object store",
+        );
+    }
 
     let dataset = match (&name, origin) {
         (Some(name), Some(origin)) => Some(DatasetSettings {
@@ -70,6 +81,7 @@ pub(super) fn read(
             cors: cors.map(|origins| origins.value).unwrap_or_default(),
             quota: quota.map_or(0, |bytes| bytes.value),
             ttl: ttl.map_or(Duration::ZERO, |time| time.value),
+            writable: writable.is_some_and(|writable| writable.value),
             ..DatasetSettings::with_defaults(&name.value, origin.value)
         }),
         _ => None,

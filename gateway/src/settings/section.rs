@@ -87,8 +87,9 @@ pub(super) const DATASET: Shape = Shape {
         "cors",
         "quota",
         "ttl",
+        "writable",
     ],
-    later: &["writable"],
+    later: &[],
 };
 
 /// One `[[access]]`.

@@ -311,7 +311,7 @@ options = {
 }
 [[datasets]]
 name = "models"
-writable = false
+writable = "no"
 origin = "/srv"
 [[access]]
 access_key_id = "LOADER"
@@ -341,7 +341,7 @@ const BROKEN_MISTAKES: [&str; 27] = [
     "28: the option `aws_secret_access_key` refers to the file /nonexistent/secret",
     "29: the option `aws_skip_signature` must be a string in quotes",
     "32: the dataset `models` stands at 21 already",
-    "33: `writable` is not in this version: remove it",
+    "33: `writable` must be true or false, without quotes",
     "38: the access key `LOADER` stands at 36 already",
     "39: `secret_access_key` refers to the environment variable NOT_SET, which is not set",
     "40: `admin` must be true or false",
@@ -394,11 +394,12 @@ fn an_unreadable_file_is_one_mistake() {
 }
 
 #[test]
-fn what_later_versions_bring_is_refused_by_name() {
-    let writable = "[[datasets]]\nname = 'models'\norigin = '/srv'\nwritable = false";
-    assert_eq!(
-        mistake(writable),
-        "4: `writable` is not in this version: remove it"
+fn what_is_plain_http_is_not_writable() {
+    let writable = "[[datasets]]\nname = 'models'\norigin = 'https://host/'\nwritable = true";
+    let mistake = mistake(writable);
+    assert!(
+        mistake.starts_with("4: `writable` can't be true for an http://"),
+        "{mistake}"
     );
 }
 

@@ -27,7 +27,7 @@ const LATEST: f64 = 0.125;
 
 /// How many pieces may be under way.
 #[derive(Debug)]
-pub(super) struct Breadth {
+pub(crate) struct Breadth {
     most: f64,
     state: Mutex<State>,
     freed: Notify,
@@ -53,11 +53,11 @@ impl State {
 
 /// A piece that is under way, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Breadth);
+pub(crate) struct Turn<'a>(&'a Breadth);
 
 impl Breadth {
     /// Up to `most` pieces.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         let most = most.max(1) as f64;
         Self {
             most,
@@ -72,7 +72,7 @@ impl Breadth {
     }
 
     /// A turn, once there is one.
-    pub(super) async fn turn(&self) -> Turn<'_> {
+    pub(crate) async fn turn(&self) -> Turn<'_> {
         loop {
             let freed = self.freed.notified();
             {
@@ -87,7 +87,7 @@ impl Breadth {
     }
 
     /// Notes that a piece of `bytes`, which no reader kept waiting, took so long.
-    pub(super) fn took(&self, bytes: u64, time: Duration) {
+    pub(crate) fn took(&self, bytes: u64, time: Duration) {
         let seconds = time.as_secs_f64();
         let mut state = self.state();
         let (few, longer) = (state.now < FEWEST + 1.0, state.longer);

@@ -36,7 +36,7 @@ const ENTRY_BYTES: u64 = 96;
 
 /// An object to be warmed.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Its key.
     pub key: Box<str>,
     /// Its bytes.
@@ -47,7 +47,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// That of a listing: a strong ETag names the version that a GET would, for its other headers do not count.
-    pub(super) fn listed(dataset: &Dataset, object: ListedObject) -> Self {
+    pub(crate) fn listed(dataset: &Dataset, object: ListedObject) -> Self {
         let id = ObjectId::new(Arc::clone(&dataset.name), object.key.as_str());
         let etag = object.etag.as_deref().filter(|etag| etag.starts_with('"'));
         let etag = etag.and_then(|etag| HeaderValue::try_from(etag).ok());
@@ -97,7 +97,7 @@ impl Pages {
     }
 
     /// The next page, asked of the origin alone; `None`: that was all.
-    pub(super) async fn next(
+    pub(crate) async fn next(
         &mut self,
         dataset: &Dataset,
     ) -> Result<Option<ListPage>, OriginError> {

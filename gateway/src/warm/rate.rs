@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 /// So many bytes a second, evenly.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     rate: u64,
     next: Mutex<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(rate: u64) -> Self {
+    pub(crate) fn new(rate: u64) -> Self {
         Self {
             rate,
             next: Mutex::new(Instant::now()),
@@ -21,7 +21,7 @@ impl Pace {
     }
 
     /// Returns once so many bytes have their turn: each is paid for before it moves.
-    pub(super) async fn wait(&self, bytes: u64) {
+    pub(crate) async fn wait(&self, bytes: u64) {
         let takes = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
         let turn = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);

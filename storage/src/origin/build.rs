@@ -16,6 +16,7 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use super::connect::{Connector, Exchange};
 use super::s3::S3;
 use super::url::OriginUrl;
+use crate::class::Class;
 
 /// A remote origin, ready to be asked.
 pub(crate) struct Remote {
@@ -35,6 +36,8 @@ pub(crate) struct Remote {
     pub(crate) credentials: &'static str,
     /// Whether a version can be asked for by its id.
     pub(crate) has_versions: bool,
+    /// Writes in parts, where requests of our own do not.
+    pub(crate) writes: Option<Arc<dyn ObjectStore>>,
     /// A client for one listing that tells what came back, where object_store's listings can't
     /// carry an exchange themselves: plain HTTP.
     pub(crate) listing: Option<Listing>,
@@ -70,6 +73,11 @@ pub(crate) fn remote(
         OriginUrl::Http { url } => http(url, connector),
         OriginUrl::Directory { .. } => Err("a directory has no client".to_owned()),
     }
+}
+
+/// A connector for uploads in parts, whose requests carry no exchange: all of them are about data, and nobody waits.
+fn writing(connector: &Connector) -> Connector {
+    connector.telling(&Exchange::of(&Class::Warm.into()))
 }
 
 /// What `options` and the environment say together, by parsed key.
@@ -216,6 +224,7 @@ fn s3(
         prefix: prefix.to_owned(),
         endpoint: host_and_port(&bucket_endpoint),
         has_versions: true,
+        writes: None,
         listing: None,
         credentials: merged.source(unsigned, "the instance's metadata service"),
     })
@@ -246,6 +255,8 @@ fn gcs(
     }
     let unsigned = is_true(builder.get_config_value(&Google::SkipSignature));
     let base = builder.get_config_value(&Google::BaseUrl);
+    let writes = builder.clone().with_http_connector(writing(connector));
+    let writes = writes.build().map_err(|error| error.to_string())?;
     let store = Arc::new(builder.build().map_err(|error| error.to_string())?);
     Ok(Remote {
         connector: connector.clone(),
@@ -255,6 +266,7 @@ fn gcs(
         prefix: prefix.to_owned(),
         endpoint: host_and_port(base.as_deref().unwrap_or("https://storage.googleapis.com")),
         has_versions: true,
+        writes: Some(Arc::new(writes)),
         listing: None,
         credentials: merged.source(unsigned, "the instance's metadata service"),
     })
@@ -293,6 +305,8 @@ fn azure(
         let account = account.unwrap_or_default();
         format!("https://{account}.blob.core.windows.net")
     });
+    let writes = builder.clone().with_http_connector(writing(connector));
+    let writes = writes.build().map_err(|error| error.to_string())?;
     let store = Arc::new(builder.build().map_err(|error| error.to_string())?);
     Ok(Remote {
         connector: connector.clone(),
@@ -302,6 +316,7 @@ fn azure(
         prefix: prefix.to_owned(),
         endpoint: host_and_port(&endpoint),
         has_versions: true,
+        writes: Some(Arc::new(writes)),
         listing: None,
         credentials: merged.source(unsigned, "the managed identity"),
     })
@@ -335,6 +350,7 @@ fn http(url: &str, connector: &Connector) -> Result<Remote, String> {
         prefix: String::new(),
         endpoint: host_and_port(url),
         has_versions: false,
+        writes: None,
         listing: Some(Box::new(listing)),
         credentials: "none: requests are not signed",
     })

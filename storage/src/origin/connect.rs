@@ -38,6 +38,9 @@ pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a body may stand still.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is written is to leave at so many bytes a second at least: 8 MiB in half a minute.
+const SLOWEST_SENDING: f64 = 256.0 * 1024.0;
+
 /// How long a request for credentials may take in all. Off a cloud, the metadata address answers
 /// nobody, and whoever forgot their keys should hear of it soon.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -213,7 +216,7 @@ impl HttpService for Connector {
         };
         self.count(request.method());
         let (asked_at, method) = (Instant::now(), request.method().clone());
-        let patience = leave.patience();
+        let patience = leave.patience() + sending(request.body().content_length());
         let mut slot = UnderWay::new(slot);
         let answer = self.transport.execute(request);
         match tokio::time::timeout(patience, answer).await {
@@ -316,6 +319,11 @@ impl Connector {
         };
         HttpResponse::from_parts(parts, body)
     }
+}
+
+/// How long a body of so many bytes may take to leave, before its answer is waited for.
+fn sending(bytes: usize) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / SLOWEST_SENDING)
 }
 
 /// The kind of failure at the bottom of an error, without addresses or queries.

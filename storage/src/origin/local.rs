@@ -3,6 +3,8 @@
 //! object_store's stream over a file never ends when the file shrinks under it, so the file is
 //! read here: exactly, and looked at again after each piece.
 
+pub(super) mod write;
+
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
@@ -17,6 +19,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::answer::bad;
+use super::write::SOURCE_HEADER;
 use crate::error::OriginError;
 use crate::listing::{ListPage, ListRequest, ListedObject, page};
 use crate::stats::DatasetStats;
@@ -155,11 +158,17 @@ fn resolve(root: &Path) -> Result<PathBuf, OriginError> {
     root.canonicalize().map_err(gone)
 }
 
-fn open_file(root: &Path, key: &str) -> Result<Opened, OriginError> {
+/// Whether a file may have this key.
+fn is_plain(key: &str) -> bool {
     let plain = Path::new(key)
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
-    if key.is_empty() || key.ends_with('/') || key.contains("//") || !plain {
+    let ours = key.split('/').next() == Some(self::write::DRAFTS);
+    plain && !ours && !key.is_empty() && !key.ends_with('/') && !key.contains("//")
+}
+
+fn open_file(root: &Path, key: &str) -> Result<Opened, OriginError> {
+    if !is_plain(key) {
         return Err(OriginError::NotFound);
     }
     // A pipe without a writer would hold the thread for ever.
@@ -181,8 +190,12 @@ fn open_file(root: &Path, key: &str) -> Result<Opened, OriginError> {
         return Err(OriginError::NotFound);
     }
     let seen = Stamp::of(&metadata);
+    let mut headers = headers(key, &seen, metadata.modified().ok());
+    if let Some(source) = self::write::source(&file) {
+        headers.insert(SOURCE_HEADER, source);
+    }
     Ok(Opened {
-        headers: headers(key, &seen, metadata.modified().ok()),
+        headers,
         size: seen.size,
         seen,
         file,

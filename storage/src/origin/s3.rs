@@ -1,7 +1,8 @@
 //! S3 requests of our own, signed with object_store's signer and its credentials.
 //!
-//! Three things can't be asked through object_store: keys that its paths cannot name (`a//b`,
-//! `a/`), listings (one odd key makes it fail the whole page), and `partNumber`.
+//! Four things can't be asked through object_store: keys that its paths cannot name (`a//b`,
+//! `a/`), listings (one odd key makes it fail the whole page), `partNumber`, and the parts of an upload
+//! that another process began.
 
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -13,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::answer::{bad, of_status};
 use super::connect::{Exchange, Seen};
 use super::s3_xml;
+use super::write::Payload;
 use crate::class::Urgency;
 use crate::error::OriginError;
 use crate::listing::{ListPage, ListRequest, Start};
@@ -72,6 +74,19 @@ impl S3 {
         headers: HeaderMap,
         urgency: &Urgency,
     ) -> Result<S3Answer, OriginError> {
+        self.send(method, key, query, headers, None, urgency).await
+    }
+
+    /// The same with a body.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        key: Option<&str>,
+        query: &[(&str, &str)],
+        headers: HeaderMap,
+        payload: Option<&Payload>,
+        urgency: &Urgency,
+    ) -> Result<S3Answer, OriginError> {
         let mut uri = self.endpoint.clone();
         uri.push('/');
         if let Some(key) = key {
@@ -84,14 +99,22 @@ impl S3 {
             uri.extend(utf8_percent_encode(value, QUERY));
         }
         let exchange = Exchange::of(urgency);
-        let mut request = Request::new(HttpRequestBody::empty());
+        let body = payload.map(Payload::put);
+        let mut request = Request::new(match body {
+            Some(body) => HttpRequestBody::from(body),
+            None => HttpRequestBody::empty(),
+        });
         *request.method_mut() = method;
         *request.uri_mut() = uri
             .parse()
             .map_err(|_| bad("the endpoint is not a URL; mend aws_endpoint"))?;
         *request.headers_mut() = headers;
+        if let Some(payload) = payload {
+            let length = HeaderValue::from(payload.len());
+            request.headers_mut().insert(header::CONTENT_LENGTH, length);
+        }
         *request.extensions_mut() = exchange.extensions();
-        self.sign(&mut request).await?;
+        self.sign(&mut request, payload).await?;
         let response = self.client.execute(request).await;
         match (exchange.seen(), response) {
             (Some(Seen::Answer { status, headers }), Ok(response)) => match of_status(*status) {
@@ -107,7 +130,11 @@ impl S3 {
         }
     }
 
-    async fn sign(&self, request: &mut Request<HttpRequestBody>) -> Result<(), OriginError> {
+    async fn sign(
+        &self,
+        request: &mut Request<HttpRequestBody>,
+        payload: Option<&Payload>,
+    ) -> Result<(), OriginError> {
         let Some(credentials) = &self.credentials else {
             return Ok(());
         };
@@ -117,7 +144,7 @@ impl S3 {
             .map_err(|_| OriginError::NoCredentials)?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_request_payer(self.request_payer)
-            .try_authorize(request, None)
+            .try_authorize(request, payload.map(|payload| &payload.sha256[..]))
             .map_err(|_| OriginError::NoCredentials)
     }
 

@@ -173,7 +173,7 @@ impl Entry {
 }
 
 /// Calls `ended` for each element below `root` when it ends, with its path and the text since the last tag.
-fn walk(
+pub(super) fn walk(
     body: &[u8],
     root: &str,
     mut ended: impl FnMut(&str, String) -> Result<(), BadXml>,

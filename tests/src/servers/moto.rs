@@ -69,6 +69,27 @@ impl Moto {
             .expect(200);
     }
 
+    /// Gets an object as it is, past every gateway.
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[must_use]
+    pub fn get(&self, bucket: &str, key: &str) -> Answer {
+        http::request(self.address, "GET", &http::target(bucket, key), &[SIGNED])
+    }
+
+    /// The uploads in parts that were begun in a bucket and not ended, as XML.
+    ///
+    /// # Panics
+    /// If no answer comes.
+    #[must_use]
+    pub fn uploads(&self, bucket: &str) -> String {
+        let target = format!("/{bucket}?uploads");
+        http::request(self.address, "GET", &target, &[SIGNED])
+            .expect(200)
+            .text()
+    }
+
     /// Deletes an object.
     ///
     /// # Panics
