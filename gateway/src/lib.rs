@@ -14,6 +14,7 @@
 //! | [`warm`], [`handover`], [`pins`] | jobs that bring blocks before anybody reads them; blocks that change hands with members; what is to stay |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`peer`] | the other gateways of the fleet, and asking them |
+//! | [`keeping`] | documents that outlive a run, and who works on what they say |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
 //! | [`body`], [`account`], [`metrics`], [`telemetry`] | what left, counted and told |
 //! | [`settings`], [`certificate`] | every setting, once; the certificate that clients see |
@@ -52,6 +53,7 @@ pub mod error;
 pub mod fuzz;
 pub mod gateway;
 pub mod handover;
+pub mod keeping;
 pub mod known;
 pub mod listings;
 pub mod metrics;

@@ -5,7 +5,7 @@
 //! so that a restart knows them before anything is evicted.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::keeping::{self, file};
 use crate::peer::Peers;
 use crate::settings::duration;
 
@@ -92,8 +93,7 @@ pub enum NotSet {
 
 /// Milliseconds since 1970.
 pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+    keeping::millis(SystemTime::now())
 }
 
 /// Until when, in milliseconds since 1970: a time, or how long from `now`.
@@ -324,14 +324,7 @@ impl Pins {
             return Ok(());
         };
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let part = path.with_extension("part");
-        let mut file = std::fs::File::create(&part)?;
-        file.write_all(&serde_json::to_vec(&self.told())?)?;
-        file.sync_all()?;
-        std::fs::rename(part, path)?;
-        // The name is to survive a loss of power too.
-        let directory = path.parent().unwrap_or(Path::new("."));
-        std::fs::File::open(directory)?.sync_all()
+        file::write(path, &serde_json::to_vec(&self.told())?)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -1,15 +1,16 @@
-//! Jobs as documents in the data directory: one JSON file each, written under another name and then renamed.
+//! Jobs as documents in the data directory: one JSON file each.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::job::{Job, State};
 use super::order::Order;
 use super::pinned::Made;
+use crate::keeping::{file, millis, time};
 
 /// The directory of the documents, below the data directory.
 const DIRECTORY: &str = "jobs";
@@ -102,17 +103,7 @@ impl Records {
             }),
         };
         std::fs::create_dir_all(&self.directory)?;
-        let path = self.path(&job.id);
-        let part = path.with_extension("part");
-        let file = std::fs::File::create(&part)?;
-        let mut out = io::BufWriter::new(&file);
-        serde_json::to_writer(&mut out, &record)?;
-        out.flush()?;
-        drop(out);
-        file.sync_all()?;
-        std::fs::rename(part, path)?;
-        // The name is to survive a loss of power too.
-        std::fs::File::open(&self.directory)?.sync_all()
+        file::write(&self.path(&job.id), &serde_json::to_vec(&record)?)
     }
 
     /// Forgets a job. Blocks on the disk.
@@ -148,19 +139,11 @@ fn job(record: Record) -> Job {
     job.ended(state, time(ended.finished), ended.counts)
 }
 
-pub(super) fn millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
-}
-
-pub(super) fn time(millis: u64) -> SystemTime {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis));
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::super::order::Tier;
     use super::*;
 

@@ -1,34 +1,24 @@
 //! Jobs of a fleet that keeps them in a state store: every member knows all of them, and one works on each.
 //!
 //! A job is two documents: what it was asked for, which never changes, and how it does, which whoever works on it
-//! writes every few seconds. That is its lease: once nobody has seen it written for [`LEASE`], by his own clock, it is
-//! anybody's, and conditional writes let one have it. So a job outlives its gateway, and all of them.
+//! writes every few seconds: that is its [lease](crate::keeping::lease). So a job outlives its gateway, and all of them.
 //!
 //! A store that does not answer stops nothing but changes: whoever works on a job works on, and writes once it can.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use forebay_storage::origin::documents::{DocumentError, Documents, Tag};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::Jobs;
 use super::job::{Job, State};
 use super::order::Order;
 use super::pinned::Made;
-use super::record::{millis, time};
-
-/// Between two looks at all jobs.
-const TICK: Duration = Duration::from_secs(3);
-
-/// How long a job may not be written until it is anybody's.
-const LEASE: Duration = Duration::from_secs(12);
-
-/// How often a write is tried that somebody else came before.
-const TRIES: u32 = 5;
+use crate::keeping::lease::{Lease, Own, TICK, TRIES};
+use crate::keeping::{millis, time};
 
 /// What the names of the documents begin with.
 const BELOW: &str = "jobs/";
@@ -37,20 +27,13 @@ const BELOW: &str = "jobs/";
 #[derive(Debug)]
 pub(super) struct Shared {
     documents: Arc<Documents>,
-    /// This gateway's name, which an earlier run had too.
-    name: Arc<str>,
-    /// This run of it.
-    own: String,
+    own: Own,
 }
 
 /// Who works on a job, as its document has it.
 #[derive(Debug, Default)]
 pub(super) struct Post {
-    tag: Option<Tag>,
-    /// When the document was last seen to change.
-    seen: Option<Instant>,
-    holder: String,
-    turn: u64,
+    lease: Lease<Tag>,
     /// What is not in the document yet: how it ended.
     owed: bool,
 }
@@ -114,11 +97,6 @@ impl Status {
         // Numbers and texts always serialise.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
-
-    /// The name of whoever works on it, whichever run of it.
-    fn name(&self) -> &str {
-        self.holder.rsplit_once('/').map_or("", |(name, _)| name)
-    }
 }
 
 fn status_of(id: &str) -> String {
@@ -134,8 +112,7 @@ impl Jobs {
     pub fn share(&self, documents: Arc<Documents>) {
         let shared = Shared {
             documents,
-            name: Arc::clone(&self.crew.own),
-            own: format!("{}/{:016x}", self.crew.own, self.seed),
+            own: Own::new(&self.crew.own, self.seed),
         };
         // The first store told stays.
         let _ = self.shared.set(shared);
@@ -175,7 +152,8 @@ impl Jobs {
             let known = self.get(id);
             let is_news = known.as_ref().is_none_or(|job| {
                 let post = job.post();
-                !post.tag.as_ref().is_some_and(|known| known.is(&tag))
+                let known = post.lease.mark.as_ref();
+                !known.is_some_and(|known| known.is(&tag))
             });
             if is_news {
                 self.read(shared, id, known, first).await?;
@@ -185,7 +163,7 @@ impl Jobs {
         for job in self.all() {
             let (theirs, over) = (job.is_theirs(), job.state().is_over());
             let owed = job.post().owed;
-            if theirs && !over && self.is_anybodys(&job) {
+            if theirs && !over && job.post().lease.is_anybodys() {
                 self.take_over(shared, &job).await?;
             } else if !theirs && (!over || owed) {
                 self.write(shared, &job).await?;
@@ -197,12 +175,6 @@ impl Jobs {
             }
         }
         Ok(())
-    }
-
-    /// Whether nobody works on a job.
-    fn is_anybodys(&self, job: &Job) -> bool {
-        let post = job.post();
-        post.holder.is_empty() || post.seen.is_some_and(|seen| seen.elapsed() >= LEASE)
     }
 
     /// Takes over what the document of a job says.
@@ -230,17 +202,11 @@ impl Jobs {
                 None => return Ok(()),
             },
         };
-        {
-            let mut post = job.post();
-            post.tag = Some(tag);
-            post.seen = Some(Instant::now());
-            post.holder.clone_from(&status.holder);
-            post.turn = status.turn;
-        }
+        job.post().lease.note(tag, &status.holder, status.turn);
         if status.cancel {
             job.cancel();
         }
-        let ours = status.holder == shared.own;
+        let ours = status.holder == shared.own.holder();
         if !ours && !job.is_theirs() && !job.state().is_over() {
             tracing::info!(
                 job = id,
@@ -253,7 +219,7 @@ impl Jobs {
             job.made_pins().clone_from(&status.pins);
             job.mirror(status.state(), status.counts, status.finished.map(time));
         }
-        let earlier_run = first && status.name() == &*shared.name;
+        let earlier_run = first && shared.own.is_a_run_of_ours(&status.holder);
         if !ours && earlier_run && !job.state().is_over() {
             self.take_over(shared, &job).await?;
         }
@@ -318,7 +284,7 @@ impl Jobs {
         shared: &Shared,
         job: &Arc<Job>,
     ) -> Result<bool, DocumentError> {
-        self.write_as(shared, job, &shared.own).await
+        self.write_as(shared, job, shared.own.holder()).await
     }
 
     async fn write_as(
@@ -329,7 +295,7 @@ impl Jobs {
     ) -> Result<bool, DocumentError> {
         let (tag, turn) = {
             let post = job.post();
-            (post.tag.clone(), post.turn + 1)
+            (post.lease.mark.clone(), post.lease.turn + 1)
         };
         let status = Status::of(job, holder, turn);
         let over = job.standing().is_over();
@@ -341,10 +307,7 @@ impl Jobs {
         match written {
             Ok(tag) => {
                 let mut post = job.post();
-                post.tag = Some(tag);
-                post.seen = Some(Instant::now());
-                holder.clone_into(&mut post.holder);
-                post.turn = turn;
+                post.lease.note(tag, holder, turn);
                 post.owed &= !over;
                 Ok(true)
             }
