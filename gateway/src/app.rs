@@ -1,6 +1,7 @@
 //! Builds a gateway of its settings, starts it, and stops it in order.
 
 mod fleet;
+pub mod flows;
 mod state;
 
 use std::fs::File;
@@ -154,7 +155,8 @@ fn build(
         Ok(datasets) => Arc::new(datasets),
         Err(mistakes) => return Ok(Err(mistakes)),
     };
-    let mistakes = served_by_us(&datasets, settings.listen);
+    let mut mistakes = served_by_us(&datasets, settings.listen);
+    mistakes.extend(flows::judge(settings, &datasets));
     if !mistakes.is_empty() {
         return Ok(Err(mistakes));
     }
@@ -286,6 +288,7 @@ async fn serve_until_told(
     let hangup = reload::catch().context("await SIGHUP")?;
     let (tls, renewing) = open_tls(settings, &gateway)?.unzip();
     let file = remember(settings, &gateway);
+    flows::set_up(settings, &gateway)?;
     let house = keep_house(&gateway);
     let (stop, stopped) = watch::channel(false);
     let listeners =
@@ -304,7 +307,7 @@ async fn serve_until_told(
     };
     let stopping = run_until(settings, &gateway, address, place.as_ref(), told()).await;
     gateway.state.set_ready(false);
-    gateway.state.jobs.close();
+    gateway.state.close();
     if let Some(place) = &place {
         if stopping.is_ok() {
             place.hand_over(&gateway, told()).await;
@@ -316,7 +319,7 @@ async fn serve_until_told(
         task.abort();
     }
     house.iter().for_each(JoinHandle::abort);
-    gateway.state.jobs.release().await;
+    gateway.state.release().await;
     while servers.join_next().await.is_some() {}
     drop(place);
     // The keeper may be gone only if it panicked, and then there is nothing to wait for.
@@ -387,7 +390,7 @@ async fn run_until(
         return Ok(());
     }
     gateway.state.set_ready(true);
-    gateway.state.jobs.begin();
+    gateway.state.begin().await;
     announce(address, settings).context("write to standard output")?;
     let notify = Notify::from_environment();
     notify.ready();

@@ -9,7 +9,7 @@ use forebay_storage::nvme::geometry::Geometry;
 use forebay_storage::object::ObjectId;
 use forebay_storage::{origin, store};
 
-use crate::app::{USAGE, open_state, served_by_us, try_state};
+use crate::app::{USAGE, flows, open_state, served_by_us, try_state};
 use crate::certificate::Contents;
 use crate::cli::CheckArgs;
 use crate::dataset::{Dataset, Datasets};
@@ -48,11 +48,11 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
         .map_err(|error| vec![error.to_string()])
         .and_then(|transport| Datasets::new(&settings.datasets, block_size, transport));
     let datasets = datasets.and_then(|datasets| {
-        let looped = served_by_us(&datasets, settings.listen);
-        if looped.is_empty() {
-            Ok(datasets)
-        } else {
-            Err(looped)
+        let mut mistakes = served_by_us(&datasets, settings.listen);
+        mistakes.extend(flows::judge(&settings, &datasets));
+        match mistakes.is_empty() {
+            true => Ok(datasets),
+            false => Err(mistakes),
         }
     });
     let datasets = match datasets {

@@ -1,24 +1,22 @@
 //! The command line: what may be typed, and its help. Running what was asked is not done here.
 
 mod copy;
+mod flow;
 mod warm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::copy::CopyArgs;
+pub use self::flow::{FlowArgs, FlowVerb, OneArgs, RunArgs};
 pub use self::warm::{PinArgs, Prefix, WaitArgs, WarmArgs};
 
 use crate::settings::Flags;
 
 /// Where client commands look for a gateway that neither `--gateway` nor the environment names.
 const DEFAULT_GATEWAY: &str = "http://127.0.0.1:7070";
-
-/// Commands that later versions bring: known by name, so that they are refused with a sentence.
-const LATER: [&str; 1] = ["flow"];
 
 const ABOUT: &str = "\
 Forebay keeps model weights in memory next to the machines that load them: an HTTP
@@ -37,14 +35,14 @@ Examples:
   Warm a model before anybody loads it; ends once it is all there, and not with 0 if it is not.
       forebay warm models/llama/
 
+  Publish a model in one go: scale the cache up, warm it, start instances, check, scale down.
+      forebay flow run release.toml
+
   Judge a settings file: every mistake with its line, and whether each origin answers.
       forebay check --config forebay.toml
       forebay serve --config forebay.toml
 
 README.md, beside the source, documents the settings file, the HTTP interface and the metrics.";
-
-const LATER_HELP: &str = "\
-Later versions add the command flow.";
 
 /// What was asked of `forebay`.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -67,12 +65,14 @@ pub enum Command {
     Warm(WarmArgs),
     /// Wait until everything below a prefix is in the cache; brings nothing itself
     Wait(WaitArgs),
+    /// Run steps as one submission: warm, wait, run programs, scale, pin, purge
+    Flow(FlowArgs),
     /// Keep everything below a prefix in the cache once it is there, whatever comes
     Pin(PinArgs),
-    /// Copy everything below a prefix into another dataset, verified; what is there already is passed over
-    Copy(CopyArgs),
     /// Print what is hottest in a running gateway's fleet, to be warmed from after all of it was lost
     ExportHot(ClientArgs),
+    /// Copy everything below a prefix into another dataset, verified; what is there already is passed over
+    Copy(CopyArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache
     Purge(PurgeArgs),
 }
@@ -205,7 +205,7 @@ pub struct PurgeTarget {
 
 #[derive(Parser)]
 #[command(name = "forebay", version, about = ABOUT)]
-#[command(after_help = EXAMPLES, after_long_help = long_help_end())]
+#[command(after_help = EXAMPLES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
@@ -222,40 +222,11 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let mut grammar = grammar();
+    let mut grammar = Cli::command();
     let matches = grammar.try_get_matches_from_mut(arguments)?;
-    if let Some(name) = matches
-        .subcommand_name()
-        .filter(|name| LATER.contains(name))
-    {
-        let sentence =
-            format!("`forebay {name}` is not in this version: `forebay --help` lists what is");
-        return Err(grammar.error(ErrorKind::InvalidSubcommand, sentence));
-    }
     Cli::from_arg_matches(&matches)
         .map(|cli| cli.command)
         .map_err(|error| error.format(&mut grammar))
-}
-
-/// The grammar: the commands of this version, and those of later ones, hidden and with any
-/// arguments.
-fn grammar() -> clap::Command {
-    LATER.into_iter().fold(Cli::command(), |grammar, name| {
-        let rest = Arg::new("rest")
-            .num_args(0..)
-            .trailing_var_arg(true)
-            .allow_hyphen_values(true);
-        grammar.subcommand(
-            clap::Command::new(name)
-                .hide(true)
-                .disable_help_flag(true)
-                .arg(rest),
-        )
-    })
-}
-
-fn long_help_end() -> String {
-    format!("{EXAMPLES}\n{LATER_HELP}")
 }
 
 fn gateway_url(text: &str) -> Result<String, String> {
@@ -320,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_grammar_is_sound() {
-        grammar().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]
@@ -418,16 +389,26 @@ mod tests {
     }
 
     #[test]
-    fn later_commands_are_refused_by_name_whatever_follows() {
-        for name in LATER {
-            for rest in ["", "models/a --json", "--help", "--gateway http://gw"] {
-                let (code, text) = refusal(&format!("{name} {rest}"));
-                assert_eq!(code, 2);
-                assert!(
-                    text.contains(&format!("`forebay {name}` is not in this version")),
-                    "{text}"
-                );
-            }
+    fn flow_takes_a_verb_and_what_it_is_about() {
+        let command = parsed("flow run --json release.toml").unwrap();
+        let Command::Flow(FlowArgs {
+            verb: FlowVerb::Run(run),
+        }) = command
+        else {
+            panic!("{command:?}")
+        };
+        assert_eq!(run.file, PathBuf::from("release.toml"));
+        assert!(run.client.json);
+        let verb = FlowVerb::Cancel(OneArgs {
+            client: client(),
+            id: "a1".into(),
+        });
+        assert_eq!(
+            parsed("flow cancel a1").unwrap(),
+            Command::Flow(FlowArgs { verb })
+        );
+        for line in ["flow", "flow run", "flow frob x", "flow list x"] {
+            assert_eq!(refusal(line).0, 2, "{line}");
         }
     }
 
@@ -452,28 +433,16 @@ mod tests {
     }
 
     #[test]
-    fn help_names_later_commands_in_one_line_and_lists_only_todays() {
+    fn help_shows_what_to_type() {
         let help = refusal("--help").1;
-        for name in LATER {
-            assert!(
-                help.lines().filter(|line| line.contains(name)).count() == 1,
-                "{name}: {help}"
-            );
-        }
         for part in [
             "forebay serve\n",
             "models=s3://my-bucket/prefix",
             "forebay check --config",
+            "forebay flow run",
             "README.md",
         ] {
             assert!(help.contains(part), "{part}: {help}");
         }
-        let short = refusal("-h").1;
-        assert!(
-            !LATER
-                .iter()
-                .any(|name| short.contains(&format!("  {name} "))),
-            "{short}"
-        );
     }
 }

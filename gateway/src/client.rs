@@ -1,7 +1,8 @@
-//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `copy`, `drain` and
+//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `flow`, `copy`, `drain` and
 //! `purge` ask and print.
 
 mod copy;
+mod flow;
 mod warm;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 pub use self::copy::copy;
+pub use self::flow::flow;
 pub use self::warm::{export_hot, pin, wait, warm};
 
 use crate::access::canonical::{PATH, sha256_hex};

@@ -3,12 +3,16 @@
 //! axum routes them and tower-http wraps them; objects never come this way, since a route table
 //! costs microseconds and stands in the way of odd keys.
 
+mod acts;
 mod copy;
+mod events;
 pub mod fleet;
+mod flow;
 pub mod guard;
 pub mod pins;
 mod purge;
 mod state;
+mod told;
 mod warm;
 mod well_formed;
 
@@ -20,7 +24,7 @@ use axum::extract::{Path, Query, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use forebay_ring::{Extents, Member};
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::{ListRequest, Start};
@@ -31,6 +35,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
+pub use self::acts::Acts;
 pub use self::state::{Exchange, Leave, Revise, State};
 
 use crate::account::RequestId;
@@ -42,9 +47,6 @@ const MOST_BLOCKS: u32 = 100_000;
 
 /// How long a route may take. The longest lists a whole origin.
 const TIMEOUT: Duration = Duration::from_secs(300);
-
-/// What is known by name and comes with a later version.
-const LATER: [&str; 1] = ["flow"];
 
 /// A failure under `/-/` (RFC 9457).
 #[derive(Debug)]
@@ -93,21 +95,18 @@ pub fn router(state: Arc<State>) -> axum::Router {
         .route("/-/ring", get(fleet::ring))
         .route("/-/drain", post(fleet::drain))
         .route("/-/hot", get(fleet::hot));
-    let mut open = axum::Router::new()
+    let open = axum::Router::new()
         .route("/-/healthz", get(|| async { "ok\n" }))
         .route("/-/readyz", get(readyz))
         .route("/-/plan/{dataset}/{*key}", get(fleet::plan))
         .route("/-/metrics", get(metrics));
-    for name in LATER {
-        open = open
-            .route(&format!("/-/{name}"), any(later))
-            .route(&format!("/-/{name}/{{*rest}}"), any(later));
-    }
     open.merge(admin)
         .merge(purge::routes())
         .merge(warm::routes())
         .merge(copy::routes())
         .merge(pins::routes())
+        .merge(flow::routes())
+        .merge(events::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(TimeoutLayer::with_status_code(
@@ -177,11 +176,6 @@ async fn unknown() -> Problem {
 async fn wrong_method() -> Problem {
     let detail = "this route knows another method; README.md lists them";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-}
-
-async fn later() -> Problem {
-    let detail = "this route comes with a later version of Forebay; this one does not have it";
-    Problem::new(StatusCode::NOT_IMPLEMENTED, detail)
 }
 
 fn known(state: &State, name: &str) -> Result<Arc<Dataset>, Problem> {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use forebay_storage::block::BlockSize;
-use forebay_storage::origin::{HttpClient, Origin, OriginConfig};
+use forebay_storage::origin::{HttpClient, Origin, OriginConfig, OriginUrl};
 use forebay_storage::residents::Bounds;
 use forebay_storage::stats::DatasetStats;
 use forebay_storage::versions::Freshness;
@@ -92,6 +92,18 @@ impl Dataset {
     fn share_among(&self, sharers: usize) {
         let connections = self.settings.origin_connections;
         self.origin.set_connections(connections.div_ceil(sharers));
+    }
+
+    /// The key that an object of this bucket has here, if it is one of this dataset.
+    pub fn key_of<'k>(&self, bucket: &str, key: &'k str) -> Option<&'k str> {
+        let (own, prefix) = match &self.settings.origin {
+            OriginUrl::S3 { bucket, prefix }
+            | OriginUrl::Oss { bucket, prefix }
+            | OriginUrl::Gcs { bucket, prefix } => (bucket, prefix),
+            OriginUrl::Azure { container, prefix } => (container, prefix),
+            _ => return None,
+        };
+        key.strip_prefix(prefix.as_str()).filter(|_| own == bucket)
     }
 
     /// The origin's address as the settings write it; never a secret.

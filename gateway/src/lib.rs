@@ -12,6 +12,7 @@
 //! | [`dialect`] | target, conditions, ranges; HTTP and S3 |
 //! | [`listings`] | listings, asked once for all |
 //! | [`warm`], [`handover`], [`pins`] | jobs that bring blocks before anybody reads them; blocks that change hands with members; what is to stay |
+//! | [`flow`] | steps that are done as one submission, and what begins by itself |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`keeping`] | documents that outlive a run, and who works on what they say |
@@ -33,7 +34,7 @@
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
 //! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options, say what a socket holds, and tell it that more comes; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
-//! say; `twox-hash` is the same XXH3 with AVX2 where the processor has it, for what gateways send each other; `anyhow` carries errors to a person, `thiserror` to code.
+//! say; `croner` and `chrono-tz` know when a cron line is due in a zone whose clocks jump; `twox-hash` is the same XXH3 with AVX2 where the processor has it, for what gateways send each other; `anyhow` carries errors to a person, `thiserror` to code.
 
 pub mod access;
 pub mod account;
@@ -49,6 +50,7 @@ pub mod dataset;
 pub mod demo;
 pub mod dialect;
 pub mod error;
+pub mod flow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod gateway;

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             Command::Plan(args) => client::plan(args).await,
             Command::Drain(args) => client::drain(args).await,
             Command::ExportHot(args) => client::export_hot(args).await,
+            Command::Flow(args) => client::flow(args).await,
             Command::Pin(args) => client::pin(args).await,
             Command::Purge(args) => client::purge(args).await,
             Command::Copy(args) => client::copy(args).await,

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub first_byte: HistogramVec,
     /// Warming jobs that ended, by how.
     pub warm_jobs: IntCounterVec,
+    /// Flows that ended here.
+    pub flows: IntCounterVec,
     /// Copies that ended, by how.
     pub copies: IntCounterVec,
     /// Bytes that copies wrote, by the dataset that they went to.
@@ -165,6 +167,7 @@ impl Metrics {
             cut_bodies: cut_bodies(&registry)?,
             panics: panics(&registry)?,
             warm_jobs: warm_jobs(&registry)?,
+            flows: flows(&registry)?,
             copies: counters("copies_total", COPIES, &["outcome"])?,
             copied_bytes: counters("copied_bytes_total", COPIED, &["dataset"])?,
             tls_handshakes,
@@ -274,6 +277,13 @@ const COPIED: &str = "Bytes that copies wrote, by the dataset that they went to"
 fn warm_jobs(registry: &Registry) -> prometheus::Result<IntCounterVec> {
     let help = "Warming jobs that ended here, by how: done, failed, cancelled";
     let family = IntCounterVec::new(Opts::new("warm_jobs_total", help), &["outcome"])?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn flows(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Flows that ended here, by how: done, failed, cancelled";
+    let family = IntCounterVec::new(Opts::new("flows_total", help), &["outcome"])?;
     registry.register(Box::new(family.clone()))?;
     Ok(family)
 }

@@ -13,17 +13,20 @@ mod draft;
 pub mod duration;
 mod file;
 mod fleet;
+mod flows;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 pub mod machine;
 mod nvme;
 mod report;
+mod schedules;
 mod secret;
 mod section;
 pub mod size;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod timetable;
 mod tls;
 mod value;
 
@@ -35,6 +38,7 @@ use std::time::Duration;
 use forebay_ring::gossip::Seed;
 use forebay_storage::origin::OriginUrl;
 
+pub use flows::UrlPrefix;
 #[cfg(any(test, fuzzing))]
 pub use fuzz::settings;
 pub use report::Mistakes;
@@ -42,6 +46,7 @@ pub use secret::Secret;
 
 use draft::{Draft, Surroundings};
 use report::Report;
+use timetable::Timetable;
 
 /// All settings of a gateway.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +79,10 @@ pub struct Settings {
     pub datasets: Vec<DatasetSettings>,
     /// The fleet; `None`: a fleet of one.
     pub fleet: Option<FleetSettings>,
+    /// `[flows]`.
+    pub flows: FlowSettings,
+    /// `[[schedules]]`.
+    pub schedules: Vec<ScheduleSettings>,
     /// `[state]`; `None`: jobs and pins are kept in `data_dir`.
     pub state: Option<StateSettings>,
     /// Neither a file nor a dataset was named: `datasets` is empty, and the demo is to be made and
@@ -195,6 +204,71 @@ pub struct StateSettings {
     pub url: OriginUrl,
     /// Options of the store's client, by object_store's names, each known to the store's kind.
     pub options: BTreeMap<String, Secret>,
+}
+
+/// `[flows]`: what flows may run and reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowSettings {
+    /// Programs, by their whole paths.
+    pub commands: Vec<PathBuf>,
+    /// What the URLs have to begin with.
+    pub urls: Vec<UrlPrefix>,
+    /// The Kubernetes that scales; `None`: none does.
+    pub kubernetes: Option<KubernetesSettings>,
+}
+
+/// One of `[[schedules]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleSettings {
+    /// Its name.
+    pub name: String,
+    /// When it begins.
+    pub begins: Begins,
+    /// The text of its flow; `None`: what is watched is warmed.
+    pub flow: Option<String>,
+}
+
+/// When a schedule begins its flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// At these times.
+    At {
+        /// Which.
+        table: Box<Timetable>,
+        /// One that was missed is run once, as soon as that is seen; else it is left out.
+        run_missed: bool,
+    },
+    /// When something at an origin has changed.
+    OnChange {
+        /// The dataset's name.
+        dataset: String,
+        /// What of it.
+        what: Watched,
+        /// Between two looks.
+        every: Duration,
+    },
+}
+
+/// What is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// An object whose lines are keys.
+    Manifest(String),
+    /// An index of safetensors.
+    Index(String),
+    /// All objects whose keys begin so.
+    Prefix(String),
+}
+
+/// The Kubernetes that scales.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// The API server's URL, without a slash at its end.
+    pub api: String,
+    /// The file that the token is in, read each time; `None`: no token is sent.
+    pub token: Option<PathBuf>,
+    /// The authority of its certificate, in PEM; `None`: those of the system.
+    pub ca: Option<PathBuf>,
 }
 
 /// One dataset.

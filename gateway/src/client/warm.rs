@@ -33,10 +33,10 @@ struct Hot {
 }
 
 /// Between two looks at a job, and at what is resident.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// A job goes on after a restart of its gateway: that is waited for.
-const RESTART: Duration = Duration::from_secs(60);
+pub(super) const RESTART: Duration = Duration::from_secs(60);
 
 /// `forebay warm`: 0 only once everything is resident.
 pub async fn warm(args: &WarmArgs) -> ExitCode {

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Problem, State, dataset_json, known, purge};
+use super::{Problem, State, dataset_json, events, known, purge};
 use crate::copy;
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
@@ -193,6 +193,12 @@ fn tiers(state: &State, version: VersionKey, blocks: std::ops::Range<u32>) -> Va
     Value::Array(tiers.collect())
 }
 
+/// The path of a question about an object.
+pub(super) fn path_of(verb: &str, dataset: &str, key: &str) -> String {
+    let (dataset, key) = (wire::encoded(dataset), wire::encoded(key));
+    format!("{verb}{dataset}/{key}")
+}
+
 /// What all members that answer say of their datasets, added up. `described` are this gateway's.
 pub(super) async fn add_others(state: &State, described: &mut [Value]) {
     for (_, answer) in ask_others(state, &Method::GET, "/datasets").await {
@@ -251,7 +257,7 @@ fn add(ours: &mut Value, theirs: &Value) {
 
 /// Asks all other members that membership knows of, side by side. One that is down is not asked; one
 /// that is silent has not answered.
-async fn ask_others(
+pub(super) async fn ask_others(
     state: &State,
     method: &Method,
     path: &str,
@@ -318,12 +324,19 @@ where
         (&Method::GET, _) => path
             .strip_prefix("/holders/")
             .and_then(|_| held(state, parts.uri.query().unwrap_or_default())),
-        (&Method::POST, _) => match path.strip_prefix(purge::ALL).and_then(split) {
-            Some((dataset, key)) => {
-                purge::answer(state, from, purge::Wanted::all(&dataset, &key)).await
+        (&Method::POST, _) => {
+            let about = |verb| path.strip_prefix(verb).and_then(split);
+            match (about(purge::ALL), about(events::DOUBT)) {
+                (Some((dataset, key)), _) => {
+                    purge::answer(state, from, purge::Wanted::all(&dataset, &key)).await
+                }
+                (_, Some((dataset, key))) => {
+                    events::doubt_here(state, &dataset, &key);
+                    Some(Value::Null)
+                }
+                _ => None,
             }
-            None => None,
-        },
+        }
         _ => None,
     };
     match answered {

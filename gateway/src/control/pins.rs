@@ -60,17 +60,28 @@ async fn pin(
     Path((name, prefix)): Path<(String, String)>,
     Query(params): Params,
 ) -> Result<Response, Problem> {
-    let dataset = known(&state, &name)?;
     let mut names = params.keys().filter(|name| *name != "expires");
     if let Some(name) = names.find(|name| !name.to_ascii_lowercase().starts_with("x-amz-")) {
         return Err(bad(format!(
             "a pin has no parameter {name:?}, only expires"
         )));
     }
-    let expires = params.get("expires").map(|text| expiry(text, pins::now()));
+    let expires = params.get("expires").map(String::as_str);
+    Ok(axum::Json(set(&state, &name, &prefix, expires).await?).into_response())
+}
+
+/// Pins what a dataset has below a prefix, if it fits.
+pub(super) async fn set(
+    state: &Arc<State>,
+    name: &str,
+    prefix: &str,
+    expires: Option<&str>,
+) -> Result<Value, Problem> {
+    let dataset = known(state, name)?;
+    let expires = expires.map(|text| expiry(text, pins::now()));
     let expires = expires.transpose().map_err(bad)?;
-    let pin = judged(&state, &dataset, &prefix, expires, &[]).await?;
-    set(&state, pin).await
+    let pin = judged(state, &dataset, prefix, expires, &[]).await?;
+    tell(state, pin).await
 }
 
 /// The pin of a prefix, if it fits beside those that hold and these.
@@ -138,22 +149,22 @@ async fn unpin(
         gone: true,
         ..pin
     };
-    set(&state, gone).await
+    Ok(axum::Json(tell(&state, gone).await?).into_response())
 }
 
-async fn set(state: &Arc<State>, pin: Pin) -> Result<Response, Problem> {
+/// Has everybody know a pin that changed.
+async fn tell(state: &Arc<State>, pin: Pin) -> Result<Value, Problem> {
     let peers = state.reads.peers.as_ref();
     let set = state.pins.set_everywhere(peers, pin).await;
     let (pin, absent) = set.map_err(|error| match error {
         NotSet::Nowhere(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         NotSet::NotForLong(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     })?;
-    Ok(axum::Json(json!({
+    Ok(json!({
         "bytes": pin.bytes,
         "expires": pin.expires.map(rfc3339),
         "absent_members": absent,
     }))
-    .into_response())
 }
 
 /// Answers what other members tell of pins, and ask.

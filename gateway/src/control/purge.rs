@@ -233,6 +233,17 @@ impl Purged {
         self.blocks += tally.blocks;
         self.bytes += tally.bytes;
     }
+
+    /// What is told of it, here and to whoever asked.
+    fn told(self, wanted: &Wanted) -> Value {
+        let (what, tier) = (
+            format!("{}/{}", wanted.dataset, wanted.key),
+            wanted.tier.name(),
+        );
+        let (blocks, bytes, absent) = (self.blocks, self.bytes, self.absent);
+        tracing::info!(what, tier, blocks, bytes, absent = absent.len(), "purged");
+        json!({ "blocks": blocks, "bytes": bytes, "absent_members": absent })
+    }
 }
 
 async fn purge_dataset(
@@ -262,13 +273,17 @@ async fn purge_key(
             wanted.etag = Some(etag);
             purge_all(&state, &wanted, &mut purged).await?;
         }
-        Versions::Old => purge_old(&state, &dataset, wanted, &mut purged).await?,
+        Versions::Old => purge_old(&state, &dataset, wanted.clone(), &mut purged).await?,
     }
-    let (blocks, bytes, absent) = (purged.blocks, purged.bytes, purged.absent);
-    let (what, tier) = (format!("{name}/{key}"), asked.tier.name());
-    tracing::info!(what, tier, blocks, bytes, absent = absent.len(), "purged");
-    let answer = json!({ "blocks": blocks, "bytes": bytes, "absent_members": absent });
-    Ok(axum::Json(answer).into_response())
+    Ok(axum::Json(purged.told(&wanted)).into_response())
+}
+
+/// Drops an object, or what is below a prefix, here and on all other members; what that came to.
+pub(super) async fn whole(state: &Arc<State>, name: &str, key: &str) -> Result<Value, Problem> {
+    known(state, name)?;
+    let (wanted, mut purged) = (Wanted::all(name, key), Purged::default());
+    purge_all(state, &wanted, &mut purged).await?;
+    Ok(purged.told(&wanted))
 }
 
 /// Purges all but the current versions, which the origin is asked for: a page of its listing after the other.

@@ -14,6 +14,7 @@ use forebay_storage::origin::documents::Documents;
 use super::purge::Wanted;
 use crate::copy::Copier;
 use crate::dataset::Datasets;
+use crate::flow::Flows;
 use crate::handover::Handover;
 use crate::known::KnownFile;
 use crate::listings::Listings;
@@ -67,6 +68,8 @@ pub struct State {
     pub handover: Arc<Handover>,
     /// Warming jobs.
     pub jobs: Arc<Jobs>,
+    /// Flows.
+    pub flows: Arc<Flows>,
     /// What is pinned.
     pub pins: Arc<Pins>,
     /// Copies between datasets.
@@ -105,8 +108,10 @@ impl State {
             paper: Paper::new(&reads.store),
         };
         let (handover, jobs) = (Handover::new(crew()), Jobs::new(crew(), seed));
+        let (has_nvme, ended) = (reads.store.nvme().is_some(), reads.metrics.flows.clone());
         Self {
             alone: Arc::new(alone(&name)),
+            flows: Flows::new(Arc::clone(&datasets), has_nvme, &name, seed, ended),
             handover: Arc::new(handover),
             jobs,
             pins,
@@ -182,6 +187,23 @@ impl State {
     /// Names the file that must not know what was purged. The first one told stays.
     pub fn remember_in(&self, file: Arc<KnownFile>) {
         let _ = self.known_file.set(file);
+    }
+
+    /// Lets jobs and flows begin, those of an earlier run first.
+    pub async fn begin(&self) {
+        self.jobs.begin();
+        self.flows.begin().await;
+    }
+
+    /// Lets no job and no flow go on: this gateway stops.
+    pub fn close(&self) {
+        self.flows.close();
+        self.jobs.close();
+    }
+
+    /// Lets others have the jobs and flows that this gateway works on, at once.
+    pub async fn release(&self) {
+        futures::future::join(self.jobs.release(), self.flows.release()).await;
     }
 
     /// Says whether the gateway wants traffic.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State as Shared};
@@ -10,10 +9,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
-use futures::{Stream, stream};
 use http_body::Body as _;
 use serde_json::{Value, json};
 
+use super::told::{How, told};
 use super::{Params, Problem, State, known};
 use crate::pins::{self, Pin, expiry};
 use crate::settings::size::shown;
@@ -26,9 +25,6 @@ const LONGEST: u64 = 16 << 20;
 
 /// A body, the names in it, and the same written out take so many times its bytes.
 const COPIES: u64 = 3;
-
-/// Between two lines of progress.
-const EACH: Duration = Duration::from_secs(1);
 
 /// The routes of warming.
 pub(super) fn routes() -> axum::Router<Arc<State>> {
@@ -135,12 +131,13 @@ async fn take(state: &Arc<State>, order: Order, headers: &HeaderMap) -> Result<R
         return Ok((StatusCode::ACCEPTED, axum::Json(job.json())).into_response());
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    let lines = told(state, job, Job::line, true);
+    let (states, closed) = (job.states(), state.jobs.closed());
+    let lines = told(states, closed, move || line_of(&job, Job::line), true);
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
 /// The pins of a job, if they fit.
-async fn pins_of(state: &State, order: &Order) -> Result<Vec<Pin>, Problem> {
+pub(super) async fn pins_of(state: &State, order: &Order) -> Result<Vec<Pin>, Problem> {
     let Some(asked) = &order.pin else {
         return Ok(Vec::new());
     };
@@ -193,73 +190,25 @@ async fn events(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let job = job(&state, &id)?;
-    let lines = told(&state, job, |job| format!("{}\n", job.json()), false);
+    let (states, closed) = (job.states(), state.jobs.closed());
+    let json = |job: &Job| format!("{}\n", job.json());
+    let lines = told(states, closed, move || line_of(&job, json), false);
     let kind = [(header::CONTENT_TYPE, "application/jsonl")];
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-/// What comes next of a body that tells of a job.
-enum Next {
-    First,
-    Later,
-    /// The body is broken off, for its client to see that the job did not end well.
-    Break,
-    Nothing,
-}
-
-/// A line now, whenever the state changes, and each second, until the job is over. With `breaks` the body of one that
-/// did not end well is broken off behind its last line. It is broken off in any case once jobs go on no more.
-fn told(
-    state: &State,
-    job: Arc<Job>,
-    line: impl Fn(&Job) -> String + Send + 'static,
-    breaks: bool,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    let states = job.states();
-    let begin = (Next::First, states, state.jobs.closed(), job, line);
-    stream::unfold(
-        begin,
-        move |(next, mut states, mut closed, job, line)| async move {
-            match next {
-                Next::First => {
-                    states.mark_unchanged();
-                }
-                Next::Later => {
-                    let stops = tokio::select! {
-                        biased;
-                        // Whoever had the sender dropped would have ended the job before.
-                        _ = closed.wait_for(|closed| *closed) => true,
-                        // The sender is the job's own, which we hold.
-                        _ = tokio::time::timeout(EACH, states.changed()) => false,
-                    };
-                    if stops {
-                        let failed = "the gateway stops; the job goes on with its next run";
-                        let failed = Err(io::Error::other(failed));
-                        return Some((failed, (Next::Nothing, states, closed, job, line)));
-                    }
-                }
-                Next::Break => {
-                    // The line before has to leave first.
-                    tokio::task::yield_now().await;
-                    let failed = io::Error::other("the job did not end well");
-                    return Some((Err(failed), (Next::Nothing, states, closed, job, line)));
-                }
-                Next::Nothing => return None,
-            }
-            let (mut state, mut text) = (job.state(), line(&job));
-            // One that has gone on while its line was made has another.
-            while job.state() != state {
-                (state, text) = (job.state(), line(&job));
-            }
-            let next = match state {
-                JobState::Done => Next::Nothing,
-                state if state.is_over() && breaks => Next::Break,
-                state if state.is_over() => Next::Nothing,
-                _ => Next::Later,
-            };
-            Some((Ok(Bytes::from(text)), (next, states, closed, job, line)))
-        },
-    )
+/// A line of a job, and how the job does. One that has gone on while its line was made has another.
+fn line_of(job: &Job, line: impl Fn(&Job) -> String) -> (How, String) {
+    let (mut state, mut text) = (job.state(), line(job));
+    while job.state() != state {
+        (state, text) = (job.state(), line(job));
+    }
+    let how = match state {
+        JobState::Done => How::Well,
+        state if state.is_over() => How::Badly,
+        _ => How::Going,
+    };
+    (how, text)
 }
 
 async fn resident_all(

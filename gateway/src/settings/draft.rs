@@ -10,8 +10,9 @@ use super::machine::{self, Memory};
 use super::nvme::{self, Room};
 use super::report::{Place, Placed, Report};
 use super::{
-    CacheSettings, DatasetSettings, Flags, FleetSettings, Limits, LogFormat, LogSettings,
-    NvmeSettings, Settings, StateSettings, TlsSettings, access, dataset, size, value,
+    CacheSettings, DatasetSettings, Flags, FleetSettings, FlowSettings, Limits, LogFormat,
+    LogSettings, NvmeSettings, ScheduleSettings, Settings, StateSettings, TlsSettings, access,
+    dataset, size, value,
 };
 
 /// Least `memory`: 70 % of it may be cached, and the other 19 MiB hold one request's window of 16
@@ -89,6 +90,8 @@ pub(super) struct Draft {
     pub(super) tls: Option<TlsSettings>,
     pub(super) fleet: Option<FleetSettings>,
     pub(super) state: Option<StateSettings>,
+    pub(super) flows: FlowSettings,
+    pub(super) schedules: Vec<ScheduleSettings>,
     names: Vec<Placed<String>>,
     datasets: Vec<DatasetSettings>,
 }
@@ -204,6 +207,8 @@ impl Draft {
             datasets: self.datasets,
             fleet: self.fleet,
             state: self.state,
+            flows: self.flows,
+            schedules: self.schedules,
             demo,
             config: config.map(Path::to_owned),
             secret_files: report.files(),

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::draft::{Draft, Surroundings};
 use super::report::{Place, Report};
 use super::section::{ACCESS, CACHE, DATASET, LIMITS, LOG, Section, TOP};
-use super::{access, dataset, fleet, state, tls, value};
+use super::{access, dataset, fleet, flows, schedules, state, tls, value};
 
 /// Reads the file at `path` into `draft`.
 pub(super) fn read(path: &Path, around: &Surroundings<'_>, draft: &mut Draft, report: &mut Report) {
@@ -45,6 +45,8 @@ pub(super) fn walk(text: &str, around: &Surroundings<'_>, draft: &mut Draft, rep
     draft.tls = tls::read(&top, report);
     draft.fleet = fleet::read(&top, around, report);
     draft.state = state::read(&top, around, report);
+    draft.flows = flows::read(&top, report);
+    draft.schedules = schedules::read(&top, report);
     for section in top.sections("datasets", &DATASET, report) {
         let (name, dataset) = dataset::read(&section, around, report);
         draft.add_dataset(name, dataset, report);

@@ -34,6 +34,8 @@ pub(super) const TOP: Shape = Shape {
         "fleet",
         "hosts",
         "state",
+        "flows",
+        "schedules",
     ],
     later: &[],
 };
@@ -127,8 +129,36 @@ pub(super) const STATE: Shape = Shape {
     later: &[],
 };
 
-const SHAPES: [&Shape; 9] = [
-    &TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS, &FLEET, &STATE,
+/// `[flows]`.
+pub(super) const FLOWS: Shape = Shape {
+    header: "[flows]",
+    keys: &[
+        "commands",
+        "urls",
+        "kubernetes",
+        "kubernetes_token",
+        "kubernetes_ca",
+    ],
+    later: &[],
+};
+
+/// One `[[schedules]]`.
+pub(super) const SCHEDULE: Shape = Shape {
+    header: "[[schedules]]",
+    keys: &["name", "cron", "time_zone", "missed", "watch", "flow"],
+    later: &[],
+};
+
+/// What one of them watches.
+pub(super) const WATCH: Shape = Shape {
+    header: "[schedules.watch]",
+    keys: &["dataset", "manifest", "index", "prefix", "every"],
+    later: &[],
+};
+
+/// Those that a header of their own begins.
+const SHAPES: [&Shape; 11] = [
+    &TOP, &CACHE, &LOG, &LIMITS, &TLS, &DATASET, &ACCESS, &FLEET, &STATE, &FLOWS, &SCHEDULE,
 ];
 
 /// A table whose keys have been judged.

@@ -142,6 +142,8 @@ fn nothing_said_is_the_demo_on_loopback() {
             config: None,
             secret_files: vec![],
             state: None,
+            flows: FlowSettings::default(),
+            schedules: vec![],
             warnings: vec![],
         }
     );

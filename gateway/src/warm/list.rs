@@ -289,6 +289,20 @@ fn about(key: &str, error: &OriginError) -> Failure {
     Failure::Refused(format!("{key}: {error}"))
 }
 
+impl Crew {
+    /// The text of a small object, and the memory that it takes.
+    ///
+    /// # Errors
+    /// What the origin says; or that it is too long, or takes more memory than jobs may have.
+    pub async fn text(
+        &self,
+        dataset: &Arc<Dataset>,
+        key: &str,
+    ) -> Result<(Vec<u8>, Sheet), Failure> {
+        whole(self, dataset, key).await
+    }
+}
+
 /// The files that an index of safetensors names, which lie beside it, and the index itself.
 async fn shards(
     crew: &Crew,

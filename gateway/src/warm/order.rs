@@ -421,7 +421,7 @@ fn apart(mut prefixes: Vec<String>) -> Vec<String> {
     kept
 }
 
-fn rate(value: &Value) -> Result<u64, String> {
+pub(crate) fn rate(value: &Value) -> Result<u64, String> {
     let bytes = match value {
         Value::Number(number) => number.as_u64().ok_or_else(|| "is no whole number".into()),
         Value::String(text) => size::parse(text),
