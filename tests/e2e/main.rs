@@ -32,6 +32,7 @@
 //! | `fleet_keys` | what members prove to each other: keys that are replaced, TLS |
 //! | `fleet_ways` | how bytes go through a fleet: requests, zones, versions, settings that differ |
 //! | `lying_peer` | bytes that change between two gateways |
+//! | `flow` | flows: what is refused, what comes of failures, kills, schedules, and the release of a model as one submission |
 //! | `deploy` | what runs it elsewhere: service manager, units, compose file |
 //! | `scenario` | the load generator's shaped networks: that they work, and that they go |
 //! | `copy` | copying between datasets: every byte, once, and what a kill leaves |
@@ -55,6 +56,7 @@ mod fleet;
 mod fleet_keys;
 mod fleet_ways;
 mod floods;
+mod flow;
 mod freshness;
 mod harness;
 mod http;

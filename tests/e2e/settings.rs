@@ -101,20 +101,6 @@ fn mistakes_in_arguments_end_with_2_too() {
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
-    let output = command()
-        .args(["flow", "models"])
-        .output()
-        .expect("forebay runs");
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("flow"),
-        "{}",
-        said(&output)
-    );
-}
-
-#[test]
 fn help_and_version_are_there() {
     let version = command().arg("--version").output().expect("forebay runs");
     let text = String::from_utf8_lossy(&version.stdout).into_owned();

@@ -8,7 +8,7 @@ mod limits;
 mod meanwhile;
 mod pinned;
 mod purge;
-mod state;
+pub(super) mod state;
 
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_tests::cluster::{Dataset, Gateway, SECRET, Setup};
@@ -26,13 +26,13 @@ const SIZE: u64 = 24 * BLOCK as u64 + 17;
 const BUFFERED: &str = "direct I/O does not work there";
 
 /// The origin model, and what it runs on.
-struct Bucket {
-    origin: Origin,
+pub(super) struct Bucket {
+    pub(super) origin: Origin,
     _runtime: Runtime,
 }
 
 impl Bucket {
-    fn start(settings: Settings) -> Self {
+    pub(super) fn start(settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -54,7 +54,7 @@ impl Bucket {
     }
 
     /// The settings of a gateway whose dataset `models` is this bucket.
-    fn setup(&self) -> Setup {
+    pub(super) fn setup(&self) -> Setup {
         self.setup_with(&[])
     }
 

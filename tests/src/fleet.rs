@@ -41,6 +41,8 @@ pub struct Plan {
     pub protocol: Option<u16>,
     /// More lines of `[fleet]`.
     pub lines: String,
+    /// Further sections of its settings.
+    pub sections: Vec<String>,
     /// Parts of WARN and ERROR lines that may be logged.
     pub allowed: Vec<String>,
     /// The other members as it is told of them, for good; `None`: it finds them by gossip.
@@ -64,6 +66,7 @@ impl Plan {
             nvme: "0".to_owned(),
             protocol: None,
             lines: String::new(),
+            sections: Vec::new(),
             allowed: Vec::new(),
             others: None,
         }
@@ -251,11 +254,14 @@ fn start(
     let next = plan.key_next.as_ref();
     let next = next.map_or_else(String::new, |key| format!("key_next = {key:?}\n"));
     let fleet = format!("{fleet}{next}tls = {}\n{}", plan.tls, plan.lines);
-    let setup = Setup::of([dataset])
+    let mut setup = Setup::of([dataset])
         .cache(&format!("memory = {:?}", plan.memory))
         .cache(&format!("nvme = {:?}", plan.nvme))
         .section("[log]\naccess = false")
         .section(&fleet);
+    for section in &plan.sections {
+        setup = setup.section(section);
+    }
     let text = setup.text(scratch.path());
     let text = text.replace("127.0.0.1:0", &plan.client.to_string());
     let config = scratch.write("forebay.toml", text);

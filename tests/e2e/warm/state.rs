@@ -25,7 +25,7 @@ fn state(moto: &Moto) -> String {
 }
 
 /// A state store, and what a gateway has to be told of it.
-fn store() -> (Moto, String) {
+pub(crate) fn store() -> (Moto, String) {
     let moto = Moto::start();
     moto.bucket("state");
     let section = state(&moto);

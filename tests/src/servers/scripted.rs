@@ -8,7 +8,10 @@ use std::thread;
 use crate::cluster::{Dataset, SECRET};
 use crate::process::PATIENCE;
 
-/// One request. Nobody looks at its body.
+/// Bytes of a request's body that are kept.
+const KEPT: u64 = 64 << 10;
+
+/// One request.
 #[derive(Debug)]
 pub struct Asked {
     /// The method.
@@ -17,6 +20,8 @@ pub struct Asked {
     pub target: String,
     /// Fields in order, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// The beginning of its body, up to 64 KiB.
+    pub body: Vec<u8>,
 }
 
 impl Asked {
@@ -188,6 +193,7 @@ fn serve(
             method: words.next()?,
             target: words.next()?,
             headers: Vec::new(),
+            body: Vec::new(),
         };
         loop {
             let field = self::line(&mut reader)?;
@@ -201,7 +207,9 @@ fn serve(
         }
         let length = asked.header("content-length");
         let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
-        io::copy(&mut reader.by_ref().take(length), &mut io::sink()).ok()?;
+        let mut rest = reader.by_ref().take(length);
+        rest.by_ref().take(KEPT).read_to_end(&mut asked.body).ok()?;
+        io::copy(&mut rest, &mut io::sink()).ok()?;
         script(&asked, reader.get_mut()).ok()?;
     }
 }
