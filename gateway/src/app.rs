@@ -340,18 +340,20 @@ fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
     }
     gateway.state.pins.keep_in(&settings.data_dir);
     gateway.state.copier.keep_in(&settings.data_dir);
+    gateway.state.revisions.keep_in(&settings.data_dir);
     gateway.state.bound();
     file
 }
 
 /// The work that tiers, pins and the fleet's changes need for as long as the gateway runs.
-fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 4] {
+fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 5] {
     let (store, state) = (&gateway.reads.store, &gateway.state);
     [
         tokio::spawn(Arc::clone(store).keep_nvme()),
         tokio::spawn(Arc::clone(&state.pins).keep()),
         tokio::spawn(pins::keep(Arc::clone(state))),
         tokio::spawn(Arc::clone(&state.handover).keep()),
+        tokio::spawn(Arc::clone(&state.revisions).keep()),
     ]
 }
 
@@ -372,6 +374,7 @@ async fn run_until(
         if let Some(place) = place {
             place.joined().await;
         }
+        gateway.state.revisions.begin().await;
     };
     let lost = async {
         match place {

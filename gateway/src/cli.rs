@@ -2,6 +2,7 @@
 
 mod copy;
 mod flow;
+mod revision;
 mod warm;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::copy::CopyArgs;
 pub use self::flow::{FlowArgs, FlowVerb, OneArgs, RunArgs};
+pub use self::revision::{RevisionArgs, RevisionVerb};
 pub use self::warm::{PinArgs, Prefix, WaitArgs, WarmArgs};
 
 use crate::settings::Flags;
@@ -73,6 +75,8 @@ pub enum Command {
     ExportHot(ClientArgs),
     /// Copy everything below a prefix into another dataset, verified; what is there already is passed over
     Copy(CopyArgs),
+    /// Show, switch or take off the revision of a dataset: exactly these versions of these keys
+    Revision(RevisionArgs),
     /// Drop an object, or all below a prefix, from a running gateway's cache
     Purge(PurgeArgs),
 }

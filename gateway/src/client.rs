@@ -1,8 +1,9 @@
-//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `flow`, `copy`, `drain` and
-//! `purge` ask and print.
+//! The client side of `/-/`: what `forebay status`, `datasets`, `ring`, `plan`, `warm`, `wait`, `flow`, `copy`,
+//! `revision`, `drain` and `purge` ask and print.
 
 mod copy;
 mod flow;
+mod revision;
 mod warm;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 pub use self::copy::copy;
 pub use self::flow::flow;
+pub use self::revision::revision;
 pub use self::warm::{export_hot, pin, wait, warm};
 
 use crate::access::canonical::{PATH, sha256_hex};

@@ -11,6 +11,7 @@ mod flow;
 pub mod guard;
 pub mod pins;
 mod purge;
+mod revision;
 mod state;
 mod told;
 mod warm;
@@ -104,6 +105,7 @@ pub fn router(state: Arc<State>) -> axum::Router {
         .merge(purge::routes())
         .merge(warm::routes())
         .merge(copy::routes())
+        .merge(revision::routes())
         .merge(pins::routes())
         .merge(flow::routes())
         .merge(events::routes())

@@ -64,6 +64,7 @@ pub mod peer;
 pub mod pins;
 pub mod read;
 pub mod reload;
+pub mod revision;
 mod say;
 pub mod serve;
 pub mod settings;

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             Command::Flow(args) => client::flow(args).await,
             Command::Pin(args) => client::pin(args).await,
             Command::Purge(args) => client::purge(args).await,
+            Command::Revision(args) => client::revision(args).await,
             Command::Copy(args) => client::copy(args).await,
             Command::Warm(args) => client::warm(args).await,
             Command::Wait(args) => client::wait(args).await,

@@ -3,6 +3,7 @@
 mod ahead;
 mod bytes;
 mod cold;
+mod copy;
 mod cut_through;
 mod damage;
 mod disk;
@@ -67,6 +68,7 @@ pub const NAMES: &[&str] = &[
     "frozen",
     "members",
     "warm",
+    "copy",
 ];
 
 /// What all checks are told.
@@ -107,6 +109,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "frozen" => frozen::run(options).await,
         "members" => members::run(options).await,
         "warm" => warm::run(options).await,
+        "copy" => copy::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",
             NAMES.join(", ")

@@ -36,6 +36,7 @@
 //! | `deploy` | what runs it elsewhere: service manager, units, compose file |
 //! | `scenario` | the load generator's shaped networks: that they work, and that they go |
 //! | `copy` | copying between datasets: every byte, once, and what a kill leaves |
+//! | `revision` | switching a dataset from one revision to another: whole, for all members, or not at all |
 //! | `warm` | warming: jobs, what `done` means, kills and purges meanwhile, several gateways |
 //! | `harness` | the harness itself: that the odd origins are as odd as they should be |
 
@@ -69,6 +70,7 @@ mod nvme;
 mod odd_origins;
 mod origins;
 mod ranges;
+mod revision;
 mod s3;
 mod scenario;
 mod settings;

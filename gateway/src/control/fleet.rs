@@ -24,6 +24,7 @@ use crate::copy;
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, wire};
+use crate::revision;
 use crate::warm;
 
 /// No question of a member is longer.
@@ -312,6 +313,12 @@ where
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let purged = purge::answer_part(state, from, &body).await;
         return purged.map_or_else(unknown, |purged| text(purged.to_string()));
+    }
+    if path.starts_with(revision::PATH) {
+        let body = Limited::new(body, revision::LONGEST).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let told = state.revisions.answer(&parts.method, path, &body).await;
+        return told.map_or_else(unknown, |told| text(told.to_string()));
     }
     let answered = match (&parts.method, path) {
         (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,

@@ -20,6 +20,7 @@ use crate::known::KnownFile;
 use crate::listings::Listings;
 use crate::pins::Pins;
 use crate::read::Reads;
+use crate::revision::Revisions;
 use crate::warm::Jobs;
 use crate::warm::paper::Paper;
 use crate::warm::place::Crew;
@@ -74,6 +75,8 @@ pub struct State {
     pub pins: Arc<Pins>,
     /// Copies between datasets.
     pub copier: Arc<Copier>,
+    /// Revisions of datasets.
+    pub revisions: Arc<Revisions>,
     ready: AtomicBool,
     draining: AtomicBool,
     /// Where clients reach this gateway, once that is known.
@@ -115,6 +118,7 @@ impl State {
             handover: Arc::new(handover),
             jobs,
             pins,
+            revisions: Revisions::new(&reads),
             copier: Copier::new(
                 Arc::clone(&reads),
                 Arc::clone(&datasets),
@@ -211,11 +215,12 @@ impl State {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Keeps jobs and pins in this state store. The first one told stays.
+    /// Keeps jobs, pins and revisions in this state store. The first one told stays.
     pub fn share(&self, documents: Arc<Documents>) {
         self.jobs.share(Arc::clone(&documents));
         self.pins.share(Arc::clone(&documents));
         self.copier.share(Arc::clone(&documents));
+        self.revisions.share(Arc::clone(&documents));
         let _ = self.documents.set(documents);
     }
 

@@ -1,5 +1,7 @@
 //! GET and HEAD of an object: the version, the conditions, the ranges, and the body that follows.
 
+mod pinned;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,6 +29,7 @@ use crate::read::body::{Feed, ReadBody};
 use crate::read::passthrough;
 use crate::read::version::{Current, How};
 use crate::read::window::{Piece, Reader};
+use crate::revision::Pinned;
 
 /// Bodies over HTTP/2 that are longer than this are watched.
 const WATCHED: u64 = 1 << 20;
@@ -47,6 +50,8 @@ struct Asked<'a> {
     overrides: ResponseOverrides,
     part: Option<u32>,
     http2: bool,
+    /// The version that the dataset's revision names.
+    pinned: Option<&'a Pinned>,
 }
 
 /// Why an attempt gave no reply.
@@ -63,7 +68,7 @@ impl From<S3Error> for Failed {
     }
 }
 
-/// Answers a GET or HEAD of `key`.
+/// Answers a GET or HEAD of `key`, of the version `pinned` if the dataset has a revision.
 ///
 /// # Errors
 /// What goes out as S3's error document.
@@ -71,10 +76,11 @@ pub async fn answer(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
     key: &Arc<str>,
-    parts: &Parts,
-    query: &Query,
+    (parts, query): (&Parts, &Query),
+    pinned: Option<&Pinned>,
 ) -> Result<Reply, S3Error> {
-    let asked = Asked::parse(reads, dataset, key, parts, query)?;
+    let mut asked = Asked::parse(reads, dataset, key, parts, query)?;
+    asked.pinned = pinned;
     // An object that is overwritten between its version and its first block is taken anew, once:
     // nothing was sent yet.
     for _ in 0..2 {
@@ -87,7 +93,7 @@ pub async fn answer(
             Err(Failed::Changed) => {}
         }
     }
-    Err(asked.failure(&OriginError::Changed))
+    Err(asked.changed())
 }
 
 impl<'a> Asked<'a> {
@@ -122,6 +128,7 @@ impl<'a> Asked<'a> {
             overrides: ResponseOverrides::parse(query)?,
             part,
             http2: parts.version == http::Version::HTTP_2,
+            pinned: None,
         })
     }
 
@@ -180,6 +187,9 @@ impl<'a> Asked<'a> {
     /// The version to answer with. A condition that names another one than we know makes us ask
     /// the origin once: the client may know more.
     async fn current(&self) -> Result<Current, Failed> {
+        if let Some(pinned) = self.pinned {
+            return Box::pin(self.pinned(pinned)).await;
+        }
         let current = match self.reads.fresh(self.dataset, &self.object) {
             Some(current) => current,
             None => {

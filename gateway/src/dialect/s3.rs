@@ -10,9 +10,9 @@ use std::sync::Arc;
 use forebay_storage::error::OriginError;
 use forebay_storage::listing::ListPage;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use self::error::{CONTENT_TYPE, S3Error};
+use self::error::{CONTENT_TYPE, Code, S3Error};
 use self::list::ListAsked;
 use super::Reply;
 use super::object;
@@ -21,6 +21,10 @@ use crate::access::Caller;
 use crate::dataset::Dataset;
 use crate::error::of_origin;
 use crate::gateway::Gateway;
+use crate::revision::{NotNow, Revision};
+
+/// Names the revision that an answer is of, or that a reader wants to stay with.
+const REVISION: HeaderName = HeaderName::from_static("x-forebay-revision");
 
 /// Answers a request at the root, a dataset or an object, of a `caller` who may read what it names.
 ///
@@ -55,11 +59,20 @@ pub async fn answer(
                 return Ok(Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into()));
             }
             // Boxed, so that the future of a read is not as large as this one.
-            Box::pin(list_objects(gateway, &dataset, target)).await
+            let revision = revision(gateway, &dataset, parts).await?;
+            Box::pin(list_objects(gateway, &dataset, target, revision)).await
         }
         Place::Object { dataset, key } => {
             let dataset = find(gateway, dataset)?;
-            object::answer(&gateway.reads, &dataset, key, parts, &target.query).await
+            let query = &target.query;
+            let Some(revision) = revision(gateway, &dataset, parts).await? else {
+                return object::answer(&gateway.reads, &dataset, key, (parts, query), None).await;
+            };
+            let pinned = revision.get(key);
+            let pinned = pinned.ok_or_else(|| S3Error::no_such_key(&dataset.name, key))?;
+            let answer =
+                object::answer(&gateway.reads, &dataset, key, (parts, query), Some(pinned));
+            Ok(named(answer.await?, &revision))
         }
     }
 }
@@ -69,6 +82,33 @@ fn find(gateway: &Gateway, name: &str) -> Result<Arc<Dataset>, S3Error> {
         .datasets
         .get(name)
         .ok_or_else(|| S3Error::no_such_bucket(name))
+}
+
+/// The revision to read of a dataset: the one that the reader names, else the one that it has, if it has any.
+async fn revision(
+    gateway: &Gateway,
+    dataset: &Dataset,
+    parts: &Parts,
+) -> Result<Option<Arc<Revision>>, S3Error> {
+    let (revisions, wanted) = (&gateway.state.revisions, parts.headers.get(REVISION));
+    // Most datasets have none, and are asked for often.
+    if wanted.is_none() && !revisions.concerns(&dataset.name) {
+        return Ok(None);
+    }
+    let wanted = wanted.map(|wanted| wanted.to_str().unwrap_or_default());
+    let found = Box::pin(revisions.of(&dataset.name, wanted)).await;
+    found.map_err(|why| match why {
+        NotNow::Unconfirmed => S3Error::new(Code::ServiceUnavailable, why.to_string()),
+        NotNow::Unknown => S3Error::precondition_failed(REVISION.as_str()),
+    })
+}
+
+/// Says which revision an answer is of.
+fn named(mut reply: Reply, revision: &Revision) -> Reply {
+    if let Ok(id) = HeaderValue::try_from(&revision.id) {
+        reply.headers.insert(REVISION, id);
+    }
+    reply
 }
 
 fn list_buckets(gateway: &Gateway, caller: &Caller) -> Reply {
@@ -90,8 +130,14 @@ async fn list_objects(
     gateway: &Gateway,
     dataset: &Arc<Dataset>,
     target: &Target,
+    revision: Option<Arc<Revision>>,
 ) -> Result<Reply, S3Error> {
     let asked = ListAsked::parse(&target.query)?;
+    if let Some(revision) = revision {
+        let xml = asked.xml(&dataset.name, &revision.page(&asked.request));
+        let reply = Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into());
+        return Ok(named(reply, &revision));
+    }
     let page = if asked.request.max_keys == 0 {
         Arc::new(ListPage::default())
     } else {

@@ -360,7 +360,7 @@ impl<'de> Deserialize<'de> for Files {
 }
 
 /// The bytes of a small object, read as a client would.
-async fn whole(
+pub(crate) async fn whole(
     crew: &Crew,
     dataset: &Arc<Dataset>,
     key: &str,

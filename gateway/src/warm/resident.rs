@@ -80,6 +80,24 @@ impl Crew {
         Ok(resident)
     }
 
+    /// The same of these objects in these versions, whatever the origin has by now.
+    pub async fn resident_of(
+        self: &Arc<Self>,
+        dataset: &Arc<Dataset>,
+        objects: impl Iterator<Item = (String, u64, VersionKey)>,
+    ) -> Resident {
+        let order = Order::all(&dataset.name, "", Tier::Any);
+        let entries = objects.map(|(key, size, version)| Entry {
+            key: key.into(),
+            size,
+            version: Some(version),
+        });
+        let mut resident = Resident::default();
+        let entries = entries.collect();
+        self.add(dataset, &order, entries, &mut resident).await;
+        resident
+    }
+
     /// How many objects the origin has below `prefix`, and their bytes.
     ///
     /// # Errors
