@@ -33,7 +33,7 @@ fn state(moto: &Moto) -> String {
 
 fn plans(moto: &Moto) -> Vec<Plan> {
     let plan = |name| Plan {
-        section: state(moto),
+        sections: vec![state(moto)],
         allowed: ALLOWED.map(str::to_owned).into(),
         ..Plan::new(name)
     };
