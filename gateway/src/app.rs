@@ -332,7 +332,7 @@ async fn serve_until_told(
 /// Has what survived the last run known before anybody can ask, and says where it is kept.
 fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
     let file = Arc::new(KnownFile::new(&settings.data_dir));
-    gateway.state.remember_in(Arc::clone(&file));
+    gateway.state.purges.remember_in(Arc::clone(&file));
     file.load(gateway);
     known::recall(gateway);
     if gateway.state.documents().is_none() {

@@ -13,6 +13,7 @@
 //! | [`listings`] | listings, asked once for all |
 //! | [`warm`], [`handover`], [`pins`] | jobs that bring blocks before anybody reads them; blocks that change hands with members; what is to stay |
 //! | [`flow`] | steps that are done as one submission, and what begins by itself |
+//! | [`purge`] | letting go of what is cached, here and on all members |
 //! | [`read`] | one read: version, window, fills, the stream that leaves |
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`keeping`] | documents that outlive a run, and who works on what they say |
@@ -32,7 +33,7 @@
 //! tests hold our verifier against; `tracing` and `tracing-subscriber` log; `arc-swap` replaces
 //! datasets under readers;
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
-//! `aws-lc-rs` proves who belongs to the fleet; `rustix` and `socket2` set limits and socket options, say what a socket holds, and tell it that more comes; `percent-encoding`,
+//! `aws-lc-rs` proves who belongs to the fleet; `crc-fast` computes and combines the checksums that object stores keep of whole objects, and is object_store's own; `rustix` and `socket2` set limits and socket options, say what a socket holds, and tell it that more comes; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `croner` and `chrono-tz` know when a cron line is due in a zone whose clocks jump; `twox-hash` is the same XXH3 with AVX2 where the processor has it, for what gateways send each other; `anyhow` carries errors to a person, `thiserror` to code.
 
@@ -62,6 +63,7 @@ pub mod metrics;
 pub mod notify;
 pub mod peer;
 pub mod pins;
+pub mod purge;
 pub mod read;
 pub mod reload;
 pub mod revision;

@@ -7,8 +7,9 @@
 //! | `pinned` | the pins that jobs set |
 //! | [`paper`] | the memory of what jobs know |
 //! | `list` | what there is to warm |
-//! | [`place`] | whose part of it is what, and whether it fits |
+//! | [`place`], `fit` | whose part of it is what, and whether it fits |
 //! | `check` | asking everybody whether they have what is theirs |
+//! | `verify` | whether what is there is what it is said to be |
 //! | [`bring`], [`remote`] | bringing blocks here, and having another member bring them |
 //! | `work`, `breadth`, `rate` | a job from its first listing to its last look; how much of it at once, and how fast |
 //!
@@ -19,6 +20,7 @@
 pub(crate) mod breadth;
 pub mod bring;
 mod check;
+mod fit;
 pub mod glob;
 pub mod job;
 pub(crate) mod list;
@@ -32,6 +34,7 @@ mod record;
 pub mod remote;
 mod resident;
 mod shared;
+mod verify;
 mod work;
 
 use std::cmp::Reverse;

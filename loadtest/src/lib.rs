@@ -19,7 +19,7 @@
 //! `rustls` and `tokio-rustls` read the TLS rows; `socket2` sets the segment size that the client announces; `foyer` brings the eviction policies that the replay compares ours
 //! with; `mimalloc` is the gateway's allocator, so that the bare server is a ceiling of the same make.
 //! Of the others, `futures` lets one reader's requests take turns in one task, and `rustix` enters namespaces, sends
-//! signals and raises limits without `unsafe`.
+//! signals and raises limits without `unsafe`; `crc-fast` and `base64` make the checksum that the origin model tells of an object.
 
 pub mod bare;
 pub mod bench;

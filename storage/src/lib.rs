@@ -25,7 +25,7 @@
 //! of our own (status codes, no redirects, a connection budget); `foyer` lays blocks out on disk; `bytes` shares
 //! segments without copying; `aws-lc-rs` names versions by SHA-256, since names are chosen by
 //! strangers, and checks what was written, as `md-5` and `base64` do where S3's own checksums are MD5s and
-//! written in it; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
+//! written in it, and as `base64` reads those that origins tell; `quick-xml` reads S3's listings, which object_store cannot read when one key is odd;
 //! `httpdate` and `chrono` read and write dates; `strsim` guesses what a mistyped option was meant
 //! to be; `rustix` names the flags of open files and of direct I/O, maps the memory of segments, and writes a copied file's source beside it;
 //! `xxhash-rust` places blocks on disk and sees damage in the journal, and is how a purge tells ETags apart; the rest is plumbing that the ecosystem shares.

@@ -4,6 +4,7 @@ mod answer;
 mod breaker;
 mod build;
 mod connect;
+mod digest;
 pub mod documents;
 mod hedge;
 mod limit;
@@ -33,6 +34,7 @@ use object_store::path::Path;
 
 pub use self::answer::{Answer, ExactBody};
 pub use self::connect::{LOOP_HEADER, loop_value};
+pub use self::digest::Digest;
 pub use self::transport::{ClientTls, transport, transport_with};
 pub use self::url::OriginUrl;
 pub use object_store::client::{
@@ -72,6 +74,8 @@ pub struct Origin {
     identity: Arc<Identity>,
     stats: Arc<DatasetStats>,
     block_size: BlockSize,
+    /// Objects are had by plain HTTP, as from a hub of models.
+    is_http: bool,
 }
 
 enum Kind {
@@ -122,6 +126,7 @@ impl Origin {
             identity: Arc::new(identity),
             stats,
             block_size: config.block_size,
+            is_http: matches!(config.url, OriginUrl::Http { .. }),
         })
     }
 
@@ -168,18 +173,7 @@ impl Origin {
                 let opened = directory.open(&object.key, true).await?;
                 return self.describe(object, opened.size, &opened.headers);
             }
-            Place::Path(remote, path) => {
-                let options = |exchange: &Exchange| GetOptions {
-                    head: true,
-                    version: version_id(object),
-                    extensions: exchange.extensions(),
-                    ..GetOptions::default()
-                };
-                let (exchange, result) =
-                    hedge::ask(remote, &path, &Urgency::default(), options).await?;
-                result.map_err(|error| failure(&exchange, &error))?;
-                seen_headers(&exchange)?
-            }
+            Place::Path(remote, path) => self.head_at(remote, &path, object).await?,
             Place::Odd(s3, key) => {
                 let query = version_query(object);
                 s3.ask(
@@ -196,6 +190,23 @@ impl Origin {
         let size = content_length(&headers)
             .ok_or_else(|| bad("it does not say how long the object is (no Content-Length)"))?;
         self.describe(object, size, &headers)
+    }
+
+    async fn head_at(
+        &self,
+        remote: &Remote,
+        path: &Path,
+        object: &ObjectId,
+    ) -> Result<HeaderMap, OriginError> {
+        let options = |exchange: &Exchange| GetOptions {
+            head: true,
+            version: version_id(object),
+            extensions: exchange.extensions(),
+            ..GetOptions::default()
+        };
+        let (exchange, result) = hedge::ask(remote, path, &Urgency::default(), options).await?;
+        result.map_err(|error| failure(&exchange, &error))?;
+        seen_headers(&exchange)
     }
 
     /// Asks for `range`, of the version `pin` if one is given, when it is the turn of whoever is of

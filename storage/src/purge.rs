@@ -19,6 +19,27 @@ pub enum Place {
     Nvme,
 }
 
+impl Place {
+    /// The place of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "everywhere" => Some(Self::Everywhere),
+            "memory" => Some(Self::Memory),
+            "nvme" => Some(Self::Nvme),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Everywhere => "everywhere",
+            Self::Memory => "memory",
+            Self::Nvme => "nvme",
+        }
+    }
+}
+
 /// Of the objects that are meant, which versions go.
 #[derive(Clone, Copy, Debug)]
 pub enum Which<'a> {
@@ -26,6 +47,8 @@ pub enum Which<'a> {
     All,
     /// Those of this ETag.
     Tagged(Tag),
+    /// This one.
+    One(VersionKey),
     /// Of these keys, all but these versions: the current ones. `None`: there is no current one.
     Others(&'a HashMap<String, Option<VersionKey>>),
 }
@@ -73,6 +96,7 @@ impl<'a> Purge<'a> {
         match self.which {
             Which::All => true,
             Which::Tagged(wanted) => tag.is_none_or(|tag| tag == wanted),
+            Which::One(wanted) => version == wanted,
             Which::Others(current) => {
                 let current = current.get(&*object.key);
                 current.is_some_and(|current| *current != Some(version))
@@ -101,6 +125,11 @@ mod tests {
         assert!(tagged.takes(&object, old, tag("\"x\"")) && tagged.takes(&object, old, None));
         assert!(!tagged.takes(&object, new, tag("\"y\"")));
         assert!(!tagged.takes(&object, new, Some(Tag::of(None))));
+        let one = Purge {
+            which: Which::One(old),
+            ..all
+        };
+        assert!(one.takes(&object, old, None) && !one.takes(&object, new, None));
         let current = HashMap::from([("a".to_owned(), Some(new))]);
         let others = Purge {
             which: Which::Others(&current),

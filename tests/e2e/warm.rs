@@ -9,6 +9,7 @@ mod meanwhile;
 mod pinned;
 mod purge;
 pub(super) mod state;
+mod verified;
 
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_tests::cluster::{Dataset, Gateway, SECRET, Setup};

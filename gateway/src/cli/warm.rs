@@ -52,6 +52,9 @@ pub struct WarmArgs {
     /// How long it may take at most, such as 30m
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub deadline: Option<Duration>,
+    /// Compare each object's own digest, where there is one, with what was brought
+    #[arg(long)]
+    pub verify: bool,
     /// Pin it too: the pin goes again if the job does not end well
     #[arg(long)]
     pub pin: bool,

@@ -340,6 +340,7 @@ fn body(args: &WarmArgs, wanted: Option<&(&'static str, Value)>) -> Result<Bytes
         .deadline
         .map(|time| json!(format!("{}ms", time.as_millis())));
     put("deadline", deadline);
+    put("verify", args.verify.then_some(json!(true)));
     let pin = match &args.expires {
         Some(expires) => json!({ "expires": expires }),
         None => json!(true),

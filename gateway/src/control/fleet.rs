@@ -19,11 +19,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Problem, State, dataset_json, events, known, purge};
+use super::{Problem, State, dataset_json, events, known};
 use crate::copy;
 use crate::dialect::peer::nothing;
 use crate::gateway::Remote;
 use crate::peer::{PeerBody, PeerError, wire};
+use crate::purge;
 use crate::revision;
 use crate::warm;
 
@@ -311,7 +312,7 @@ where
     if (&parts.method, path) == (&Method::POST, purge::PART) {
         let body = Limited::new(body, LONGEST_QUESTION).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        let purged = purge::answer_part(state, from, &body).await;
+        let purged = state.purges.answer_part(from, &body).await;
         return purged.map_or_else(unknown, |purged| text(purged.to_string()));
     }
     if path.starts_with(revision::PATH) {
@@ -335,7 +336,8 @@ where
             let about = |verb| path.strip_prefix(verb).and_then(split);
             match (about(purge::ALL), about(events::DOUBT)) {
                 (Some((dataset, key)), _) => {
-                    purge::answer(state, from, purge::Wanted::all(&dataset, &key)).await
+                    let wanted = purge::Wanted::all(&dataset, &key);
+                    state.purges.answer(from, wanted).await
                 }
                 (_, Some((dataset, key))) => {
                     events::doubt_here(state, &dataset, &key);

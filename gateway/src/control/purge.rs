@@ -1,35 +1,22 @@
-//! Purges under `/-/`, and what members tell each other of them.
+//! Purges under `/-/`.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
-use forebay_storage::purge::{Place, Purge, Tag, Which};
-use forebay_storage::residents::Tally;
+use forebay_storage::purge::Place;
 use forebay_storage::version::VersionKey;
-use http::Method;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Params, Problem, State, fleet, known};
+use super::{Params, Problem, State, known};
 use crate::dataset::Dataset;
-use crate::peer::wire;
+use crate::purge::{Purged, Wanted, is_prefix, told};
 use crate::warm::Pages;
-use crate::warm::order::Tier;
-
-/// Where members are told to purge all there is of a key, or of a prefix.
-pub(super) const ALL: &str = "/purge/";
-
-/// Where they are told to purge a part of that. It has a path of its own, since a member of an earlier version would
-/// purge more than is meant.
-pub(super) const PART: &str = "/purge-part";
 
 /// Bytes of keys in one question to a member. Written out, with escapes, they take several times that at worst, and
 /// no member reads a question of more than 2 MiB.
@@ -57,7 +44,7 @@ enum Versions {
 /// What a request asks for beside the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
-    tier: Tier,
+    place: Place,
     versions: Versions,
 }
 
@@ -68,13 +55,13 @@ impl Asked {
     /// What is wrong with it, as a sentence.
     fn parse(params: &HashMap<String, String>) -> Result<Self, String> {
         let mut asked = Self {
-            tier: Tier::Any,
+            place: Place::Everywhere,
             versions: Versions::All,
         };
         for (name, value) in params {
             match (name.as_str(), value.as_str()) {
-                ("tier", "memory") => asked.tier = Tier::Memory,
-                ("tier", "nvme") => asked.tier = Tier::Nvme,
+                ("tier", "memory") => asked.place = Place::Memory,
+                ("tier", "nvme") => asked.place = Place::Nvme,
                 ("tier", _) => {
                     return Err(format!(
                         "tier is memory or nvme, not {value:?}; without one a purge is of both"
@@ -108,144 +95,6 @@ fn quoted(etag: &str) -> String {
     }
 }
 
-/// What is to be purged, as one member tells another.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Wanted {
-    dataset: String,
-    /// One key, or a prefix that is empty or ends in a slash.
-    key: String,
-    /// From where; `any`: from everywhere.
-    tier: Tier,
-    /// Only versions with this ETag, quotes and all.
-    etag: Option<String>,
-    /// Only of these keys, and of each all but this version, if there is one: 32 hexadecimal digits.
-    others: Option<HashMap<String, Option<String>>>,
-}
-
-/// The versions that are current, by key.
-type Current = HashMap<String, Option<VersionKey>>;
-
-impl Wanted {
-    /// All of one key, or of all keys below a prefix that is empty or ends in a slash.
-    pub(super) fn all(dataset: &str, key: &str) -> Self {
-        Self {
-            dataset: dataset.to_owned(),
-            key: key.to_owned(),
-            tier: Tier::Any,
-            etag: None,
-            others: None,
-        }
-    }
-
-    fn means(&self, key: &str) -> bool {
-        match is_prefix(&self.key) {
-            true => key.starts_with(self.key.as_str()),
-            false => key == self.key,
-        }
-    }
-
-    fn is_all(&self) -> bool {
-        self.tier == Tier::Any && self.etag.is_none() && self.others.is_none()
-    }
-
-    /// The current versions that it spares; `None` where it spares none. What can't be read names no version.
-    fn spared(&self) -> Option<Current> {
-        let others = self.others.as_ref()?.iter();
-        let spared = others.filter_map(|(key, version)| {
-            let version = match version {
-                None => None,
-                Some(hex) => Some(VersionKey(u128::from_str_radix(hex, 16).ok()?)),
-            };
-            Some((key.clone(), version))
-        });
-        Some(spared.collect())
-    }
-}
-
-fn is_prefix(key: &str) -> bool {
-    key.is_empty() || key.ends_with('/')
-}
-
-impl State {
-    /// Lets go of what is wanted here, in a task of its own where it may wait for the disk.
-    ///
-    /// # Errors
-    /// If it can't be noted in the data directory.
-    pub(super) async fn purge(self: &Arc<Self>, wanted: Wanted) -> io::Result<Tally> {
-        if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
-            return self.purge_now(&wanted);
-        }
-        let state = Arc::clone(self);
-        let purged = tokio::task::spawn_blocking(move || state.purge_now(&wanted)).await;
-        purged.unwrap_or_else(|error| Err(io::Error::other(error)))
-    }
-
-    fn purge_now(&self, wanted: &Wanted) -> io::Result<Tally> {
-        let (dataset, spared) = (wanted.dataset.as_str(), wanted.spared());
-        let means = |key: &str| wanted.means(key);
-        let purge = Purge {
-            dataset,
-            wanted: &means,
-            which: match (&wanted.etag, &spared) {
-                (Some(etag), _) => Which::Tagged(Tag::of(Some(etag))),
-                (None, Some(spared)) => Which::Others(spared),
-                (None, None) => Which::All,
-            },
-            place: match wanted.tier {
-                Tier::Any => Place::Everywhere,
-                Tier::Memory => Place::Memory,
-                Tier::Nvme => Place::Nvme,
-            },
-        };
-        // Versions first: a read that comes between the two asks the origin anew. A purge of one tier has no doubt
-        // of them.
-        let versions = &self.reads.versions;
-        let forgotten = match wanted.tier {
-            Tier::Any if wanted.is_all() => {
-                versions.forget(dataset, means);
-                self.listings.forget(dataset);
-                true
-            }
-            Tier::Any => versions.forget_versions(|object, version| {
-                purge.takes(object, version.key, Some(Tag::of(version.etag())))
-            }),
-            Tier::Memory | Tier::Nvme => false,
-        };
-        let purged = self.reads.store.purge(&purge)?;
-        // Else a restart would know the purged version again.
-        if let Some(file) = self.known_file.get().filter(|_| forgotten) {
-            file.save(&self.reads.versions, &self.datasets)?;
-        }
-        Ok(purged)
-    }
-}
-
-/// What all members let go.
-#[derive(Default)]
-struct Purged {
-    blocks: u64,
-    bytes: u64,
-    absent: BTreeSet<String>,
-}
-
-impl Purged {
-    fn add(&mut self, tally: Tally) {
-        self.blocks += tally.blocks;
-        self.bytes += tally.bytes;
-    }
-
-    /// What is told of it, here and to whoever asked.
-    fn told(self, wanted: &Wanted) -> Value {
-        let (what, tier) = (
-            format!("{}/{}", wanted.dataset, wanted.key),
-            wanted.tier.name(),
-        );
-        let (blocks, bytes, absent) = (self.blocks, self.bytes, self.absent);
-        tracing::info!(what, tier, blocks, bytes, absent = absent.len(), "purged");
-        json!({ "blocks": blocks, "bytes": bytes, "absent_members": absent })
-    }
-}
-
 async fn purge_dataset(
     shared: Shared<Arc<State>>,
     Path(name): Path<String>,
@@ -263,7 +112,7 @@ async fn purge_key(
     let asked = asked.map_err(|sentence| Problem::new(StatusCode::BAD_REQUEST, sentence))?;
     let dataset = known(&state, &name)?;
     let mut wanted = Wanted {
-        tier: asked.tier,
+        place: asked.place,
         ..Wanted::all(&name, &key)
     };
     let mut purged = Purged::default();
@@ -275,7 +124,7 @@ async fn purge_key(
         }
         Versions::Old => purge_old(&state, &dataset, wanted.clone(), &mut purged).await?,
     }
-    Ok(axum::Json(purged.told(&wanted)).into_response())
+    Ok(axum::Json(told_of(&wanted, purged)).into_response())
 }
 
 /// Drops an object, or what is below a prefix, here and on all other members; what that came to.
@@ -283,7 +132,16 @@ pub(super) async fn whole(state: &Arc<State>, name: &str, key: &str) -> Result<V
     known(state, name)?;
     let (wanted, mut purged) = (Wanted::all(name, key), Purged::default());
     purge_all(state, &wanted, &mut purged).await?;
-    Ok(purged.told(&wanted))
+    Ok(told_of(&wanted, purged))
+}
+
+/// What is told of a purge, in the log and to whoever asked.
+fn told_of(wanted: &Wanted, purged: Purged) -> Value {
+    let what = format!("{}/{}", wanted.dataset, wanted.key);
+    let (blocks, bytes, absent) = (purged.blocks, purged.bytes, purged.absent);
+    let place = wanted.place.name();
+    tracing::info!(what, place, blocks, bytes, absent = absent.len(), "purged");
+    json!({ "blocks": blocks, "bytes": bytes, "absent_members": absent })
 }
 
 /// Purges all but the current versions, which the origin is asked for: a page of its listing after the other.
@@ -323,7 +181,7 @@ async fn purge_others_of(
     let mut current = current.into_iter().peekable();
     while let Some((key, version)) = current.next() {
         bytes += key.len();
-        others.insert(key, version.map(|version| format!("{:032x}", version.0)));
+        others.insert(key, version.map(told));
         if bytes >= KEYS || current.peek().is_none() {
             let wanted = Wanted {
                 others: Some(std::mem::take(&mut others)),
@@ -336,88 +194,19 @@ async fn purge_others_of(
     Ok(())
 }
 
-/// Purges here and on all members that answer.
 async fn purge_all(
     state: &Arc<State>,
     wanted: &Wanted,
     purged: &mut Purged,
 ) -> Result<(), Problem> {
-    let failed = |error: io::Error| {
+    let done = state.purges.everywhere(wanted, purged).await;
+    done.map_err(|error| {
         let detail = format!(
             "the blocks are gone, but that can't be noted in the data directory ({error}), so a \
              restart may bring them back: purge again once its disk works"
         );
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-    };
-    purged.add(state.purge(wanted.clone()).await.map_err(failed)?);
-    purge_others(state, wanted, purged).await;
-    // What came from a member meanwhile that had not purged yet.
-    if state.reads.peers.is_some() {
-        purged.add(state.purge(wanted.clone()).await.map_err(failed)?);
-    }
-    Ok(())
-}
-
-/// Purges on all other members too, and notes what they let go, and who did not answer.
-async fn purge_others(state: &State, wanted: &Wanted, purged: &mut Purged) {
-    let (path, body) = match wanted.is_all() {
-        true => {
-            let (dataset, key) = (wire::encoded(&wanted.dataset), wire::encoded(&wanted.key));
-            (format!("{ALL}{dataset}/{key}"), Bytes::new())
-        }
-        // Texts always serialise.
-        false => (
-            PART.to_owned(),
-            serde_json::to_vec(wanted).unwrap_or_default().into(),
-        ),
-    };
-    for (name, answer) in fleet::tell_others(state, &Method::POST, &path, body).await {
-        match answer {
-            Ok(answer) => {
-                purged.blocks += answer["blocks"].as_u64().unwrap_or(0);
-                purged.bytes += answer["bytes"].as_u64().unwrap_or(0);
-            }
-            Err(error) => {
-                tracing::info!(member = name, %error, "a member did not purge");
-                purged.absent.insert(name);
-            }
-        }
-    }
-}
-
-/// Answers another member that told to purge a part.
-pub(super) async fn answer_part(state: &Arc<State>, from: &str, body: &Bytes) -> Option<Value> {
-    let wanted = serde_json::from_slice(body).ok()?;
-    answer(state, from, wanted).await
-}
-
-/// Answers another member that told to purge.
-pub(super) async fn answer(state: &Arc<State>, from: &str, wanted: Wanted) -> Option<Value> {
-    let _ = state.datasets.get(&wanted.dataset)?;
-    let (dataset, key, tier) = (
-        wanted.dataset.clone(),
-        wanted.key.clone(),
-        wanted.tier.name(),
-    );
-    match state.purge(wanted).await {
-        Ok(purged) => {
-            let (blocks, bytes) = (purged.blocks, purged.bytes);
-            tracing::info!(
-                dataset,
-                key,
-                tier,
-                blocks,
-                bytes,
-                member = from,
-                "purged for a member"
-            );
-            Some(json!({ "blocks": blocks, "bytes": bytes }))
-        }
-        Err(error) => {
-            tracing::warn!(dataset, %error, "what a member purged may come back with a restart");
-            None
-        }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -445,7 +234,7 @@ mod tests {
             assert_eq!(asked(&[("version", text)]).unwrap().versions, tagged);
         }
         let both = asked(&[("version", "old"), ("tier", "nvme"), ("X-Amz-Date", "d")]).unwrap();
-        assert_eq!((both.versions, both.tier), (Versions::Old, Tier::Nvme));
+        assert_eq!((both.versions, both.place), (Versions::Old, Place::Nvme));
     }
 
     #[test]
@@ -459,25 +248,5 @@ mod tests {
             let refused = asked(&[pair]).unwrap_err();
             assert!(refused.contains(word), "{refused}");
         }
-    }
-
-    #[test]
-    fn a_member_reads_what_another_wants_purged() {
-        let wanted = Wanted {
-            tier: Tier::Nvme,
-            others: Some(HashMap::from([
-                ("a".to_owned(), Some(format!("{:032x}", 7))),
-                ("b".to_owned(), None),
-                ("c".to_owned(), Some("no number".to_owned())),
-            ])),
-            ..Wanted::all("models", "")
-        };
-        let told: Wanted = serde_json::from_slice(&serde_json::to_vec(&wanted).unwrap()).unwrap();
-        let spared = told.spared().unwrap();
-        let all = HashMap::from([
-            ("a".to_owned(), Some(VersionKey(7))),
-            ("b".to_owned(), None),
-        ]);
-        assert_eq!(spared, all, "what can't be read is left alone");
     }
 }

@@ -11,14 +11,13 @@ use bytes::Bytes;
 use forebay_ring::{Fleet, Member, Peer, Table};
 use forebay_storage::origin::documents::Documents;
 
-use super::purge::Wanted;
 use crate::copy::Copier;
 use crate::dataset::Datasets;
 use crate::flow::Flows;
 use crate::handover::Handover;
-use crate::known::KnownFile;
 use crate::listings::Listings;
 use crate::pins::Pins;
+use crate::purge::{Purges, Wanted};
 use crate::read::Reads;
 use crate::revision::Revisions;
 use crate::warm::Jobs;
@@ -87,8 +86,8 @@ pub struct State {
     leave: OnceLock<Leave>,
     /// Who tells the others that its settings changed.
     revise: OnceLock<Revise>,
-    /// Where known versions are kept over restarts; a gateway without a disk has none.
-    pub(super) known_file: OnceLock<Arc<KnownFile>>,
+    /// Who lets go of what is cached.
+    pub purges: Arc<Purges>,
     /// Where a fleet keeps its jobs and pins; else each gateway does in its data directory.
     documents: OnceLock<Arc<Documents>>,
 }
@@ -103,7 +102,9 @@ impl State {
         seed: u64,
     ) -> Self {
         let pins = Arc::new(Pins::new(&reads.store));
+        let purges = Arc::new(Purges::new(&reads, &datasets, &listings));
         let crew = || Crew {
+            purges: Arc::clone(&purges),
             pins: Arc::clone(&pins),
             reads: Arc::clone(&reads),
             datasets: Arc::clone(&datasets),
@@ -134,7 +135,7 @@ impl State {
             exchange: OnceLock::new(),
             leave: OnceLock::new(),
             revise: OnceLock::new(),
-            known_file: OnceLock::new(),
+            purges,
             documents: OnceLock::new(),
         }
     }
@@ -188,11 +189,6 @@ impl State {
         }
     }
 
-    /// Names the file that must not know what was purged. The first one told stays.
-    pub fn remember_in(&self, file: Arc<KnownFile>) {
-        let _ = self.known_file.set(file);
-    }
-
     /// Lets jobs and flows begin, those of an earlier run first.
     pub async fn begin(&self) {
         self.jobs.begin();
@@ -239,7 +235,7 @@ impl State {
     /// Forgets what is known and cached of a dataset that changed or went.
     pub async fn forget(self: &Arc<Self>, dataset: &str) {
         let all = Wanted::all(dataset, "");
-        if let Err(error) = self.purge(all).await {
+        if let Err(error) = self.purges.here(all).await {
             tracing::warn!(dataset, %error, "what was cached of a dataset may come back with a restart");
         }
     }

@@ -296,6 +296,21 @@ impl Job {
         self.progress().looked(bytes, missing);
     }
 
+    /// Notes how many objects are what they are said to be, and of how many nobody says anything.
+    pub(super) fn verified(&self, good: u64, unsaid: u64) {
+        self.progress().verified = Some([good, unsaid]);
+    }
+
+    /// The same.
+    pub(super) fn count_verified(&self) -> Option<[u64; 2]> {
+        self.progress().verified
+    }
+
+    /// Says of that what was written down.
+    pub(super) fn recall_verified(&self, verified: Option<[u64; 2]>) {
+        self.progress().verified = verified;
+    }
+
     /// Notes that the list is made anew: what was listed before does not count.
     pub(super) fn list_anew(&self) {
         let mut progress = self.progress();
@@ -340,7 +355,7 @@ impl Job {
 
     /// The contract's JSON of it.
     pub fn json(&self) -> Value {
-        let look = self.look();
+        let (look, verified) = (self.look(), self.count_verified());
         let error = match &look.state {
             State::Failed(reason) => Some(&**reason),
             _ => None,
@@ -352,6 +367,9 @@ impl Job {
             "tier": self.order.tier,
             "copies": self.order.copies,
             "pinned": self.order.pin.is_some(),
+            "verify": self.order.verify,
+            "verified": verified.map(|[good, _]| good),
+            "unverified": verified.map(|[_, unsaid]| unsaid),
             "state": look.state.name(),
             "objects": look.objects,
             "bytes": look.bytes,

@@ -360,6 +360,9 @@ impl<'de> Deserialize<'de> for Files {
 }
 
 /// The bytes of a small object, read as a client would.
+///
+/// # Errors
+/// What keeps them from being had, as a sentence with the key.
 pub(crate) async fn whole(
     crew: &Crew,
     dataset: &Arc<Dataset>,

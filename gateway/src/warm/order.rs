@@ -148,6 +148,9 @@ pub struct Order {
     pub priority: i32,
     /// Seconds from the job's creation within which it has to be done.
     pub deadline: Option<u64>,
+    /// The objects' own digests are compared with what was brought.
+    #[serde(default)]
+    pub verify: bool,
     /// What is below its prefixes is pinned.
     #[serde(default)]
     pub pin: Option<PinFor>,
@@ -177,7 +180,7 @@ struct Asked {
     priority: i32,
     deadline: Option<String>,
     pin: Option<Value>,
-    verify: Option<Value>,
+    verify: bool,
 }
 
 /// A key, and its bytes.
@@ -233,6 +236,7 @@ impl Order {
             rate: None,
             priority: 0,
             deadline: None,
+            verify: false,
             pin: None,
         }
     }
@@ -248,11 +252,7 @@ impl Order {
             return Ok(order);
         }
         let asked = Asked::parse(body)?;
-        if asked.verify.is_some() {
-            return Err(
-                "`verify` comes with a later version of Forebay; this one does not have it".into(),
-            );
-        }
+        order.verify = asked.verify;
         order.pin = asked.pin.as_ref().map(pin).transpose()?.flatten();
         order.tier = match asked.tier.as_deref() {
             None => usual,
@@ -276,6 +276,10 @@ impl Order {
         let ranges = asked.ranges.iter().map(|text| Span::parse(text));
         order.ranges = ranges.collect::<Result<_, _>>()?;
         order.name(asked)?;
+        let in_part = order.parts.values().any(|ranges| !ranges.is_empty());
+        if order.verify && (in_part || !order.ranges.is_empty()) {
+            return Err("digests are of whole objects: a job with ranges verifies none".into());
+        }
         order.may_pin(has_nvme)?;
         Ok(order)
     }
@@ -492,7 +496,8 @@ mod tests {
             (r#"{"pin": {"expires": "soon"}}"#, "expires is"),
             (r#"{"pin": true, "glob": "*"}"#, "a pin is of"),
             (r#"{"pin": true, "keys": ["x"]}"#, "a pin is of"),
-            (r#"{"verify": "sha256"}"#, "verify"),
+            (r#"{"verify": "sha256"}"#, "the body"),
+            (r#"{"verify": true, "ranges": ["0-9"]}"#, "whole objects"),
             (r#"{"speed": 1}"#, "speed"),
             (r#"{"tier": "nvme"}"#, "[cache] nvme"),
             (r#"{"tier": "tape"}"#, "tape"),

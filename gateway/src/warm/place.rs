@@ -16,6 +16,7 @@ use super::paper::Paper;
 use crate::dataset::Datasets;
 use crate::peer::Peers;
 use crate::pins::Pins;
+use crate::purge::Purges;
 use crate::read::Reads;
 use crate::settings::size::shown;
 
@@ -30,6 +31,8 @@ pub struct Crew {
     pub own: Arc<str>,
     /// What is pinned.
     pub pins: Arc<Pins>,
+    /// What is let go of, and not called resident.
+    pub purges: Arc<Purges>,
     /// The memory of what jobs know.
     pub paper: Paper,
 }

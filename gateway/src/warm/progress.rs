@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) origin: u64,
     /// Of the resident bytes, those that went again: what comes next makes good for them before it is progress.
     pub(super) gone: u64,
+    /// Objects that are what they are said to be, and those of which nobody says anything; where that was asked.
+    pub(super) verified: Option<[u64; 2]>,
     pub(super) begun: Option<Instant>,
     pub(super) took: Option<Duration>,
     pub(super) finished: Option<SystemTime>,

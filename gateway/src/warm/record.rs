@@ -36,6 +36,9 @@ struct Ended {
     error: Option<String>,
     /// Objects, bytes, those resident, those read from the origin.
     counts: [u64; 4],
+    /// Objects verified, and those of which nobody says what they should be.
+    #[serde(default)]
+    verified: Option<[u64; 2]>,
 }
 
 /// The documents of one data directory.
@@ -100,6 +103,7 @@ impl Records {
                     _ => None,
                 },
                 counts: job.counts(),
+                verified: job.count_verified(),
             }),
         };
         std::fs::create_dir_all(&self.directory)?;
@@ -136,7 +140,9 @@ fn job(record: Record) -> Job {
         "cancelled" => State::Cancelled,
         _ => State::Failed(Arc::from(ended.error.unwrap_or_default())),
     };
-    job.ended(state, time(ended.finished), ended.counts)
+    let job = job.ended(state, time(ended.finished), ended.counts);
+    job.recall_verified(ended.verified);
+    job
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! `POST /warm` brings blocks of one object. Its answer is a line for each thing told ([`Told`]), and one a second
 //! where there is nothing to tell, so that a member that froze is noticed; it ends with `end`, or with why it failed.
-//! `POST /warm/missing` moves nothing.
+//! `POST /warm/missing` moves nothing; `POST /warm/sum` reads what is there.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::bring::{Came, Failure, Part, Told, bring};
 use super::order::Tier;
 use super::place::{Crew, Room};
+use super::verify::sum;
 use crate::dialect::peer::nothing;
 use crate::peer::{Asked, PeerBody, PeerError, Peers, wire};
 use crate::read::route::WARMING;
@@ -31,6 +32,8 @@ use crate::read::route::WARMING;
 const BRING: &str = "/warm";
 /// Where it is asked what it misses.
 const MISSING: &str = "/warm/missing";
+/// Where it is asked what its part of an object comes to.
+const SUM: &str = "/warm/sum";
 /// Where it is asked what its tiers may keep.
 const ROOM: &str = "/warm/room";
 
@@ -147,6 +150,15 @@ pub(crate) async fn room_of(peers: &Arc<Peers>, name: &str) -> Result<Room, Peer
     answer_of(peers.ask(name, WARMING, request).await?).await
 }
 
+/// What the part of the member of this name comes to.
+pub(super) async fn sum_at(
+    peers: &Arc<Peers>,
+    name: &str,
+    ask: &sum::Ask,
+) -> Result<u64, PeerError> {
+    answer_of(peers.ask(name, WARMING, request(SUM, ask)).await?).await
+}
+
 fn request(path: &str, question: &impl Serialize) -> Request<Bytes> {
     // Numbers and texts always serialise.
     let body = serde_json::to_vec(question).unwrap_or_default();
@@ -240,13 +252,17 @@ where
     if (method, path) == (&Method::GET, ROOM) {
         return Some(json(&Room::of(&crew.reads.store)));
     }
-    if *method != Method::POST || ![BRING, MISSING].contains(&path) {
+    if *method != Method::POST || ![BRING, MISSING, SUM].contains(&path) {
         return None;
     }
     let body = Limited::new(body, LONGEST).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let answered = match path {
         BRING => serde_json::from_slice(&body).map(|asked| brought(crew, asked)),
+        SUM => match serde_json::from_slice(&body) {
+            Ok(asked) => Ok(summed(crew, &asked).await.map(|sum| json(&sum))),
+            Err(error) => Err(error),
+        },
         _ => serde_json::from_slice(&body).map(|looks| Ok(json(&missing(crew, &looks)))),
     };
     let reason = match answered {
@@ -258,6 +274,21 @@ where
     let mut response = Response::new(nothing());
     (*response.status_mut(), *response.headers_mut()) = (status, headers);
     Some(response)
+}
+
+/// The answer to a question for [`SUM`].
+async fn summed(crew: &Arc<Crew>, asked: &sum::Ask) -> Result<u64, &'static str> {
+    let dataset = crew.datasets.get(&asked.dataset);
+    let dataset = dataset.ok_or("it has no dataset of that name")?;
+    let object = ObjectId::new(Arc::clone(&dataset.name), asked.key.as_str());
+    let current = crew.reads.current(&dataset, &object, None, false).await;
+    let version = current.map_err(|_| "it does not know the version")?.version;
+    if Some(version.key) != unhex(&asked.version) {
+        return Err("it knows another version");
+    }
+    let blocks = asked.first..asked.end;
+    let sum = sum::here(&crew.reads, &dataset, &object, &version, blocks, asked.crc).await;
+    sum.map_err(|_| "it can't read that")
 }
 
 fn json(answer: &impl Serialize) -> Response<PeerBody> {

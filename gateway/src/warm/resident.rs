@@ -8,6 +8,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::version::VersionKey;
 use futures::{StreamExt, stream};
 
+use super::bring::Failure;
 use super::list::{Entry, Pages};
 use super::order::{Order, Tier};
 use super::place::Crew;
@@ -212,16 +213,48 @@ impl Crew {
         resident.objects += entries.len() as u64;
         resident.bytes += checked.bytes;
         resident.resident_bytes += checked.bytes.saturating_sub(checked.missing_bytes);
-        let mut last = None;
-        for missing in checked.missing {
+        let mut missing: Vec<usize> = Vec::new();
+        for one in &checked.missing {
+            missing.push(one.entry);
+        }
+        for (at, entry) in entries.iter().enumerate() {
+            let refuted = &self.purges.refuted;
+            if !entry.version.is_some_and(|version| refuted.has(version)) {
+                continue;
+            }
+            // Whatever of it is cached: none of it is what it should be.
+            let blocks = checked.missing.iter().filter(|one| one.entry == at);
+            let counted = blocks.map(|one| self.bytes_of(&one.share.blocks, entry.size));
+            let here = entry.size.saturating_sub(counted.sum::<u64>());
+            resident.resident_bytes = resident.resident_bytes.saturating_sub(here);
+            missing.push(at);
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        for at in missing {
             if resident.missing.len() >= TOLD {
                 break;
             }
-            if last.replace(missing.entry) != Some(missing.entry) {
-                resident
-                    .missing
-                    .push(entries[missing.entry].key.to_string());
-            }
+            resident.missing.push(entries[at].key.to_string());
+        }
+    }
+
+    /// Whether a job that verifies nothing may call these resident.
+    ///
+    /// # Errors
+    /// Which one is not what it is said to be, as an earlier job found out.
+    pub(super) fn not_refuted(&self, order: &Order, entries: &[Entry]) -> Result<(), Failure> {
+        let refuted = |entry: &&Entry| {
+            let version = entry.version;
+            version.is_some_and(|version| self.purges.refuted.has(version))
+        };
+        match entries.iter().find(refuted).filter(|_| !order.verify) {
+            None => Ok(()),
+            Some(entry) => Err(Failure::Refused(format!(
+                "{} is not what it is said to be, as a job that verified it found: once its origin is mended, warm it \
+                 with verify",
+                entry.key
+            ))),
         }
     }
 }

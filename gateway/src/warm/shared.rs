@@ -58,6 +58,9 @@ struct Status {
     pins: Vec<Made>,
     /// Objects, bytes, those resident, those read from the origin.
     counts: [u64; 4],
+    /// Objects verified, and those of which nobody says what they should be.
+    #[serde(default)]
+    verified: Option<[u64; 2]>,
 }
 
 impl Status {
@@ -78,6 +81,7 @@ impl Status {
             finished: over.then(|| millis(SystemTime::now())),
             pins: job.made_pins().clone(),
             counts: job.counts(),
+            verified: job.count_verified(),
         }
     }
 
@@ -218,6 +222,7 @@ impl Jobs {
         if !ours {
             job.made_pins().clone_from(&status.pins);
             job.mirror(status.state(), status.counts, status.finished.map(time));
+            job.recall_verified(status.verified);
         }
         let earlier_run = first && shared.own.is_a_run_of_ours(&status.holder);
         if !ours && earlier_run && !job.state().is_over() {

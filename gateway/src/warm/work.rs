@@ -17,12 +17,14 @@ use tokio::time::Instant;
 use super::breadth::Breadth;
 use super::bring::{Came, Failure, Part, Told, bring};
 use super::check::Missing;
+use super::fit::fitting;
 use super::job::{Job, State};
-use super::list::{Entry, List, gather};
-use super::order::{Copies, Tier};
-use super::place::{Crew, Room, Share};
+use super::list::Entry;
+use super::order::Copies;
+use super::place::{Crew, Share};
 use super::rate::Pace;
 use super::remote::bring_by;
+use super::verify::Verifying;
 use crate::dataset::Dataset;
 
 /// Looks at what is missing: the first, the one that verifies, and those after blocks were evicted meanwhile.
@@ -50,10 +52,6 @@ const GRAIN: u64 = 64 << 10;
 /// A job that is slowed asks for an eighth of a second's worth at once, so that it is even.
 const PIECES_A_SECOND: u64 = 8;
 
-/// How long members are waited for that may come back after a restart. One that stays away for half as long owns
-/// nothing any more.
-const RETURN: Duration = Duration::from_secs(60);
-
 /// How often an object may turn out to be another version while a job brings it.
 const VERSIONS: u32 = 3;
 
@@ -71,11 +69,20 @@ pub(super) async fn run(crew: &Arc<Crew>, job: &Arc<Job>) -> Result<(), Failure>
     job.go_on(State::Listing);
     let (mut list, members) = fitting(crew, job, &dataset).await?;
     let entries = &mut list.entries;
+    crew.not_refuted(order, entries)?;
     job.bring();
     let work = Work::new(crew, job, &dataset, members);
+    let mut verifying = Verifying::new(crew, job, &dataset, entries);
     for round in 0..ROUNDS {
-        let checked = crew.check(&dataset, order, entries).await;
+        let mut checked = crew.check(&dataset, order, entries).await;
         job.looked(checked.bytes, checked.missing_bytes);
+        if checked.missing.is_empty() && verifying.is_due() {
+            job.go_on(State::Verifying);
+            verifying.all(entries).await?;
+            // It was read for that, and other things may have gone for it.
+            checked = crew.check(&dataset, order, entries).await;
+            job.looked(checked.bytes, checked.missing_bytes);
+        }
         if checked.missing.is_empty() {
             return Ok(());
         }
@@ -88,58 +95,11 @@ pub(super) async fn run(crew: &Arc<Crew>, job: &Arc<Job>) -> Result<(), Failure>
             );
         }
         work.bring(entries, &checked.missing).await?;
+        let brought = checked.missing.iter();
+        brought.for_each(|missing| verifying.brought(missing.entry));
         job.go_on(State::Verifying);
     }
     Err(Failure::Evicted)
-}
-
-/// The list of what there is to warm, once it fits, and how many members it is for. A job of an earlier run did fit:
-/// members that went with this one are waited for.
-async fn fitting(
-    crew: &Arc<Crew>,
-    job: &Arc<Job>,
-    dataset: &Arc<Dataset>,
-) -> Result<(List, usize), Failure> {
-    let order = &job.order;
-    let end = Instant::now() + RETURN;
-    loop {
-        let rooms = crew.rooms().await;
-        let most = most_of(order.tier, rooms.values());
-        let list = gather(crew, dataset, job, most).await?;
-        let [objects, bytes, ..] = job.counts();
-        if objects == 0 {
-            let what = format!("{}/{}", order.dataset, order.prefix);
-            return Err(Failure::Refused(format!(
-                "the origin has nothing that is asked for below {what}"
-            )));
-        }
-        let fits = match list.entries.is_empty() {
-            true => Err(format!(
-                "it does not fit: {objects} objects of {bytes} bytes together, and the tiers of {} members that answer \
-                 keep {most} bytes",
-                rooms.len()
-            )),
-            false => crew.fits(dataset, order, &list.entries, &rooms).await,
-        };
-        let Err(sentence) = fits else {
-            return Ok((list, rooms.len()));
-        };
-        drop(list);
-        let others = job.is_resumed() && crew.peers().is_some();
-        if !others || !crew.others_answer(&rooms, end).await {
-            return Err(Failure::Refused(sentence));
-        }
-    }
-}
-
-/// Bytes that `tier` may keep on all members together.
-fn most_of<'a>(tier: Tier, rooms: impl Iterator<Item = &'a Room>) -> u64 {
-    let of = |room: &Room| match tier {
-        Tier::Memory => room.memory.saturating_add(room.copies),
-        Tier::Nvme => room.nvme,
-        Tier::Any => room.nvme.max(room.memory.saturating_add(room.copies)),
-    };
-    rooms.map(of).fold(0, u64::saturating_add)
 }
 
 struct Work<'a> {

@@ -167,6 +167,12 @@ impl Asked<'_> {
         let recipe = recipe(object, first, end, struck, links);
         head = head.header(header::CONTENT_LENGTH, recipe.length);
         if self.method == Method::HEAD {
+            let mode = self.headers.get("x-amz-checksum-mode");
+            if mode.is_some_and(|mode| mode == "ENABLED") {
+                head = head
+                    .header("x-amz-checksum-crc64nvme", object.crc64nvme())
+                    .header("x-amz-checksum-type", "FULL_OBJECT");
+            }
             return built(head, Either::Right(Full::default()));
         }
         built(head, Either::Left(PatternBody::new(recipe, running)))
