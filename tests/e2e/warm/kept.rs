@@ -152,11 +152,18 @@ fn a_quota_bounds_a_dataset_and_its_jobs() {
     let _ = gateway.get("/models/b/b.bin").expect(200);
     let bytes = cached(&gateway, "/cached/memory/bytes");
     assert!((7 * MIB..=8 * MIB).contains(&bytes), "{bytes}");
+    let before = bucket.origin.counters();
     let job = over(&gateway, &begin(&gateway, "/-/warm/models/a/", ""));
     let why = job["error"].as_str().unwrap_or_default();
     for part in ["it is 10 MiB", "quota is 8 MiB", "2 MiB too many"] {
         assert!(why.contains(part), "{part}: {job}");
     }
+    let after = bucket.origin.counters();
+    assert_eq!(
+        (after.gets, after.heads),
+        (before.gets, before.heads),
+        "something was read"
+    );
 }
 
 #[test]
