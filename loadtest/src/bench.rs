@@ -32,6 +32,7 @@ use self::load::{
     Objects, Picker, Sample, Target, as_fast_as_it_goes, at_a_rate, compare_some, warm,
 };
 use self::machine::{Cores, Machine};
+pub(crate) use self::peers::in_path;
 use self::peers::{Place, Programs, Server, Who, drop_page_cache, write_files};
 use self::results::Measured;
 use self::rows::{Carrier, Figure, Row, STAGES, Stage};

@@ -26,6 +26,7 @@ mod restart;
 mod slow;
 mod throttle;
 mod warm;
+mod warm_clients;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub const NAMES: &[&str] = &[
     "frozen",
     "members",
     "warm",
+    "warm-clients",
     "copy",
 ];
 
@@ -109,6 +111,7 @@ pub async fn run(name: &str, options: &Options) -> anyhow::Result<Report> {
         "frozen" => frozen::run(options).await,
         "members" => members::run(options).await,
         "warm" => warm::run(options).await,
+        "warm-clients" => warm_clients::run(options).await,
         "copy" => copy::run(options).await,
         _ => bail!(
             "there is no check {name:?}; there are {}, and all",

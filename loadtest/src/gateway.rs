@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -260,7 +260,7 @@ impl Gateway {
             tls: self.tls.clone(),
             ..Route::default()
         };
-        exchange(self.authority(), &route, method, path).await
+        exchange(self.authority(), &route, method, path, Bytes::new()).await
     }
 
     /// The metrics now.
@@ -330,10 +330,17 @@ impl Gateway {
 
 /// The most memory that a process has held, in bytes: `VmHWM` of `/proc`. `None` once it has ended.
 pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// The memory that a process holds now, in bytes. `None` once it has ended.
+pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim()
         .strip_suffix(" kB")?
         .parse::<u64>()
@@ -341,12 +348,13 @@ pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
         .map(|kib| kib << 10)
 }
 
-/// One request without a body, and its whole answer, on a connection of its own.
+/// One request with this body, and its whole answer, on a connection of its own.
 pub(crate) async fn exchange(
     authority: &str,
     route: &Route,
     method: Method,
     path: &str,
+    body: Bytes,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let mut connection = Connection::open(authority, route)
         .await
@@ -357,7 +365,7 @@ pub(crate) async fn exchange(
         .header(header::HOST, authority)
         // What `/-/` answers as text or as JSON, a program wants as JSON.
         .header(header::ACCEPT, "application/json")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .context("make request")?;
     let response = connection.send(request).await.context("send request")?;
     let status = response.status();

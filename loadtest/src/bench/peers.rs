@@ -127,7 +127,8 @@ impl Programs {
     }
 }
 
-fn in_path(name: &str, more: &[&str]) -> Option<PathBuf> {
+/// Where a program is, in `PATH` or else in `more`.
+pub(crate) fn in_path(name: &str, more: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(more.iter().map(PathBuf::from));
     let mut files = directories.map(|directory| directory.join(name));

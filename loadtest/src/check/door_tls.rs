@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Request, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use rustls::ClientConfig;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -169,7 +169,7 @@ async fn cost(pid: u32, authority: &str, route: &Route) -> anyhow::Result<(f64, 
         .map_err(anyhow::Error::msg)?;
     let request = Request::get("/models/a")
         .header(header::HOST, authority)
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::<Bytes>::default())?;
     let before = cpu_seconds(pid).context("read CPU time")?;
     let begun = Instant::now();
     let mut body = connection.send(request).await?.into_body();

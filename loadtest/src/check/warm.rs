@@ -1,4 +1,4 @@
-//! Warming: what it costs a reader beside it, how fast small objects come, how true its forecast is, how even its rate.
+//! Warming: what it costs a reader beside it, how fast small objects come, how true its forecast is.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ const SMALL: (u64, u64) = (20_000, 40 << 10);
 
 /// A job, as far as it is looked at.
 #[derive(Clone, Debug, Deserialize)]
-struct Job {
+pub(super) struct Job {
     id: String,
-    state: String,
-    percent: f64,
+    pub(super) state: String,
+    pub(super) percent: f64,
     eta_seconds: Option<u64>,
     error: Option<String>,
 }
@@ -128,7 +128,7 @@ async fn small(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a job says it will take yet, once it is a tenth done, against what it took; and a rate that it was told to keep.
+/// What a job says it will take yet, once it is a tenth done, against what it took.
 async fn forecast(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let settings = Settings {
         total_rate: Some(LINK),
@@ -177,7 +177,7 @@ async fn rig(options: &Options, settings: Settings) -> anyhow::Result<Rig> {
     .await
 }
 
-async fn begin(rig: &Rig, prefix: &str) -> anyhow::Result<String> {
+pub(super) async fn begin(rig: &Rig, prefix: &str) -> anyhow::Result<String> {
     let path = format!("/-/warm/models/{prefix}");
     let (status, body) = rig.gateway.ask(Method::POST, &path).await?;
     if status != StatusCode::ACCEPTED {
@@ -187,7 +187,7 @@ async fn begin(rig: &Rig, prefix: &str) -> anyhow::Result<String> {
     Ok(job.id)
 }
 
-async fn look(rig: &Rig, id: &str) -> anyhow::Result<Job> {
+pub(super) async fn look(rig: &Rig, id: &str) -> anyhow::Result<Job> {
     let (_, body) = rig.gateway.get(&format!("/-/warm/{id}")).await?;
     let job: Job = serde_json::from_slice(&body).context("read the job")?;
     match job.state.as_str() {

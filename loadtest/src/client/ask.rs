@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request};
-use http_body_util::Empty;
+use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What a path segment holds as it is: RFC 3986's unreserved characters, and the slashes between segments.
@@ -107,7 +107,7 @@ impl Ask {
         &self,
         authority: &str,
         root: &str,
-    ) -> Result<Request<Empty<Bytes>>, String> {
+    ) -> Result<Request<Full<Bytes>>, String> {
         let mut request = Request::builder()
             .method(Method::GET)
             .uri(format!(
@@ -123,7 +123,7 @@ impl Ask {
             request = request.header(name, value);
         }
         request
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|error| format!("make the request: {error}"))
     }
 }

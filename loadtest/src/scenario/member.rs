@@ -146,8 +146,21 @@ impl Member {
         method: Method,
         path: &str,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.tell(method, path, Bytes::new()).await
+    }
+
+    /// The same with a body.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) async fn tell(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let (authority, route) = (local().to_string(), Route::within(&self.namespace));
-        let asked = Box::pin(exchange(&authority, &route, method, path));
+        let asked = Box::pin(exchange(&authority, &route, method, path, body));
         timeout(CONTROL, asked)
             .await
             .with_context(|| format!("{path}: no answer in {CONTROL:?}"))?

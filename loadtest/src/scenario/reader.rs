@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::FuturesUnordered;
 use http::{Method, StatusCode};
@@ -274,7 +275,13 @@ impl Reader {
         let path = format!("/-/plan/{DATASET}/{}", self.order.key);
         let authority = self.order.gateways[teller].to_string();
         let route = Route::within(&self.order.from);
-        let asked = Box::pin(exchange(&authority, &route, Method::GET, &path));
+        let asked = Box::pin(exchange(
+            &authority,
+            &route,
+            Method::GET,
+            &path,
+            Bytes::new(),
+        ));
         let (status, body) = tokio::time::timeout(PATIENCE, asked)
             .await
             .context("no plan in time")?
