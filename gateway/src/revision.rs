@@ -221,7 +221,7 @@ impl Revisions {
         let number = self.standing(dataset).map_or(0, |standing| standing.number);
         let others = peers.fleet().peers.len().saturating_sub(1);
         let path = format!("{PATH}number/{dataset}");
-        let told = peers.tell_others(&Method::GET, &path, Bytes::new()).await;
+        let told = peers.ask_others(&Method::GET, &path, Bytes::new()).await;
         let same = |answer: &Value| answer["number"].as_u64() == Some(number);
         let agree = told
             .iter()

@@ -143,7 +143,7 @@ impl Revisions {
         match &self.reads.peers {
             Some(peers) => {
                 let path = format!("{PATH}{path}");
-                peers.tell_others(&Method::POST, &path, body).await
+                peers.ask_others(&Method::POST, &path, body).await
             }
             None => Vec::new(),
         }
