@@ -97,6 +97,9 @@ async fn changed(
     let mut row = Row::new(name, count, &run, size)
         .origin_within(origin)
         .with_failures_of(&Row::new(name, count, &after, size));
+    if change != Change::Kill {
+        row = row.unresumed();
+    }
     row.times.clear();
     let share = LINK.payload() * now.min(readers) as f64;
     let got = 100.0 * after.bytes() as f64 / AFTER.as_secs_f64() / share;

@@ -213,7 +213,8 @@ impl Fleet<'_> {
                 };
                 let _ = writeln!(text, "zone = \"{zone}\"");
             }
-            if index >= gateways - edges {
+            // One that is started beside these is a member.
+            if (gateways - edges..gateways).contains(&index) {
                 text += "role = \"edge\"\n";
             }
         }
