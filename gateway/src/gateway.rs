@@ -231,7 +231,10 @@ impl Gateway {
                 *response.headers_mut() = wire::pong(self.reads.store.running_fills() > 0);
                 response
             }
-            (Some(desk), Some(question)) => desk.answer(&question).await,
+            // Whoever is refused here asks the next one, who may have had it until now.
+            (Some(desk), Some(question)) if !self.state.is_starting() => {
+                desk.answer(&question).await
+            }
             _ => control::fleet::answer(&self.state, from, &parts, body).await,
         };
         let status = response.status();

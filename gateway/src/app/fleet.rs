@@ -179,6 +179,7 @@ impl Prepared {
                 Leave(Box::new(move || leaving.drain())),
                 Revise(Box::new(move |digest| revising.revise(digest))),
             );
+            gateway.state.set_starting();
             if let Some(fleet) = &settings.fleet {
                 gateway.state.handover.set_time(fleet.drain_after);
             }

@@ -77,6 +77,7 @@ pub struct State {
     /// Revisions of datasets.
     pub revisions: Arc<Revisions>,
     ready: AtomicBool,
+    starting: AtomicBool,
     draining: AtomicBool,
     /// Where clients reach this gateway, once that is known.
     pub(super) client_url: OnceLock<String>,
@@ -130,6 +131,7 @@ impl State {
             datasets,
             listings,
             ready: AtomicBool::new(false),
+            starting: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             client_url: OnceLock::new(),
             exchange: OnceLock::new(),
@@ -206,8 +208,20 @@ impl State {
         futures::future::join(self.jobs.release(), self.flows.release()).await;
     }
 
+    /// Says that the fleet is looked for: until the gateway is ready it does not know who had what it owns, and would read
+    /// that from the origin for whoever has heard of it already.
+    pub fn set_starting(&self) {
+        self.starting.store(true, Ordering::Release);
+    }
+
+    /// Whether the fleet is being looked for.
+    pub fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire)
+    }
+
     /// Says whether the gateway wants traffic.
     pub fn set_ready(&self, ready: bool) {
+        self.starting.store(false, Ordering::Release);
         self.ready.store(ready, Ordering::Release);
     }
 

@@ -37,7 +37,8 @@ pub(super) async fn all(handover: &Handover, within: Duration) {
     };
     let begun = Instant::now();
     // It is our own word that is waited for, and the table that comes of it.
-    let gone = until(&peers, |fleet| fleet.table.member(&fleet.own).is_none()).await;
+    let gone = until(&peers, |fleet| fleet.table.member(&fleet.own).is_none());
+    let gone = tokio::time::timeout(within, gone).await == Ok(true);
     let fleet = peers.fleet();
     let owners = fleet.table.members().iter();
     if !gone || owners.filter(|member| member.weight() > 0).count() == 0 {
