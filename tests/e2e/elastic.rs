@@ -44,7 +44,6 @@ fn warm(plans: &[Plan]) -> (Fleet, u64) {
     for key in KEYS {
         fleet.origin.put(key, SIZE, 0);
     }
-    fleet.place_alike();
     let all: Vec<usize> = (0..plans.len()).collect();
     read_all(&fleet, &all);
     let sent = fleet.origin.counters().bytes_sent;
@@ -283,7 +282,6 @@ fn what_is_hottest_is_exported_before_the_fleet_goes_and_warmed_once_it_is_back_
         again.origin.put(key, SIZE, 0);
     }
     again.origin.put("part of/4 %.bin", SIZE, 0);
-    again.place_alike();
     let disk = Scratch::new("list");
     let file = disk.write("hot.jsonl", &list);
     let file = file.to_str().expect("a temporary path is UTF-8");

@@ -184,7 +184,7 @@ impl Fleet {
         self.gateways.push(member);
     }
 
-    /// Waits until all members that run know each other.
+    /// Waits until all members that run know each other and place blocks alike.
     ///
     /// # Panics
     /// If that takes too long.
@@ -198,26 +198,24 @@ impl Fleet {
                 .all(|gateway| known(gateway) >= all)
                 .then_some(())
         });
+        self.place_alike();
     }
 
     /// Waits until all members that run place blocks alike: to know each other they need a packet, and a moment more to
-    /// make a table of it.
-    ///
-    /// # Panics
-    /// If that takes too long.
-    pub fn place_alike(&self) {
+    /// make a table of it. What is read meanwhile may be read twice.
+    fn place_alike(&self) {
         until(PATIENCE, "one table", || {
             let rings = self.gateways.iter().map(|gateway| gateway.json("/-/ring"));
             let rings: Vec<serde_json::Value> = rings.collect();
-            let owning = |ring: &serde_json::Value| {
+            let placed = |ring: &serde_json::Value| {
                 let members = ring["members"].as_array().into_iter().flatten();
-                members
-                    .filter(|one| one["share"].as_f64() > Some(0.0))
-                    .count()
+                let mut owners =
+                    members.filter(|one| one["role"] == "member" && one["state"] == "alive");
+                owners.all(|one| one["share"].as_f64() > Some(0.0))
             };
-            let owners = owning(&rings[0]);
             let alike = |ring: &serde_json::Value| ring["epoch"] == rings[0]["epoch"];
-            (rings.iter().all(alike) && owners == self.gateways.len()).then_some(())
+            let all = rings.iter().all(|ring| alike(ring) && placed(ring));
+            all.then_some(())
         });
     }
 
