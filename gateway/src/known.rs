@@ -4,14 +4,14 @@
 //! One JSON line a version, written as a whole under another name and then renamed. A file that
 //! can't be read costs its versions and nothing else: they are asked for anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use forebay_storage::object::ObjectId;
-use forebay_storage::version::Version;
+use forebay_storage::version::{Version, VersionKey};
 use forebay_storage::versions::Versions;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -111,8 +111,15 @@ pub fn recall(gateway: &Gateway) {
         .into_iter()
         .map(|(object, version, _)| (object, version))
         .collect();
+    // The journal tells of versions whose blocks have gone, and what was purged is to be asked for anew.
+    let datasets = gateway.datasets.all().into_iter();
+    let keys = datasets.flat_map(|dataset| nvme.residents().find(&dataset.name, |_| true));
+    let held: HashSet<VersionKey> = keys.map(|key| key.version).collect();
     for remembered in nvme.take_remembered() {
         let object = &remembered.object;
+        if !held.contains(&remembered.key) {
+            continue;
+        }
         let Some(dataset) = gateway.datasets.get(&object.dataset) else {
             continue;
         };

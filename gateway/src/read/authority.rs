@@ -45,8 +45,13 @@ pub(super) async fn ask(
         only_if_cached: false,
     };
     let purges = asking.reads.store.purges();
-    let sent = Instant::now();
-    let asked = peers.ask(name, level, question.request()).await;
+    let mut sent = Instant::now();
+    let mut asked = peers.ask(name, level, question.request()).await;
+    if matches!(asked, Err(PeerError::Cut)) {
+        // A connection that it closed just now is found out by the question that it loses.
+        sent = Instant::now();
+        asked = peers.ask(name, level, question.request()).await;
+    }
     let found = match asked {
         Ok(asked) => heard(asking, name, asked, purges, sent),
         Err(error) => Err(error),

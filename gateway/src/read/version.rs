@@ -278,7 +278,9 @@ impl Asking {
             // A question that was under way may be older than what the client knows, or have waited
             // so long that its answer is past its time: once more.
             let old = come.saturating_duration_since(found.asked_at);
-            if old.is_zero() || (!self.doubting && old < self.dataset.rules.fresh_for) {
+            let unchanging = self.dataset.rules.immutable || self.object.is_immutable();
+            let young = unchanging || old < self.dataset.rules.fresh_for;
+            if old.is_zero() || (!self.doubting && young) {
                 return Ok((found, how));
             }
         }
