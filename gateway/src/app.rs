@@ -32,6 +32,7 @@ use crate::demo;
 use crate::gateway::{Gateway, Parts};
 use crate::known::{self, KnownFile};
 use crate::notify::Notify;
+use crate::purge;
 use crate::reload::{self, Reload};
 use crate::serve::{self, tls::Tls};
 use crate::settings::{DatasetSettings, Settings, machine};
@@ -333,6 +334,7 @@ async fn serve_until_told(
 fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
     let file = Arc::new(KnownFile::new(&settings.data_dir));
     gateway.state.purges.remember_in(Arc::clone(&file));
+    gateway.state.purges.log_in(&settings.data_dir);
     file.load(gateway);
     known::recall(gateway);
     if gateway.state.documents().is_none() {
@@ -345,8 +347,8 @@ fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
     file
 }
 
-/// The work that tiers, pins and the fleet's changes need for as long as the gateway runs.
-fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 5] {
+/// The work that tiers, pins, the log of purges and the fleet's changes need for as long as the gateway runs.
+fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 6] {
     let (store, state) = (&gateway.reads.store, &gateway.state);
     [
         tokio::spawn(Arc::clone(store).keep_nvme()),
@@ -354,6 +356,7 @@ fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 5] {
         tokio::spawn(pins::keep(Arc::clone(state))),
         tokio::spawn(Arc::clone(&state.handover).keep()),
         tokio::spawn(Arc::clone(&state.revisions).keep()),
+        tokio::spawn(purge::told::keep(Arc::clone(&state.purges))),
     ]
 }
 
@@ -374,6 +377,7 @@ async fn run_until(
         if let Some(place) = place {
             place.joined().await;
         }
+        purge::told::catch_up(&gateway.state.purges).await;
         gateway.state.revisions.begin().await;
     };
     let lost = async {

@@ -8,12 +8,14 @@
 //! | [`tls`] | the same by TLS, where the settings ask for it |
 //! | [`client`], [`memory`] | asking over TCP, or in the same process |
 //! | `others` | what concerns the whole fleet, asked of all |
+//! | [`agreement`] | that both ends know of the same purges before an answer counts |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
 //! | [`told`] | versions that others have named in their questions |
 //!
 //! What membership says of a member and what this gateway sees of it are two things: the first comes
 //! within seconds and is the same for all; the second comes within a quarter of one, and is ours.
 
+pub mod agreement;
 pub mod client;
 pub mod handshake;
 pub mod health;
@@ -40,6 +42,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::watch;
 
+use self::agreement::Agreement;
 use self::health::{Health, Known};
 use self::told::Told;
 use crate::metrics::PeerMetrics;
@@ -54,6 +57,10 @@ pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 /// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
 /// one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
+
+/// How often a question is asked whose answer does not know of the same purges. What is purged meanwhile may make it
+/// once more than twice.
+const AGREED: u32 = 3;
 
 /// A body on its way from another gateway.
 pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -95,6 +102,9 @@ pub enum PeerError {
     /// It was asked for what another owns by now, and has nothing of so many blocks from the first on.
     #[error("the member has none of it")]
     Absent(u32),
+    /// It does not know of the purges that this gateway knows of, and can't be told.
+    #[error("the member has not heard what was purged")]
+    Behind,
     /// What the origin said to it.
     #[error("the member's origin: {0}")]
     Origin(OriginError),
@@ -118,7 +128,7 @@ impl PeerError {
     }
 
     /// All labels of a metric.
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 9] = [
         "unreachable",
         "silent",
         "stalled",
@@ -126,6 +136,7 @@ impl PeerError {
         "corrupt",
         "refused",
         "absent",
+        "behind",
         "origin",
     ];
 
@@ -139,6 +150,7 @@ impl PeerError {
             Self::Corrupt => "corrupt",
             Self::Refused(_) => "refused",
             Self::Absent(_) => "absent",
+            Self::Behind => "behind",
             Self::Origin(_) => "origin",
         }
     }
@@ -155,6 +167,8 @@ pub struct Peers {
     pub told: Told,
     /// These donors have nothing any more that this gateway lacks of its own.
     spent: ArcSwapOption<Donors>,
+    /// Whether others know of the purges that this gateway knows of.
+    pub agreement: Arc<Agreement>,
     /// What is counted of questions to others, and of answers to them.
     pub metrics: Arc<PeerMetrics>,
 }
@@ -173,6 +187,7 @@ impl Peers {
             hedges: Hedges::default(),
             told: Told::default(),
             spent: ArcSwapOption::default(),
+            agreement: Arc::default(),
             metrics,
         })
     }
@@ -180,6 +195,11 @@ impl Peers {
     /// The fleet as it is now.
     pub fn fleet(&self) -> Arc<Fleet> {
         Arc::clone(&self.fleet.borrow())
+    }
+
+    /// The same, to wait for another one.
+    pub fn changes(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.fleet.clone()
     }
 
     /// Whether a member may be asked: membership thinks so, and so do we.
@@ -246,13 +266,32 @@ impl Peers {
         level: Level,
         request: Request<Bytes>,
     ) -> Result<Asked, PeerError> {
-        let asked = self.ask_as_it_is(name, level, request).await;
+        let asked = self.ask_until_agreed(name, level, request).await;
         let outcome = asked.as_ref().err().map_or("ok", PeerError::label);
         self.metrics.requests.with_label_values(&[outcome]).inc();
         if let Err(PeerError::Refused(reason)) = &asked {
             tracing::debug!(member = name, reason, "a member refuses what it was asked");
         }
         asked
+    }
+
+    /// Asks, and settles what was purged where the answer was given without knowing it, or knowing more.
+    async fn ask_until_agreed(
+        self: &Arc<Self>,
+        name: &str,
+        level: Level,
+        request: Request<Bytes>,
+    ) -> Result<Asked, PeerError> {
+        for _ in 0..AGREED {
+            let asked = self.ask_as_it_is(name, level, request.clone()).await?;
+            let theirs = wire::purges(&asked.parts.headers);
+            if theirs.is_none_or(|theirs| theirs == self.agreement.noted()) {
+                return Ok(asked);
+            }
+            drop(asked);
+            self.agreement.settle_with(name).await;
+        }
+        Err(PeerError::Behind)
     }
 
     async fn ask_as_it_is(

@@ -1,12 +1,17 @@
 //! Letting go of what is cached of objects: here, and on all members.
 
+pub mod log;
 pub mod refuted;
+pub mod told;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use forebay_storage::origin::documents::Documents;
 use forebay_storage::purge::{Place, Purge, Tag, Which};
 use forebay_storage::residents::Tally;
 use forebay_storage::version::VersionKey;
@@ -14,6 +19,7 @@ use http::Method;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use self::log::PurgeLog;
 use self::refuted::Refuted;
 
 use crate::dataset::Datasets;
@@ -91,6 +97,37 @@ impl Wanted {
     }
 }
 
+/// How a member is told that has no log, or to purge what is in none.
+fn question(wanted: &Wanted) -> (String, Bytes) {
+    match wanted.is_all() {
+        true => {
+            let (dataset, key) = (wire::encoded(&wanted.dataset), wire::encoded(&wanted.key));
+            (format!("{ALL}{dataset}/{key}"), Bytes::new())
+        }
+        // Texts always serialise.
+        false => (
+            PART.to_owned(),
+            serde_json::to_vec(wanted).unwrap_or_default().into(),
+        ),
+    }
+}
+
+/// Those of one dataset that are of all versions, together: they cost one look at what there is. The others alone.
+fn together(all: impl Iterator<Item = Wanted>) -> Vec<Vec<Wanted>> {
+    let (mut by_dataset, mut alone) = (HashMap::<String, Vec<Wanted>>::new(), Vec::new());
+    for wanted in all {
+        match wanted.is_all() {
+            true => by_dataset
+                .entry(wanted.dataset.clone())
+                .or_default()
+                .push(wanted),
+            false => alone.push(vec![wanted]),
+        }
+    }
+    alone.extend(by_dataset.into_values());
+    alone
+}
+
 /// A version as members tell each other of it.
 pub fn told(version: VersionKey) -> String {
     format!("{:032x}", version.0)
@@ -124,6 +161,10 @@ pub struct Purges {
     known_file: OnceLock<Arc<KnownFile>>,
     /// Versions that turned out to be others than they are said to be.
     pub refuted: Refuted,
+    /// What was purged, for members that were away.
+    log: PurgeLog,
+    /// What was cached before this start is left alone: some of it may have been purged meanwhile.
+    veiled: AtomicBool,
 }
 
 /// What was let go, and by whom not.
@@ -147,7 +188,11 @@ impl Purged {
 impl Purges {
     /// Those of a gateway.
     pub fn new(reads: &Arc<Reads>, datasets: &Arc<Datasets>, listings: &Arc<Listings>) -> Self {
+        let peers = reads.peers.as_ref();
+        let agreement = peers.map(|peers| Arc::clone(&peers.agreement));
         Self {
+            log: PurgeLog::new(agreement.unwrap_or_default()),
+            veiled: AtomicBool::new(false),
             reads: Arc::clone(reads),
             datasets: Arc::clone(datasets),
             listings: Arc::clone(listings),
@@ -161,11 +206,50 @@ impl Purges {
         let _ = self.known_file.set(file);
     }
 
+    /// Keeps the log in this data directory. Where others may have purged since what is cached here was written, nothing
+    /// of it is served until [`told::catch_up`] has asked. Blocks on the disk.
+    pub fn log_in(self: &Arc<Self>, data_dir: &Path) {
+        if self.reads.peers.is_none() {
+            return;
+        }
+        told::settle_by(self);
+        let may_lack = self.log.keep_in(data_dir);
+        self.set_veiled(may_lack);
+    }
+
+    /// Keeps the log in this state store too. The first one told stays.
+    pub fn share(&self, documents: Arc<Documents>) {
+        self.log.share(documents);
+    }
+
+    fn is_veiled(&self) -> bool {
+        self.veiled.load(Ordering::Acquire)
+    }
+
+    /// What was purged meanwhile is gone: the rest is as good as before.
+    fn unveil(&self) {
+        tracing::info!(
+            "what was purged while this gateway was away is known: what it had is served"
+        );
+        self.set_veiled(false);
+    }
+
+    fn set_veiled(&self, veiled: bool) {
+        self.reads.versions.veil(veiled);
+        self.reads.store.veil(veiled);
+        self.veiled.store(veiled, Ordering::Release);
+    }
+
     /// Lets go of what is wanted here, in a task of its own where it may wait for the disk.
     ///
     /// # Errors
     /// If it can't be noted in the data directory.
     pub async fn here(self: &Arc<Self>, wanted: Wanted) -> io::Result<Tally> {
+        self.here_all(vec![wanted]).await
+    }
+
+    /// The same for several that differ in nothing but what keys they mean ([`together`]).
+    async fn here_all(self: &Arc<Self>, wanted: Vec<Wanted>) -> io::Result<Tally> {
         if self.reads.store.nvme().is_none() && self.known_file.get().is_none() {
             return self.now(&wanted);
         }
@@ -174,10 +258,13 @@ impl Purges {
         purged.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    fn now(&self, wanted: &Wanted) -> io::Result<Tally> {
+    fn now(&self, all: &[Wanted]) -> io::Result<Tally> {
+        let Some(wanted) = all.first() else {
+            return Ok(Tally::default());
+        };
         let (dataset, spared) = (wanted.dataset.as_str(), wanted.spared());
         let refuted = wanted.refuted.as_deref().map(version_of);
-        let means = |key: &str| wanted.means(key);
+        let means = |key: &str| all.iter().any(|wanted| wanted.means(key));
         let purge = Purge {
             dataset,
             wanted: &means,
@@ -227,6 +314,9 @@ impl Purges {
         wanted: &Wanted,
         purged: &mut Purged,
     ) -> io::Result<()> {
+        if self.reads.peers.is_some() && told::is_remembered(wanted) {
+            return told::everywhere(self, wanted, purged).await;
+        }
         purged.add(self.here(wanted.clone()).await?);
         self.others(wanted, purged).await;
         // What came from a member meanwhile that had not purged yet.
@@ -240,17 +330,7 @@ impl Purges {
         let Some(peers) = &self.reads.peers else {
             return;
         };
-        let (path, body) = match wanted.is_all() {
-            true => {
-                let (dataset, key) = (wire::encoded(&wanted.dataset), wire::encoded(&wanted.key));
-                (format!("{ALL}{dataset}/{key}"), Bytes::new())
-            }
-            // Texts always serialise.
-            false => (
-                PART.to_owned(),
-                serde_json::to_vec(wanted).unwrap_or_default().into(),
-            ),
-        };
+        let (path, body) = question(wanted);
         for (name, answer) in peers.ask_others(&Method::POST, &path, body).await {
             match answer {
                 Ok(answer) => {

@@ -13,6 +13,7 @@ mod warm;
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -122,6 +123,8 @@ pub struct Store {
     places: Arc<Semaphore>,
     frames: Frames,
     block_size: BlockSize,
+    /// What is on NVMe is left alone.
+    veiled: AtomicBool,
 }
 
 impl Store {
@@ -177,6 +180,7 @@ impl Store {
             places: Arc::new(Semaphore::new(room::places(budget.room()))),
             budget,
             block_size,
+            veiled: AtomicBool::new(false),
         })
     }
 
@@ -257,7 +261,8 @@ impl Store {
 
     /// Whether a block is on NVMe, as far as can be told without reading it; moves nothing.
     pub fn on_nvme(&self, key: &BlockKey) -> bool {
-        self.nvme.as_ref().is_some_and(|nvme| nvme.holds(key))
+        let held = self.nvme.as_ref().is_some_and(|nvme| nvme.holds(key));
+        held && !self.is_veiled()
     }
 
     /// The block, if it is in memory, to be written to the disk: that is no use of it, or what was

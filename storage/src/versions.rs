@@ -90,6 +90,8 @@ struct Table {
     absent: HashMap<ObjectId, (OriginError, Instant)>,
     /// By object, and by whether the origin itself is asked.
     asking: HashMap<(ObjectId, bool), Asked>,
+    /// What was taken over from before a restart while this was set is not known until it is not any more.
+    veiled: bool,
     /// Datasets whose origin is away, and when it was last asked whether it is back.
     outages: HashMap<Arc<str>, Instant>,
 }
@@ -113,6 +115,8 @@ struct Entry {
     /// When the origin last failed to confirm it.
     failed_at: Option<Instant>,
     used: bool,
+    /// It was taken over while such versions were veiled.
+    veiled: bool,
 }
 
 impl Versions {
@@ -120,7 +124,9 @@ impl Versions {
     pub fn known(&self, object: &ObjectId, rules: &Freshness) -> Known {
         let mut table = self.lock();
         let away = table.outages.contains_key(&object.dataset);
-        if let Some(entry) = table.known.get_mut(object) {
+        let veiled = table.veiled;
+        let known = table.known.get_mut(object);
+        if let Some(entry) = known.filter(|entry| !(veiled && entry.veiled)) {
             entry.used = true;
             let age = entry.asked_at.elapsed();
             let version = Arc::clone(&entry.version);
@@ -287,10 +293,22 @@ impl Versions {
         let now = Instant::now();
         let asked_at = now.checked_sub(age).unwrap_or(now);
         let mut table = self.lock();
+        let veiled = table.veiled;
         table.insert(object, version, asked_at);
+        if let Some(entry) = table.known.get_mut(object)
+            && entry.asked_at == asked_at
+        {
+            entry.veiled = veiled;
+        }
         if now.duration_since(asked_at) < age {
             table.doubt(object, version);
         }
+    }
+
+    /// Keeps quiet about versions that are taken over from now on, or no longer: whoever was away may have to forget some
+    /// of them first.
+    pub fn veil(&self, veiled: bool) {
+        self.lock().veiled = veiled;
     }
 
     /// Makes a known version due: somebody saw another one.
@@ -395,6 +413,7 @@ impl Table {
             doubted: false,
             failed_at: None,
             used: false,
+            veiled: false,
         };
         if self
             .absent

@@ -30,6 +30,7 @@
 //! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
 //! | `elastic` | members that come, go, crash and come back: what the object store notices of it |
 //! | `fleet_keys` | what members prove to each other: keys that are replaced, TLS |
+//! | `fleet_purges` | purges and overwrites over a fleet, and members that were away meanwhile |
 //! | `fleet_ways` | how bytes go through a fleet: requests, zones, versions, settings that differ |
 //! | `lying_peer` | bytes that change between two gateways |
 //! | `flow` | flows: what is refused, what comes of failures, kills, schedules, and the release of a model as one submission |
@@ -55,6 +56,7 @@ mod door;
 mod elastic;
 mod fleet;
 mod fleet_keys;
+mod fleet_purges;
 mod fleet_ways;
 mod floods;
 mod flow;

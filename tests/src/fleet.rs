@@ -174,6 +174,15 @@ impl Fleet {
         self.know_each_other();
     }
 
+    /// Starts a member that was killed on what it left, and lets it be the last; `plans` tells where the others are.
+    ///
+    /// # Panics
+    /// If it does not start well.
+    pub fn revive(&mut self, plan: &Plan, plans: &[Plan], left: Scratch) {
+        let member = start(plan, plans, (&self.origin, &self.lines), left);
+        self.gateways.push(member);
+    }
+
     /// Starts a member that is not there, as `plan` has it, and lets it be the last; `plans` tells where the others are.
     ///
     /// # Panics

@@ -303,6 +303,13 @@ where
             .await;
         return answered.unwrap_or_else(unknown);
     }
+    if path == purge::told::PATH {
+        let body = Limited::new(body, purge::told::LONGEST).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let (purges, query) = (&state.purges, parts.uri.query().unwrap_or_default());
+        let told = purge::told::answer(purges, from, &parts.method, query, &body).await;
+        return told.map_or_else(unknown, |told| text(told.to_string()));
+    }
     if path == crate::pins::PATH {
         let body = Limited::new(body, LONGEST_QUESTION).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();

@@ -229,6 +229,7 @@ impl State {
     pub fn share(&self, documents: Arc<Documents>) {
         self.jobs.share(Arc::clone(&documents));
         self.pins.share(Arc::clone(&documents));
+        self.purges.share(Arc::clone(&documents));
         self.copier.share(Arc::clone(&documents));
         self.revisions.share(Arc::clone(&documents));
         let _ = self.documents.set(documents);

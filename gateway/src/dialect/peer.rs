@@ -94,6 +94,8 @@ impl Desk {
     /// Answers a question. Dropping the future gives it up; fills that it started go on while others
     /// follow them.
     pub async fn answer(&self, question: &Question) -> Response<PeerBody> {
+        // Before anything is looked up: what is purged meanwhile may be in the answer.
+        let purges = self.peers.agreement.applied();
         let answered = self.answer_or_refuse(question).await;
         let mut response = answered.unwrap_or_else(|(status, headers)| {
             let mut response = Response::new(nothing());
@@ -104,6 +106,7 @@ impl Desk {
         let length = response.body().size_hint().exact().unwrap_or(0);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_LENGTH, length.into());
+        wire::put_purges(headers, purges);
         response
     }
 

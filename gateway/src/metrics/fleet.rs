@@ -38,6 +38,8 @@ pub struct PeerMetrics {
     pub last_resorts: IntCounter,
     /// What changes hands.
     pub moves: Moves,
+    /// Purges that this gateway heard of later than those that were there.
+    pub purges_missed: IntCounter,
     /// Answers to other gateways, by status.
     pub answers: IntCounterVec,
     /// Connections that were refused on the fleet's port, by reason.
@@ -75,11 +77,8 @@ impl PeerMetrics {
     /// # Errors
     /// If a name is taken twice.
     pub fn new(registry: &Registry) -> prometheus::Result<Arc<Self>> {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(family.clone()))?;
-            Ok::<_, prometheus::Error>(family)
-        };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| families(registry, name, help, labels);
         let bytes = counters(
             "peer_bytes_total",
             "Body bytes between gateways, by direction; those received crossed twice on their way",
@@ -115,6 +114,11 @@ impl PeerMetrics {
                 "Runs that were read from the origin by a gateway that is not among their candidates",
             )?,
             moves: Moves::new(registry)?,
+            purges_missed: counter(
+                registry,
+                "purges_missed_total",
+                "Purges that this gateway was told of later, having been away or silent",
+            )?,
             answers: counters(
                 "peer_answers_total",
                 "Answers to other gateways",
@@ -205,6 +209,17 @@ impl PeerMetrics {
     pub fn failed(&self, error: &PeerError) {
         self.broken.with_label_values(&[error.label()]).inc();
     }
+}
+
+fn families(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {

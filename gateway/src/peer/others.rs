@@ -49,7 +49,11 @@ impl Peers {
         asked.collect().await
     }
 
-    async fn ask_one(
+    /// Asks one of them.
+    ///
+    /// # Errors
+    /// Why there is no answer, or none that can be read.
+    pub(crate) async fn ask_one(
         self: &Arc<Self>,
         name: &str,
         method: &Method,

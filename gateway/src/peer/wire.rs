@@ -63,6 +63,7 @@ const AGE: HeaderName = HeaderName::from_static("forebay-age");
 const STALE: HeaderName = HeaderName::from_static("forebay-stale");
 const CACHE: HeaderName = HeaderName::from_static("forebay-cache");
 const FILLING: HeaderName = HeaderName::from_static("forebay-filling");
+const PURGES: HeaderName = HeaderName::from_static("forebay-purges");
 const ERROR: HeaderName = HeaderName::from_static("forebay-error");
 
 const BLOCKS: &str = "/blocks/";
@@ -246,6 +247,16 @@ impl Head {
 /// Whether an answer says that its bytes were resident when they were asked for.
 pub fn is_hit(headers: &HeaderMap) -> bool {
     headers.get(CACHE).is_some_and(|cache| cache == "hit")
+}
+
+/// Says of an answer which purges were applied before anything was looked up for it: their stamp.
+pub fn put_purges(headers: &mut HeaderMap, stamp: u64) {
+    headers.insert(PURGES, stamp.into());
+}
+
+/// What an answer says of that; `None`: nothing, as those of the release before do.
+pub fn purges(headers: &HeaderMap) -> Option<u64> {
+    number(headers, &PURGES)
 }
 
 /// Asks only whether anybody is there.

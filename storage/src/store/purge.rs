@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::atomic::Ordering;
 
 use super::Store;
 use crate::block::BlockKey;
@@ -38,6 +39,16 @@ impl Store {
             bytes: purged.values().map(|len| u64::from(*len)).sum(),
             objects: 0,
         })
+    }
+
+    /// Leaves alone what is on NVMe, as if it were not there, or no longer. For whoever does not know yet what of it was
+    /// purged elsewhere while it was away.
+    pub fn veil(&self, veiled: bool) {
+        self.veiled.store(veiled, Ordering::Release);
+    }
+
+    pub(super) fn is_veiled(&self) -> bool {
+        self.veiled.load(Ordering::Acquire)
     }
 
     fn purge_memory(&self, purge: &Purge<'_>) -> Vec<(BlockKey, u32)> {
