@@ -233,7 +233,7 @@ impl Gateway {
             }
             // Whoever is refused here asks the next one, who may have had it until now.
             (Some(desk), Some(question)) if !self.state.is_starting() => {
-                desk.answer(&question).await
+                desk.answer(from, &question, &parts.headers).await
             }
             _ => control::fleet::answer(&self.state, from, &parts, body).await,
         };

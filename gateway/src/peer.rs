@@ -10,6 +10,7 @@
 //! | `others` | what concerns the whole fleet, asked of all |
 //! | [`agreement`] | that both ends know of the same purges before an answer counts |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
+//! | [`redirect`] | whom an owner names that has more to send than its link takes |
 //! | [`told`] | versions that others have named in their questions |
 //!
 //! What membership says of a member and what this gateway sees of it are two things: the first comes
@@ -22,6 +23,7 @@ pub mod health;
 pub mod incoming;
 pub mod memory;
 mod others;
+pub mod redirect;
 pub mod tls;
 pub mod told;
 pub mod wire;
@@ -57,10 +59,6 @@ pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 /// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
 /// one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
-
-/// How often a question is asked whose answer does not know of the same purges. What is purged meanwhile may make it
-/// once more than twice.
-const AGREED: u32 = 3;
 
 /// A body on its way from another gateway.
 pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -105,6 +103,9 @@ pub enum PeerError {
     /// It does not know of the purges that this gateway knows of, and can't be told.
     #[error("the member has not heard what was purged")]
     Behind,
+    /// It names another that has it, or is getting it.
+    #[error("the member says whom to ask instead: {0}")]
+    Elsewhere(String),
     /// What the origin said to it.
     #[error("the member's origin: {0}")]
     Origin(OriginError),
@@ -128,7 +129,7 @@ impl PeerError {
     }
 
     /// All labels of a metric.
-    pub const LABELS: [&'static str; 9] = [
+    pub const LABELS: [&'static str; 10] = [
         "unreachable",
         "silent",
         "stalled",
@@ -137,6 +138,7 @@ impl PeerError {
         "refused",
         "absent",
         "behind",
+        "elsewhere",
         "origin",
     ];
 
@@ -151,6 +153,7 @@ impl PeerError {
             Self::Refused(_) => "refused",
             Self::Absent(_) => "absent",
             Self::Behind => "behind",
+            Self::Elsewhere(_) => "elsewhere",
             Self::Origin(_) => "origin",
         }
     }
@@ -273,25 +276,6 @@ impl Peers {
             tracing::debug!(member = name, reason, "a member refuses what it was asked");
         }
         asked
-    }
-
-    /// Asks, and settles what was purged where the answer was given without knowing it, or knowing more.
-    async fn ask_until_agreed(
-        self: &Arc<Self>,
-        name: &str,
-        level: Level,
-        request: Request<Bytes>,
-    ) -> Result<Asked, PeerError> {
-        for _ in 0..AGREED {
-            let asked = self.ask_as_it_is(name, level, request.clone()).await?;
-            let theirs = wire::purges(&asked.parts.headers);
-            if theirs.is_none_or(|theirs| theirs == self.agreement.noted()) {
-                return Ok(asked);
-            }
-            drop(asked);
-            self.agreement.settle_with(name).await;
-        }
-        Err(PeerError::Behind)
     }
 
     async fn ask_as_it_is(

@@ -109,6 +109,14 @@ impl Run {
         }
     }
 
+    /// Says whether the one who is asked from now on was named by an owner, and gets the blocks from there: then nobody who
+    /// was sent here by an owner may wait for them, for two could wait for each other.
+    pub fn set_handed(&self, handed: bool) {
+        for flight in &self.flights {
+            flight.set_handed(handed);
+        }
+    }
+
     /// How urgent it is, now and at any time to come: for the request to the origin that brings it.
     pub fn urgency(&self) -> Urgency {
         Urgency::of(self.flights.iter().cloned())

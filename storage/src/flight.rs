@@ -3,7 +3,7 @@
 //! One writer sets the segments in order; any number of followers see each as soon as it is set.
 //! A follower that finds its segment there takes no lock; one that must wait sleeps on a watch.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub struct Flight {
     source: AtomicU8,
     /// Where the bytes come from: one of [`From`].
     from: AtomicU8,
+    /// Whoever is asked for the block was named by its owner, and gets it from there.
+    handed: AtomicBool,
 }
 
 /// Where the bytes of a fill come from.
@@ -78,6 +80,7 @@ impl Flight {
             owned: spot.owned,
             source: AtomicU8::new(spot.source),
             from: AtomicU8::new(From::Origin as u8),
+            handed: AtomicBool::new(false),
         })
     }
 
@@ -115,6 +118,14 @@ impl Flight {
     /// Says that somebody further up is asked from now on.
     pub(crate) fn raise_source(&self, source: Level) {
         self.source.fetch_max(source, Ordering::AcqRel);
+    }
+
+    pub(crate) fn set_handed(&self, handed: bool) {
+        self.handed.store(handed, Ordering::Release);
+    }
+
+    pub(crate) fn is_handed(&self) -> bool {
+        self.handed.load(Ordering::Acquire)
     }
 
     /// The level of whoever leads it.

@@ -155,3 +155,31 @@ fn settings_that_differ_after_a_reload_are_shown_by_the_others() {
     fleet.gateways[1].process().signal(Signal::HUP);
     same(true);
 }
+
+#[test]
+fn a_byte_read_at_an_edge_crosses_once_and_is_kept_there() {
+    let mut plans: Vec<Plan> = ["a", "b", "c", "edge"].map(Plan::new).into();
+    plans[3].weight = 0;
+    // Half of it fits into what a member keeps of others, all of it into what an edge does.
+    plans[3].memory = "64MiB".to_owned();
+    let fleet = Fleet::start(&plans, Settings::default(), &["fresh_for = \"10m\""]);
+    fleet.origin.put("a.bin", SIZE, 0);
+    let crossed = |index: usize, way: &str| {
+        fleet.gateways[index].metric("forebay_peer_bytes_total", &[("direction", way)])
+    };
+    for _ in 0..2 {
+        for read in fleet.herd("a.bin", &[3], 1) {
+            assert_eq!(read.outcome, Outcome::Whole, "{read:?}");
+        }
+        let received = crossed(3, "received");
+        // With 8 bytes of checksum for each 64 KiB.
+        let most = SIZE as f64 * 1.001;
+        assert!((SIZE as f64..most).contains(&received), "{received} bytes");
+        for member in 0..3 {
+            assert_eq!(crossed(member, "received"), 0.0, "of a member");
+        }
+    }
+    assert_eq!(fleet.origin.counters().bytes_sent, SIZE);
+    let asked = fleet.gateways[3].metric("forebay_origin_requests_total", &[]);
+    assert_eq!((asked, crossed(3, "sent")), (0.0, 0.0));
+}

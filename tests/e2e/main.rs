@@ -29,6 +29,7 @@
 //! | `nvme` | the disk tier: kills, purges, damage, disks that fill or fail |
 //! | `fleet` | several gateways: once per fleet, members that die and freeze, keys, purges, what is told of it |
 //! | `elastic` | members that come, go, crash and come back: what the object store notices of it |
+//! | `fleet_hot` | blocks that many gateways want at once |
 //! | `fleet_keys` | what members prove to each other: keys that are replaced, TLS |
 //! | `fleet_purges` | purges and overwrites over a fleet, and members that were away meanwhile |
 //! | `fleet_ways` | how bytes go through a fleet: requests, zones, versions, settings that differ |
@@ -55,6 +56,7 @@ mod directories;
 mod door;
 mod elastic;
 mod fleet;
+mod fleet_hot;
 mod fleet_keys;
 mod fleet_purges;
 mod fleet_ways;

@@ -4,6 +4,7 @@
 //! further up or nowhere. What is said of versions is judged by our own settings: a name that we would not
 //! give ourselves is refused.
 
+mod elsewhere;
 mod sums;
 
 use std::io;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 
 use self::sums::Sums;
 use crate::dataset::{Dataset, Datasets};
+use crate::peer::redirect::{Egress, Redirect, Served};
 use crate::peer::wire::{self, Claim, Head, Question, SUM};
 use crate::peer::{PeerBody, Peers};
 use crate::read::Reads;
@@ -69,6 +71,8 @@ pub struct Desk {
     /// stand in one queue.
     admitted: [Arc<Semaphore>; 3],
     sums: Arc<Sums>,
+    served: Served,
+    egress: Arc<Egress>,
 }
 
 impl Desk {
@@ -84,6 +88,8 @@ impl Desk {
         let segments = reads.store.budget().limit() / SEGMENT as u64;
         Self {
             sums: Arc::new(Sums::new(segments)),
+            served: Served::default(),
+            egress: Arc::default(),
             reads,
             datasets,
             peers,
@@ -91,12 +97,18 @@ impl Desk {
         }
     }
 
-    /// Answers a question. Dropping the future gives it up; fills that it started go on while others
+    /// Answers a question of the member `from`, which came with these headers. Dropping the future gives it up; fills that it started go on while others
     /// follow them.
-    pub async fn answer(&self, question: &Question) -> Response<PeerBody> {
+    pub async fn answer(
+        &self,
+        from: &str,
+        question: &Question,
+        headers: &HeaderMap,
+    ) -> Response<PeerBody> {
+        let asker = (from, Redirect::parse(headers));
         // Before anything is looked up: what is purged meanwhile may be in the answer.
         let purges = self.peers.agreement.applied();
-        let answered = self.answer_or_refuse(question).await;
+        let answered = self.answer_or_refuse(&asker, question).await;
         let mut response = answered.unwrap_or_else(|(status, headers)| {
             let mut response = Response::new(nothing());
             *response.status_mut() = status;
@@ -110,7 +122,11 @@ impl Desk {
         response
     }
 
-    async fn answer_or_refuse(&self, question: &Question) -> Result<Response<PeerBody>, Refusal> {
+    async fn answer_or_refuse(
+        &self,
+        asker: &(&str, Redirect),
+        question: &Question,
+    ) -> Result<Response<PeerBody>, Refusal> {
         let highest = match wire::newest() >= wire::HANDS_OVER {
             true => DONOR,
             false => OWNER,
@@ -129,7 +145,7 @@ impl Desk {
         object.dataset = Arc::clone(&dataset.name);
         match &question.version {
             None if question.level == DONOR => self.remembered(&dataset, &object),
-            None => self.current(question, &dataset, &object).await,
+            None => self.current(asker.0, question, &dataset, &object).await,
             Some(claim) => {
                 let version = judge(&dataset, &object, claim)?;
                 self.peers.told.note(&object, &version);
@@ -148,7 +164,8 @@ impl Desk {
                     version,
                     range,
                 };
-                self.send(question, sending, head).await
+                self.elsewhere(asker, question, &sending)?;
+                self.send(asker.0, question, sending, head).await
             }
         }
     }
@@ -183,6 +200,7 @@ impl Desk {
     /// The current version, and its first blocks if they are wanted and ours.
     async fn current(
         &self,
+        from: &str,
         question: &Question,
         dataset: &Arc<Dataset>,
         object: &ObjectId,
@@ -221,7 +239,7 @@ impl Desk {
             range: Some(0..end),
             ..head
         };
-        let response = self.send(question, sending, head).await;
+        let response = self.send(from, question, sending, head).await;
         // Held until its blocks are joined.
         drop(current.fills);
         response
@@ -248,6 +266,7 @@ impl Desk {
 
     async fn send(
         &self,
+        from: &str,
         question: &Question,
         mut sending: Sending,
         mut head: Head,
@@ -270,6 +289,7 @@ impl Desk {
             return Err(refused(StatusCode::SERVICE_UNAVAILABLE, busy));
         };
         let purges = self.reads.store.purges();
+        let keys = self.keys(&sending);
         let pieces = [Piece::Range(sending.range.clone())];
         let mut reader = Reader::new(
             Arc::clone(&self.reads),
@@ -286,9 +306,14 @@ impl Desk {
         let look = reader.look();
         head.hit = (look.led + look.joined == 0 || look.from_peer)
             && (question.version.is_some() || head.hit);
+        if question.level == OWNER {
+            self.served.note(from, keys);
+        }
         let budget = self.reads.store.budget().clone();
         let length = sending.range.end - sending.range.start;
+        self.egress.begin(wire::body_length(&sending.range));
         let body = Segments {
+            egress: Arc::clone(&self.egress),
             body: ReadBody::new(reader, length, budget).for_member(WRITE_TIMEOUT),
             sums: Arc::clone(&self.sums),
             purges,
@@ -386,7 +411,14 @@ struct Segments {
     /// The checksum that comes next.
     sum: Option<Bytes>,
     sent: IntCounter,
+    egress: Arc<Egress>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        self.egress.give_up(self.left);
+    }
 }
 
 impl HttpBody for Segments {
@@ -414,6 +446,7 @@ impl HttpBody for Segments {
             },
         };
         this.left = this.left.saturating_sub(bytes.len() as u64);
+        this.egress.leave(bytes.len() as u64);
         this.sent.inc_by(bytes.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }

@@ -38,6 +38,8 @@ pub struct PeerMetrics {
     pub last_resorts: IntCounter,
     /// What changes hands.
     pub moves: Moves,
+    /// Askers sent elsewhere, by what came of it.
+    redirects: IntCounterVec,
     /// Purges that this gateway heard of later than those that were there.
     pub purges_missed: IntCounter,
     /// Answers to other gateways, by status.
@@ -114,6 +116,11 @@ impl PeerMetrics {
                 "Runs that were read from the origin by a gateway that is not among their candidates",
             )?,
             moves: Moves::new(registry)?,
+            redirects: counters(
+                "peer_redirects_total",
+                "Questions answered with another member's name (sent); such answers: followed, or denied by that member",
+                &["outcome"],
+            )?,
             purges_missed: counter(
                 registry,
                 "purges_missed_total",
@@ -156,6 +163,9 @@ impl PeerMetrics {
         }
         self.requests.with_label_values(&["ok"]);
         self.moves.show_all();
+        for label in ["sent", "followed", "denied"] {
+            self.redirects.with_label_values(&[label]);
+        }
         for label in Refused::LABELS {
             self.refusals.with_label_values(&[label]);
         }
@@ -203,6 +213,11 @@ impl PeerMetrics {
             Brought::Not => "failed",
         };
         self.moves.donors.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts an asker that was sent elsewhere, or what came of being sent.
+    pub fn redirected(&self, outcome: &str) {
+        self.redirects.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a fill that goes on elsewhere.

@@ -10,7 +10,16 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
+use forebay_storage::store::Level;
 use futures::future::BoxFuture;
+use http::Request;
+
+use super::{Asked, PeerError, Peers, wire};
+
+/// How often a question is asked whose answer does not know of the same purges. What is purged meanwhile may make it
+/// once more than twice.
+const AGREED: u32 = 3;
 
 /// Tells the member of this name what is known here, and takes over what it knows.
 pub type Settle = dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync;
@@ -74,6 +83,27 @@ impl Agreement {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever waits has it still; under names that come and go nothing piles up.
         turns.remove(name);
+    }
+}
+
+impl Peers {
+    /// Asks, and settles what was purged where the answer was given without knowing it, or knowing more.
+    pub(super) async fn ask_until_agreed(
+        self: &Arc<Self>,
+        name: &str,
+        level: Level,
+        request: Request<Bytes>,
+    ) -> Result<Asked, PeerError> {
+        for _ in 0..AGREED {
+            let asked = self.ask_as_it_is(name, level, request.clone()).await?;
+            let theirs = wire::purges(&asked.parts.headers);
+            if theirs.is_none_or(|theirs| theirs == self.agreement.noted()) {
+                return Ok(asked);
+            }
+            drop(asked);
+            self.agreement.settle_with(name).await;
+        }
+        Err(PeerError::Behind)
     }
 }
 

@@ -23,7 +23,7 @@ use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use twox_hash::XxHash3_64;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::PeerError;
+use super::{PeerError, redirect};
 
 use crate::access::canonical::{PATH, hex};
 
@@ -367,6 +367,9 @@ pub fn absent(blocks: u32) -> (StatusCode, HeaderMap) {
 
 /// What an answer that is no success says.
 pub fn failure(parts: &response::Parts) -> PeerError {
+    if let Some(name) = redirect::named(&parts.headers) {
+        return PeerError::Elsewhere(name);
+    }
     let text = parts.headers.get(ERROR).and_then(|text| text.to_str().ok());
     let Some(text) = text else {
         return PeerError::Refused(parts.status.to_string());

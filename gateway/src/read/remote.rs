@@ -8,11 +8,12 @@ use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
 use forebay_storage::store::Level;
 
-use super::route::DONOR;
+use super::route::{DONOR, OWNER, ZONE_OWNER};
 use super::{Reads, fetch};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
-use crate::peer::wire::{Claim, Head, Question};
+use crate::peer::redirect::Redirect;
+use crate::peer::wire::{self, Claim, Head, Question};
 use crate::peer::{Asked, NO_PROGRESS, PeerError, Peers};
 
 /// Tries of one member without progress: a connection that it closed just now is found out by the
@@ -47,21 +48,19 @@ pub(super) async fn fetch(
     run.let_go();
     run.set_source(level, From::Peer);
     let mut tries = 0;
+    // Whoever is asked may name another, once.
+    let mut redirect = match level {
+        OWNER if wire::newest() >= wire::HANDS_OVER => Redirect::Taken,
+        _ => Redirect::Refused,
+    };
     loop {
         let Some(missing) = run.missing() else {
             return Ok(Brought::All);
         };
-        let question = Question {
-            object: run.object().clone(),
-            version: Some(Claim::of(run.version())),
-            range: Some(missing.clone()),
-            level,
-            deadline: NO_PROGRESS,
-            doubting: false,
-            only_if_cached: level == DONOR,
-        };
+        let mut request = question(run, &missing, level).request();
+        redirect.put(request.headers_mut());
         let brought = async {
-            let asked = peers.ask(name, level, question.request()).await?;
+            let asked = peers.ask(name, level, request).await?;
             let key = run.version().key;
             let range = promised(&asked, level, &missing)?;
             let mut incoming = Incoming::new(peers, name, asked, key, &range)?;
@@ -80,6 +79,13 @@ pub(super) async fn fetch(
             continue;
         };
         run.let_go();
+        if let PeerError::Elsewhere(other) = error {
+            redirect = match follow(run, peers, &other).await {
+                true => Redirect::Refused,
+                false => Redirect::Denied(other),
+            };
+            continue;
+        }
         if let PeerError::Absent(blocks) = error {
             return Ok(Brought::Absent(blocks));
         }
@@ -101,6 +107,47 @@ pub(super) async fn fetch(
             return Ok(Brought::Not);
         }
     }
+}
+
+/// Asks for what is missing of a run, of its very version.
+fn question(run: &Run, missing: &Range<u64>, level: Level) -> Question {
+    Question {
+        object: run.object().clone(),
+        version: Some(Claim::of(run.version())),
+        range: Some(missing.clone()),
+        level,
+        deadline: NO_PROGRESS,
+        doubting: false,
+        only_if_cached: level == DONOR,
+    }
+}
+
+/// Takes what the member has, or gets, that an owner named. False if that is nothing: the owner must serve it then. What
+/// is missing still is the owner's too.
+async fn follow(run: &mut Run, peers: &Arc<Peers>, name: &str) -> bool {
+    let Some(missing) = run.missing() else {
+        return true;
+    };
+    // First, so that of two that are sent to each other at least one is told no.
+    run.set_handed(true);
+    let mut request = question(run, &missing, ZONE_OWNER).request();
+    Redirect::Followed.put(request.headers_mut());
+    let brought = async {
+        let asked = peers.ask(name, ZONE_OWNER, request).await?;
+        let mut incoming = Incoming::new(peers, name, asked, run.version().key, &missing)?;
+        incoming.take(run).await
+    };
+    let brought = brought.await;
+    run.let_go();
+    run.set_handed(false);
+    let came = brought.is_ok() || run.reached() > missing.start;
+    if let Err(error) = brought {
+        tracing::debug!(object = %run.object(), member = name, %error, "a member that was named does not bring it all");
+    }
+    peers
+        .metrics
+        .redirected(if came { "followed" } else { "denied" });
+    came
 }
 
 /// The bytes that an answer brings: those asked for; or of a donor, which may have only the first of them, what it says.

@@ -172,6 +172,7 @@ impl Draft {
             Some(data_dir) => data_dir.value.clone(),
             None => default_data_dir(around, report),
         };
+        self.judge_edge(report);
         let mut cache = self.cache(around.memory, &mut warnings, report);
         let (nvme, block_files) = self.nvme(&cache, &data_dir, around, &mut warnings, report);
         cache.nvme = nvme;
@@ -213,6 +214,16 @@ impl Draft {
             config: config.map(Path::to_owned),
             secret_files: report.files(),
             warnings,
+        }
+    }
+
+    /// NVMe keeps only what a gateway owns, and an edge owns nothing: space for it would lie idle.
+    fn judge_edge(&self, report: &mut Report) {
+        if let (Some(true), Some(nvme)) = (self.fleet.as_ref().map(|fleet| fleet.edge), &self.nvme)
+            && nvme.value > 0
+        {
+            let sentence = "`nvme` says nothing beside `role = \"edge\"`: an edge keeps copies, in memory alone; remove one";
+            report.add(&nvme.place, sentence);
         }
     }
 

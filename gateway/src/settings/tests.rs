@@ -913,6 +913,10 @@ fn every_mistake_of_a_fleet_is_told() {
         ("weight = 101", "from 1 to 100"),
         ("role = 'edge'\nweight = 2", "`weight` says nothing"),
         (
+            "role = 'edge'\n[cache]\nnvme = '1GiB'",
+            "an edge keeps copies, in memory alone",
+        ),
+        (
             "key_next = 'sixteen bytes, k'",
             "`key_next` is the `key` itself",
         ),

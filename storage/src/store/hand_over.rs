@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Level, Store};
 use crate::block::BlockKey;
+use crate::flight::Flight;
 
 impl Store {
     /// Every resident block, once, the hottest first: of those in memory that which would go last, then of those on
@@ -25,7 +27,8 @@ impl Store {
 
     /// Whether a block is resident, or arrives from somebody whom whoever asks at `level` may wait for; moves nothing.
     pub fn can_give(&self, key: &BlockKey, level: Level) -> bool {
-        self.contains(key) || self.lock().joinable(key, level).is_some()
+        let arrives = |flight: &Arc<Flight>| !flight.is_handed();
+        self.contains(key) || self.lock().joinable(key, level).is_some_and(arrives)
     }
 
     /// Bytes of blocks that may come here without any other having to go, in the tier that they are to be kept in.
