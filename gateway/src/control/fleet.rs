@@ -304,15 +304,13 @@ where
         return answered.unwrap_or_else(unknown);
     }
     if path == purge::told::PATH {
-        let body = Limited::new(body, purge::told::LONGEST).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = whole(body, purge::told::LONGEST).await;
         let (purges, query) = (&state.purges, parts.uri.query().unwrap_or_default());
         let told = purge::told::answer(purges, from, &parts.method, query, &body).await;
         return told.map_or_else(unknown, |told| text(told.to_string()));
     }
     if path == crate::pins::PATH {
-        let body = Limited::new(body, LONGEST_QUESTION).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = whole(body, LONGEST_QUESTION).await;
         let told = super::pins::answer(state, &parts.method, &body).await;
         return told.map_or_else(unknown, |told| text(told.to_string()));
     }
@@ -359,6 +357,16 @@ where
         Some(value) => text(value.to_string()),
         None => unknown(),
     }
+}
+
+/// A body, if it is not longer than that.
+async fn whole<B>(body: B, longest: usize) -> Bytes
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let body = Limited::new(body, longest).collect().await;
+    body.map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default()
 }
 
 fn unknown() -> Response<PeerBody> {

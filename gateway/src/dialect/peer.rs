@@ -289,7 +289,10 @@ impl Desk {
             return Err(refused(StatusCode::SERVICE_UNAVAILABLE, busy));
         };
         let purges = self.reads.store.purges();
-        let keys = self.keys(&sending);
+        if question.level == OWNER {
+            // From here on: it waits for these blocks, and others may wait for them there.
+            self.served.note(from, self.keys(&sending));
+        }
         let pieces = [Piece::Range(sending.range.clone())];
         let mut reader = Reader::new(
             Arc::clone(&self.reads),
@@ -306,9 +309,6 @@ impl Desk {
         let look = reader.look();
         head.hit = (look.led + look.joined == 0 || look.from_peer)
             && (question.version.is_some() || head.hit);
-        if question.level == OWNER {
-            self.served.note(from, keys);
-        }
         let budget = self.reads.store.budget().clone();
         let length = sending.range.end - sending.range.start;
         self.egress.begin(wire::body_length(&sending.range));

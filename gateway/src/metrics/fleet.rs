@@ -116,11 +116,7 @@ impl PeerMetrics {
                 "Runs that were read from the origin by a gateway that is not among their candidates",
             )?,
             moves: Moves::new(registry)?,
-            redirects: counters(
-                "peer_redirects_total",
-                "Questions answered with another member's name (sent); such answers: followed, or denied by that member",
-                &["outcome"],
-            )?,
+            redirects: redirects(registry)?,
             purges_missed: counter(
                 registry,
                 "purges_missed_total",
@@ -224,6 +220,11 @@ impl PeerMetrics {
     pub fn failed(&self, error: &PeerError) {
         self.broken.with_label_values(&[error.label()]).inc();
     }
+}
+
+fn redirects(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Questions answered with another member's name (sent); such answers: followed, or denied by that member";
+    families(registry, "peer_redirects_total", help, &["outcome"])
 }
 
 fn families(
