@@ -37,6 +37,8 @@ pub struct Plan {
     pub memory: String,
     /// See there.
     pub nvme: String,
+    /// It takes its link to others for full.
+    pub busy: bool,
     /// The newest protocol that it speaks; `None`: its build's.
     pub protocol: Option<u16>,
     /// More lines of `[fleet]`.
@@ -64,6 +66,7 @@ impl Plan {
             tls: false,
             memory: "256MiB".to_owned(),
             nvme: "0".to_owned(),
+            busy: false,
             protocol: None,
             lines: String::new(),
             sections: Vec::new(),
@@ -273,6 +276,9 @@ fn start(
     let text = text.replace("127.0.0.1:0", &plan.client.to_string());
     let config = scratch.write("forebay.toml", text);
     let mut command = command();
+    if plan.busy {
+        command.env("FOREBAY_TEST_BUSY", "1");
+    }
     if let Some(protocol) = plan.protocol {
         command.env("FOREBAY_TEST_PROTOCOL", protocol.to_string());
     }
