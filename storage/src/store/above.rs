@@ -16,7 +16,7 @@ use crate::flight::{Flight, Follower, From};
 pub(crate) enum Here {
     /// It is in memory.
     Resident(Block),
-    /// A fill that is led from above reads it from the origin.
+    /// A fill that is led from above brings it: it has come as far on its way to the origin.
     Arriving(Follower),
 }
 
@@ -26,11 +26,8 @@ impl Store {
         // Under the lock nobody leads another fill from above between the look and the turn; after it they join these.
         let table = self.lock();
         for (place, flight) in flights.iter().enumerate() {
-            let (key, level) = (flight.key(), flight.level());
-            // Invariant: who is led from above never waits for who is led from below, or two would wait for each other.
-            if let Some(above) = table.joinable(&key, ORIGIN - 1)
-                && above.level() > level
-            {
+            let key = flight.key();
+            if let Some(above) = table.above(flight) {
                 above.raise(flight.class());
                 return Some((place, Here::Arriving(above.follow())));
             }

@@ -26,6 +26,17 @@ impl Flights {
         (highest.source() > level).then_some(highest)
     }
 
+    /// The fill of the same block that is led from above this one and has come as far on its way to the origin, be it that it
+    /// asks those first who had the block before.
+    ///
+    /// Invariant: who is led from above never waits for who is led from below, or two would wait for each other.
+    pub(super) fn above(&self, flight: &Flight) -> Option<&Arc<Flight>> {
+        let flights = self.running.get(&flight.key())?.iter();
+        let above = flights
+            .filter(|other| other.level() > flight.level() && other.source() >= flight.source());
+        above.max_by_key(|other| other.source())
+    }
+
     /// Adds a fill that can be joined from now on.
     pub(super) fn add(&mut self, flight: &Arc<Flight>) {
         let flights = self.running.entry(flight.key()).or_default();

@@ -119,3 +119,19 @@ async fn a_run_that_turns_to_the_origin_follows_what_is_read_from_there_and_asks
     assert_eq!(run.next().await, Some(SEGMENT as u64..MIB));
     assert!(reader.ended().is_none());
 }
+
+#[tokio::test]
+async fn a_run_that_turns_to_the_origin_follows_one_from_above_that_asks_others_before() {
+    let store = store(64 * MIB);
+    let version = version(MIB);
+    let (from_owner, from_before) = (|_| spot(2, false), |_| spot(3, true));
+    let open = |asker: &Asker<'_>| store.open_as(asker, &object(), &version, 0..=0, Some(0));
+    let mut client = open(&asker(0, &from_owner));
+    let mut peer = open(&asker(2, &from_before));
+    let (mut run, above) = (client.runs.pop().unwrap(), peer.runs.pop().unwrap());
+    let shared = run.turn_to_origin().unwrap();
+    let filled = fill_all(above);
+    tokio::join!(run.share(shared), filled);
+    assert!(run.is_over());
+    assert_eq!(store.residents().tally("models").blocks, 1);
+}
