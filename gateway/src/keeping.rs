@@ -3,7 +3,7 @@
 //! | module | its part |
 //! |---|---|
 //! | [`cabinet`] | small documents that are written only if nobody else wrote them meanwhile: in a state store, or below the data directory |
-//! | [`file`] | one file, whole or not at all |
+//! | [`mod@file`] | one file, whole or not at all |
 //! | [`lease`] | who works on a document, and when it is anybody's |
 
 pub mod cabinet;

@@ -21,7 +21,7 @@ pub enum Piece {
 pub enum Step {
     /// Bytes, and where they were; `None`: text of ours.
     Bytes(Bytes, Option<Source>),
-    /// Nothing yet: await [`Reader::waiting`], then step again.
+    /// Nothing yet: await [`super::Reader::waiting`], then step again.
     Wait,
     /// Nothing more.
     End,
