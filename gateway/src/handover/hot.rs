@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::list::{Held, Listed, hottest, owner};
 use super::{HOT, ask};
 use crate::peer::Peers;
+use crate::warm::order::merged;
 use crate::warm::place::Crew;
 
 /// Blocks that one member tells of at most: the hottest 64 GiB of blocks of a MiB.
@@ -99,15 +100,8 @@ fn lines(lists: Vec<Vec<Held>>) -> String {
 }
 
 /// An object, and its ranges unless all of it is held.
-fn line(held: &Held, mut blocks: Vec<Range<u32>>) -> Value {
-    blocks.sort_by_key(|range| range.start);
-    let mut merged: Vec<Range<u32>> = Vec::new();
-    for range in blocks {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
+fn line(held: &Held, blocks: Vec<Range<u32>>) -> Value {
+    let merged = merged(blocks);
     let (version, size) = (&held.version, held.version.size);
     let block = u64::from(version.identity.block_size);
     let ranges = merged.iter().map(|range| {

@@ -379,19 +379,10 @@ impl Order {
             return std::iter::once(0..block_size.count(size)).collect();
         }
         let ranges = ranges.iter().map(|span| span.of(size));
-        let mut blocks: Vec<Range<u32>> = ranges
+        let blocks = ranges
             .filter(|range| !range.is_empty())
-            .map(|range| block_size.index(range.start)..block_size.index(range.end - 1) + 1)
-            .collect();
-        blocks.sort_by_key(|range| range.start);
-        let mut merged: Vec<Range<u32>> = Vec::new();
-        for range in blocks {
-            match merged.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => merged.push(range),
-            }
-        }
-        merged
+            .map(|range| block_size.index(range.start)..block_size.index(range.end - 1) + 1);
+        merged(blocks.collect())
     }
 
     /// The memory that it takes, in bytes, about.
@@ -465,6 +456,19 @@ fn deadline(text: &str) -> Result<u64, String> {
         0 => Err("deadline is at least 1s".into()),
         seconds => Ok(seconds),
     }
+}
+
+/// The same blocks in ascending order, as few ranges as they make.
+pub(crate) fn merged(mut blocks: Vec<Range<u32>>) -> Vec<Range<u32>> {
+    blocks.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<u32>> = Vec::new();
+    for range in blocks {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 #[cfg(test)]
