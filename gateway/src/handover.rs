@@ -278,6 +278,7 @@ impl Handover {
                 taken.short = true;
                 return false;
             }
+            take::room(reads).await;
             // Dropped before the rest: others may have their turn in it.
             let leave = reads.demand.leave().await;
             let begun = Instant::now();

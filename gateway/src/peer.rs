@@ -10,7 +10,7 @@
 //! | `others` | what concerns the whole fleet, asked of all |
 //! | [`agreement`] | that both ends know of the same purges before an answer counts |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
-//! | [`redirect`] | whom an owner names that has more to send than its link takes |
+//! | [`redirect`], [`egress`] | whom an owner names that has more to send than its link takes |
 //! | [`told`] | versions that others have named in their questions |
 //!
 //! What membership says of a member and what this gateway sees of it are two things: the first comes
@@ -18,6 +18,7 @@
 
 pub mod agreement;
 pub mod client;
+pub mod egress;
 pub mod handshake;
 pub mod health;
 pub mod incoming;

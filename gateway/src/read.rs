@@ -103,20 +103,35 @@ impl Reads {
 
     /// Where missing blocks of an object of `size` bytes would come from, by index. What it found last
     /// is remembered: blocks of one extent come from one place, and it is asked under a lock. Extents that
-    /// follow each other and are to be asked of the same are one group.
-    pub(crate) fn spots(&self, object: &ObjectId, size: u64, level: Level) -> impl Fn(u32) -> Spot {
+    /// follow each other and are to be asked of the same are one group, as far as that is worth one request.
+    pub(crate) fn spots(
+        &self,
+        dataset: &Dataset,
+        object: &ObjectId,
+        size: u64,
+        level: Level,
+    ) -> impl Fn(u32) -> Spot {
         let extents = self.extents(size);
+        let run = self.run_bytes(dataset) / self.store.block_size().bytes();
+        let run = u32::try_from(run).unwrap_or(u32::MAX).max(1);
+        let part = move |spot: Spot, index: u32| match spot.source {
+            ORIGIN => Spot {
+                group: spot.group << 32 | u64::from(index / run),
+                ..spot
+            },
+            _ => spot,
+        };
         let last: RefCell<Option<(u64, Option<Hop>, Spot)>> = RefCell::default();
         move |index| {
             if self.peers.is_none() {
-                return Spot::ALONE;
+                return part(Spot::ALONE, index);
             }
             let extent = extents.holding(u64::from(index));
             let mut last = last.borrow_mut();
             if let Some((known, _, spot)) = &*last
                 && *known == extent
             {
-                return *spot;
+                return part(*spot, index);
             }
             let route = self.route_of(object, (extent, extents.count()), level);
             let hop = route.hops.into_iter().next();
@@ -130,7 +145,7 @@ impl Reads {
                 owned: route.owned,
             };
             *last = Some((extent, hop, spot));
-            spot
+            part(spot, index)
         }
     }
 
@@ -149,8 +164,15 @@ impl Reads {
             None => dataset.origin.connections(),
             Some(_) => None,
         };
-        let origin = connections.map_or(u64::MAX, |count| count as u64 * RUN_BYTES);
+        let origin = connections.map_or(u64::MAX, |count| count as u64 * self.run_bytes(dataset));
         memory.min(origin) / self.ahead.sharers()
+    }
+
+    /// Bytes that are asked of a dataset's origin at once, at most: whole blocks.
+    pub(crate) fn run_bytes(&self, dataset: &Dataset) -> u64 {
+        let block = self.store.block_size().bytes();
+        let worth = dataset.origin.stats().worth_a_request(RUN_BYTES);
+        (worth / block * block).max(block)
     }
 
     /// How an object of `size` bytes is cut into extents.

@@ -3,6 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// A body takes so many times as long as its beginning is waited for.
+const FIRST_BYTES: u32 = 8;
+
+/// And no less than this: 34 MB/s and more are asked for as much as may be asked for at once.
+const SHORTEST_BODY: Duration = Duration::from_millis(250);
+
+/// No request is for less, however slow its connection.
+const FEWEST_BYTES: u64 = 1 << 20;
+
 /// Counters of one dataset, from the gateway's start.
 #[derive(Debug, Default)]
 pub struct DatasetStats {
@@ -26,6 +35,8 @@ pub struct DatasetStats {
     pub served_from_cache: AtomicU64,
     /// From a GET to the head of its answer, on average of late, in microseconds; 0: none came yet.
     first_byte: AtomicU64,
+    /// Bytes a second that one answer's body brings, of late; 0: none was seen for long enough.
+    body_rate: AtomicU64,
     /// Whether the last question got an answer: 0 not asked yet, 1 yes, 2 no.
     origin_state: AtomicU64,
 }
@@ -58,6 +69,35 @@ impl DatasetStats {
         Duration::from_micros(self.first_byte.load(Ordering::Relaxed))
     }
 
+    /// Notes how fast one answer's body came for a while.
+    pub(crate) fn body_came(&self, bytes: u64, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let now = bytes.saturating_mul(1_000_000) / micros;
+        let before = self.body_rate.load(Ordering::Relaxed);
+        // What holds up one body for a moment says nothing of the origin: it falls slowly.
+        let average = match before {
+            0 => now,
+            before if now > before => before - before / 4 + now / 4,
+            before => before - before / 16 + now / 16,
+        };
+        self.body_rate.store(average.max(1), Ordering::Relaxed);
+    }
+
+    /// Bytes that are worth a request of their own, up to `most`: those of a connection that gives little a second are
+    /// fewer, so that many connections share what one stream waits for, and still so many that waiting for their answers
+    /// to begin is a small part of the time.
+    pub fn worth_a_request(&self, most: u64) -> u64 {
+        let rate = self.body_rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return most;
+        }
+        let time = (self.first_byte() * FIRST_BYTES).max(SHORTEST_BODY);
+        let bytes = u128::from(rate) * time.as_micros() / 1_000_000;
+        u64::try_from(bytes)
+            .unwrap_or(u64::MAX)
+            .clamp(FEWEST_BYTES.min(most), most)
+    }
+
     /// Notes whether the origin answered.
     pub fn origin_answered(&self, answered: bool) {
         let state = if answered { 1 } else { 2 };
@@ -78,5 +118,31 @@ impl DatasetStats {
         Self::get(&self.origin_gets)
             + Self::get(&self.origin_heads)
             + Self::get(&self.origin_others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_connection_is_asked_for_less_at_once() {
+        const MOST: u64 = 8 << 20;
+        let stats = DatasetStats::default();
+        assert_eq!(stats.worth_a_request(MOST), MOST, "nothing is known");
+        for _ in 0..64 {
+            stats.began_after(Duration::from_millis(50));
+            stats.body_came(857_000, Duration::from_millis(100));
+        }
+        let bytes = stats.worth_a_request(MOST);
+        assert!((3_000_000..3_500_000).contains(&bytes), "0.4 s: {bytes}");
+        for _ in 0..128 {
+            stats.body_came(10_000, Duration::from_millis(100));
+        }
+        assert_eq!(stats.worth_a_request(MOST), FEWEST_BYTES);
+        for _ in 0..64 {
+            stats.body_came(10_000_000, Duration::from_millis(100));
+        }
+        assert_eq!(stats.worth_a_request(MOST), MOST);
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,7 +31,8 @@ use tokio::time::Instant;
 
 use self::sums::Sums;
 use crate::dataset::{Dataset, Datasets};
-use crate::peer::redirect::{Egress, Redirect, Served};
+use crate::peer::egress::{Egress, Outflow};
+use crate::peer::redirect::{Redirect, Served};
 use crate::peer::wire::{self, Claim, Head, Question, SUM};
 use crate::peer::{PeerBody, Peers};
 use crate::read::Reads;
@@ -165,7 +166,7 @@ impl Desk {
                     range,
                 };
                 self.elsewhere(asker, question, &sending)?;
-                self.send(asker.0, question, sending, head).await
+                self.send(asker, question, sending, head).await
             }
         }
     }
@@ -239,7 +240,8 @@ impl Desk {
             range: Some(0..end),
             ..head
         };
-        let response = self.send(from, question, sending, head).await;
+        let asker = (from, Redirect::Refused);
+        let response = self.send(&asker, question, sending, head).await;
         // Held until its blocks are joined.
         drop(current.fills);
         response
@@ -266,7 +268,7 @@ impl Desk {
 
     async fn send(
         &self,
-        from: &str,
+        (from, redirect): &(&str, Redirect),
         question: &Question,
         mut sending: Sending,
         mut head: Head,
@@ -288,6 +290,10 @@ impl Desk {
             let busy = "it is sending as much as it has memory for";
             return Err(refused(StatusCode::SERVICE_UNAVAILABLE, busy));
         };
+        if *redirect == Redirect::Followed {
+            // It may have gone while its turn was waited for.
+            self.gives(&sending)?;
+        }
         let purges = self.reads.store.purges();
         if question.level == OWNER {
             // From here on: it waits for these blocks, and others may wait for them there.
@@ -311,15 +317,13 @@ impl Desk {
             && (question.version.is_some() || head.hit);
         let budget = self.reads.store.budget().clone();
         let length = sending.range.end - sending.range.start;
-        self.egress.begin(wire::body_length(&sending.range));
         let body = Segments {
-            egress: Arc::clone(&self.egress),
+            outflow: Outflow::new(&self.egress, wire::body_length(&sending.range)),
             body: ReadBody::new(reader, length, budget).for_member(WRITE_TIMEOUT),
             sums: Arc::clone(&self.sums),
             purges,
             version: sending.version.key,
             offset: sending.range.start,
-            left: wire::body_length(&sending.range),
             sum: None,
             sent: self.peers.metrics.sent.clone(),
             _permit: permit,
@@ -406,19 +410,12 @@ struct Segments {
     purges: u64,
     version: VersionKey,
     offset: u64,
-    /// Bytes to come, checksums among them.
-    left: u64,
     /// The checksum that comes next.
     sum: Option<Bytes>,
     sent: IntCounter,
-    egress: Arc<Egress>,
+    /// Checksums among them.
+    outflow: Outflow,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Segments {
-    fn drop(&mut self) {
-        self.egress.give_up(self.left);
-    }
 }
 
 impl HttpBody for Segments {
@@ -432,11 +429,17 @@ impl HttpBody for Segments {
         let this = &mut *self;
         let bytes = match this.sum.take() {
             Some(sum) => sum,
-            None => match ready!(this.body.poll_next(cx)) {
-                None => return Poll::Ready(None),
+            None => match this.body.poll_next(cx) {
+                Poll::Pending => {
+                    this.outflow.runs_dry();
+                    return Poll::Pending;
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
                 // The connection is closed on it: what is cut looks cut.
-                Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
-                Some(Ok((bytes, _))) => {
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(io::Error::other(error))));
+                }
+                Poll::Ready(Some(Ok((bytes, _)))) => {
                     let sum = this.sums.of(this.version, this.offset, &bytes, this.purges);
                     let sum: [u8; SUM] = sum.to_be_bytes();
                     this.sum = Some(Bytes::copy_from_slice(&sum));
@@ -445,17 +448,16 @@ impl HttpBody for Segments {
                 }
             },
         };
-        this.left = this.left.saturating_sub(bytes.len() as u64);
-        this.egress.leave(bytes.len() as u64);
+        this.outflow.leave(bytes.len() as u64);
         this.sent.inc_by(bytes.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.outflow.left() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.outflow.left())
     }
 }

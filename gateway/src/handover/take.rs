@@ -24,13 +24,18 @@ pub(super) fn is_here(reads: &Reads, held: &Held) -> bool {
     blocks.all(|index| reads.store.contains(&BlockKey { version, index }))
 }
 
+/// Returns once there is memory for what nobody waits for. Before a turn is taken, not within it: the turns of all others
+/// would wait for it too.
+pub(super) async fn room(reads: &Reads) {
+    while reads.store.is_too_full_to_warm() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Brings what is missing of `held` from the member of this name, to the tier that owned blocks are kept in; what is
 /// resident then.
 pub(super) async fn from(reads: &Arc<Reads>, held: &Held, donor: &str) -> Taken {
     let (store, block_size) = (&reads.store, reads.store.block_size());
-    while store.is_too_full_to_warm() {
-        tokio::time::sleep(LOOK).await;
-    }
     let mut taken = Taken::default();
     for (index, handle) in open(reads, held, donor) {
         if let Handle::Following(mut follower) = handle
@@ -54,7 +59,7 @@ fn open(reads: &Arc<Reads>, held: &Held, donor: &str) -> Vec<(u32, Handle)> {
         version,
         blocks,
     } = held;
-    let placed = reads.spots(object, version.size, 0);
+    let placed = reads.spots(dataset, object, version.size, 0);
     let spot = |index| Spot {
         source: DONOR,
         group: 0,
@@ -94,6 +99,7 @@ pub(super) async fn answer(
     }
     let mut all = Taken::default();
     for held in listed.held(&crew.datasets) {
+        room(&crew.reads).await;
         let taken = self::from(&crew.reads, &held, from).await;
         all.blocks += taken.blocks;
         all.bytes += taken.bytes;

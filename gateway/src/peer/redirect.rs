@@ -18,12 +18,6 @@ use tokio::time::Instant;
 
 use crate::access::canonical::hex;
 
-/// An owner with more outstanding than it sends in this time sends askers elsewhere.
-const BUSY: Duration = Duration::from_millis(100);
-
-/// The rate is measured over this time, and each measure counts for a third.
-const MEASURED: Duration = Duration::from_millis(50);
-
 /// Who was served is remembered for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -228,90 +222,6 @@ impl Served {
     }
 }
 
-/// What leaves for other members, and how fast.
-#[derive(Debug)]
-pub struct Egress {
-    flow: Mutex<Flow>,
-    /// It counts as more than the link takes, whatever it is.
-    always_busy: bool,
-}
-
-/// For tests, in which nothing is to depend on how fast the machine is: a build without assertions hears nothing of it.
-fn always_busy() -> bool {
-    cfg!(debug_assertions) && std::env::var_os("FOREBAY_TEST_BUSY").is_some()
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self {
-            flow: Mutex::default(),
-            always_busy: always_busy(),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Flow {
-    /// Bytes of bodies that were begun and have not left.
-    outstanding: u64,
-    /// Bytes that left since the measure began; `None`: nothing is outstanding, and time does not count.
-    begun: Option<(Instant, u64)>,
-    /// Bytes a second, once that was measured.
-    rate: Option<f64>,
-}
-
-impl Egress {
-    /// A body of so many bytes begins.
-    pub fn begin(&self, bytes: u64) {
-        let mut flow = self.lock();
-        flow.outstanding += bytes;
-        flow.begun.get_or_insert_with(|| (Instant::now(), 0));
-    }
-
-    /// So many of them left.
-    pub fn leave(&self, bytes: u64) {
-        let mut flow = self.lock();
-        flow.outstanding = flow.outstanding.saturating_sub(bytes);
-        if let Some((begun, left)) = flow.begun {
-            let (left, took) = (left + bytes, begun.elapsed());
-            flow.begun = Some((begun, left));
-            if took >= MEASURED {
-                let now = left as f64 / took.as_secs_f64();
-                flow.rate = Some(flow.rate.map_or(now, |rate| rate + (now - rate) / 3.0));
-                flow.begun = Some((Instant::now(), 0));
-            }
-        }
-        flow.rest();
-    }
-
-    /// So many of them never will: the body was given up.
-    pub fn give_up(&self, bytes: u64) {
-        let mut flow = self.lock();
-        flow.outstanding = flow.outstanding.saturating_sub(bytes);
-        flow.rest();
-    }
-
-    /// Whether what is outstanding takes longer than it should. Never before a rate was measured.
-    pub fn is_busy(&self) -> bool {
-        let flow = self.lock();
-        let rate = flow.rate;
-        self.always_busy
-            || rate.is_some_and(|rate| flow.outstanding as f64 > rate * BUSY.as_secs_f64())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Flow> {
-        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Flow {
-    fn rest(&mut self) {
-        if self.outstanding == 0 {
-            self.begun = None;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use forebay_storage::version::VersionKey;
@@ -434,27 +344,5 @@ mod tests {
         assert!(served.all((0..1).map(key)).is_empty());
         let table = served.lock();
         assert_eq!((table.blocks.len(), table.turns.len()), (BLOCKS, BLOCKS));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn busy_is_more_outstanding_than_leaves_in_a_tenth_of_a_second() {
-        let egress = Egress::default();
-        egress.begin(10_000_000);
-        assert!(!egress.is_busy(), "nothing was measured");
-        // 10 MB/s.
-        for _ in 0..10 {
-            tokio::time::advance(Duration::from_millis(50)).await;
-            egress.leave(500_000);
-        }
-        assert!(egress.is_busy());
-        egress.give_up(4_000_001);
-        assert!(!egress.is_busy(), "999 999 bytes are less than 1 MB");
-        egress.leave(999_999);
-        // Time without anything to send says nothing of the rate.
-        tokio::time::advance(Duration::from_secs(60)).await;
-        egress.begin(900_000);
-        assert!(!egress.is_busy());
-        egress.begin(200_000);
-        assert!(egress.is_busy());
     }
 }

@@ -214,6 +214,8 @@ pub async fn answer(
         catch(purges, told, from).await;
         return Some(json!({}));
     }
+    // Whoever settles goes on asking then, and finds applied what it was told of.
+    let _turn = purges.log.turn.lock().await;
     let known = query.strip_prefix("stamp=");
     let known = known.and_then(|stamp| u64::from_str_radix(stamp, 16).ok());
     serde_json::to_value(purges.log.told(known)).ok()

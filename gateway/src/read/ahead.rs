@@ -67,6 +67,7 @@ impl Reads {
             now: Instant::now(),
             arrived: self.arrived(stats),
             round_trip: stats.first_byte(),
+            run: self.run_bytes(dataset),
             most: self.share_ahead(dataset),
         }
     }
@@ -82,7 +83,7 @@ impl Reads {
         if blocks.is_empty() {
             return;
         }
-        let spots = self.spots(object, version.size, 0);
+        let spots = self.spots(dataset, object, version.size, 0);
         let asker = Asker {
             level: 0,
             class: Class::ReadAhead,

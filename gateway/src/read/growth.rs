@@ -47,6 +47,8 @@ pub(super) struct Seen {
     pub(super) arrived: u64,
     /// From a request to the first byte of its answer; zero: not known.
     pub(super) round_trip: Duration,
+    /// Bytes that are asked for at once.
+    pub(super) run: u64,
     /// What the window may come to, as others need memory and the origin too.
     pub(super) most: u64,
 }
@@ -65,11 +67,19 @@ impl Seen {
 pub(super) struct Growth {
     bytes: u64,
     /// The window before this one, and the bytes a second that came with it.
-    before: Option<(u64, f64)>,
+    before: Option<(Tried, f64)>,
     sample: Option<Sample>,
     held_until: Option<Instant>,
     /// Bytes that were taken since the reader waited last.
     unwaited: u64,
+}
+
+/// A window that was tried.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    bytes: u64,
+    /// In how many requests.
+    requests: f64,
 }
 
 /// A rate that is being measured.
@@ -134,20 +144,24 @@ impl Growth {
     }
 
     fn judge(&mut self, rate: f64, seen: &Seen) {
-        let Some((bytes, was)) = self.before.replace((self.bytes, rate)) else {
+        let now = Tried {
+            bytes: self.bytes,
+            requests: self.bytes as f64 / seen.run.max(1) as f64,
+        };
+        let Some((before, was)) = self.before.replace((now, rate)) else {
             // At first by enough to be seen; what was tried before is tried with care.
             let times = if self.bytes == BASE { 4 } else { 2 };
             return self.grow(times, seen);
         };
         let gain = rate / was;
-        let asked = self.bytes as f64 / bytes as f64;
+        let asked = now.requests / before.requests;
         if gain >= 1.0 + UNHELD * (asked - 1.0) {
             self.grow(4, seen);
         } else if gain >= WORTH {
             self.grow(2, seen);
         } else {
             // As much as came would have come with so much.
-            let enough = (bytes as f64 * gain.max(1.0) * WORTH) as u64;
+            let enough = (before.bytes as f64 * gain.max(1.0) * WORTH) as u64;
             self.bytes = self.bytes.min(enough).max(BASE);
             self.hold(seen);
         }
@@ -184,8 +198,8 @@ pub(super) struct Cold {
     growth: Growth,
     /// While it leads more than every stream may.
     sharer: Option<Sharer>,
-    /// The last block of each run that it leads and that was under way when it was looked at last.
-    under_way: Vec<Follower>,
+    /// The last block of each run that it leads and that was under way when it was looked at last, and the run's bytes.
+    under_way: Vec<(Follower, u64)>,
 }
 
 impl Cold {
@@ -217,8 +231,8 @@ impl Cold {
         }
     }
 
-    /// Runs that it leads from now on, by their last blocks.
-    pub(super) fn leads(&mut self, runs: impl Iterator<Item = Follower>, ahead: &Ahead) {
+    /// Runs that it leads from now on, by their last blocks, and their bytes.
+    pub(super) fn leads(&mut self, runs: impl Iterator<Item = (Follower, u64)>, ahead: &Ahead) {
         self.forget_ended();
         let before = self.under_way.len();
         self.under_way.extend(runs);
@@ -232,7 +246,7 @@ impl Cold {
 
     /// Who follows a fill holds its bytes too, and nobody needs those of one that has ended.
     fn forget_ended(&mut self) {
-        self.under_way.retain(|run| run.ended().is_none());
+        self.under_way.retain(|(last, _)| last.ended().is_none());
     }
 
     /// How many bytes more may be opened, `held` being ahead of the reader. What came already is in nobody's
@@ -242,7 +256,7 @@ impl Cold {
         if !self.is_grown() {
             return BASE.saturating_sub(held);
         }
-        let under_way = self.under_way.len() as u64 * RUN_BYTES;
+        let under_way: u64 = self.under_way.iter().map(|(_, bytes)| bytes).sum();
         let bytes = self.growth.bytes();
         bytes
             .saturating_sub(under_way)
@@ -302,6 +316,7 @@ mod tests {
                 now,
                 arrived: arrived as u64,
                 round_trip: Duration::from_millis(30),
+                run: RUN_BYTES,
                 most,
             });
         }
@@ -377,7 +392,7 @@ mod tests {
         let (mut cold, ahead) = (Cold::new(), Ahead::default());
         for (_, handle, _) in opened.blocks {
             if let Handle::Following(follower) = handle {
-                cold.leads(std::iter::once(follower), &ahead);
+                cold.leads(std::iter::once((follower, MIB)), &ahead);
             }
         }
         assert_eq!(cold.under_way.len(), 2);

@@ -79,10 +79,12 @@ pub(super) async fn fetch(
             continue;
         };
         run.let_go();
-        if let PeerError::Elsewhere(other) = error {
-            redirect = match follow(run, peers, &other).await {
+        if let PeerError::Elsewhere(other) = &error
+            && redirect == Redirect::Taken
+        {
+            redirect = match follow(run, peers, other).await {
                 true => Redirect::Refused,
-                false => Redirect::Denied(other),
+                false => Redirect::Denied(other.clone()),
             };
             continue;
         }

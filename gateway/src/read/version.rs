@@ -422,7 +422,7 @@ pub(super) fn open_fed(
     let block_size = reads.store.block_size();
     let blocks = block_size.index(range.start)..=block_size.index(range.end - 1);
     let direct = matches!(feed, Feed::Origin(_));
-    let spots = reads.spots(object, version.size, *level);
+    let spots = reads.spots(dataset, object, version.size, *level);
     let spot = |index| {
         let spot = spots(index);
         // Whatever the table says by now: these bytes come from there.

@@ -13,7 +13,6 @@ use std::time::Duration;
 use forebay_storage::SEGMENT;
 use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
-use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Asker, Handle, Level, Outcome, RUN_BYTES};
@@ -371,7 +370,11 @@ impl Reader {
                 None => (BASE.saturating_sub(held), false),
             };
             // Only when a whole run has room: runs of one block each would be a GET each.
-            let room = room / RUN_BYTES * RUN_BYTES;
+            let run = match grown {
+                true => self.reads.run_bytes(&self.dataset),
+                false => RUN_BYTES,
+            };
+            let room = room / run * run;
             if room > 0 && (grown || self.tried_at != Some(index)) {
                 self.tried_at = Some(index);
                 self.open(self.opened_to, self.blocks(room), range, None);
@@ -401,7 +404,7 @@ impl Reader {
             return;
         }
         let (object, size, level) = (&self.object, self.version.size, self.level);
-        let spot = self.reads.spots(object, size, level);
+        let spot = self.reads.spots(&self.dataset, object, size, level);
         let asker = Asker {
             level,
             class: self.class,
@@ -410,12 +413,16 @@ impl Reader {
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
         if let Some(cold) = &mut self.cold {
-            let lasts = opened.runs.iter().filter_map(Run::last_index);
-            let last = |index: u32| match opened.blocks.get((index - from) as usize) {
-                Some((_, Handle::Following(follower), _)) => Some(follower.clone()),
-                _ => None,
-            };
-            cold.leads(lasts.filter_map(last), &self.reads.ahead);
+            let block = store.block_size().bytes();
+            let led = opened.runs.iter().filter_map(|run| {
+                let (first, last) = (run.index()?, run.last_index()?);
+                let bytes = u64::from(last - first + 1) * block;
+                match opened.blocks.get((last - from) as usize)? {
+                    (_, Handle::Following(last), _) => Some((last.clone(), bytes)),
+                    _ => None,
+                }
+            });
+            cold.leads(led, &self.reads.ahead);
         }
         for run in opened.runs {
             fetch::spawn(

@@ -269,13 +269,14 @@ impl Bringing<'_> {
                 at += 1;
                 continue;
             }
+            // Before the turn, not within it: the turns of all others would wait for memory too.
+            while fills.is_none() && self.reads.store.is_too_full_to_warm() {
+                tokio::time::sleep(LOOK).await;
+            }
             let leave = match leave.take() {
                 Some(leave) => leave,
                 None => self.reads.demand.leave().await,
             };
-            while fills.is_none() && self.reads.store.is_too_full_to_warm() {
-                tokio::time::sleep(LOOK).await;
-            }
             let run = missing[at..].iter().zip(first..);
             let length = run.take_while(|((index, _), next)| index == next).count();
             let opened = self.open(first, missing[at + length - 1].0);
@@ -329,7 +330,9 @@ impl Bringing<'_> {
 
     fn open(&self, first: u32, last: u32) -> Vec<(u32, Handle)> {
         let (object, version) = (&self.part.object, self.version);
-        let spot = self.reads.spots(object, version.size, ASKER.0);
+        let spot = self
+            .reads
+            .spots(self.dataset, object, version.size, ASKER.0);
         let asker = Asker {
             level: ASKER.0,
             class: ASKER.1,

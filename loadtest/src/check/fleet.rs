@@ -149,28 +149,29 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until so many members see each other alive under one epoch.
+    /// Waits until so many members see each other alive under one epoch: all of them in one look, for whoever was asked
+    /// first may have been in the epoch before.
     pub(super) async fn agreed(&self, members: usize) -> anyhow::Result<String> {
         let end = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-        let mut epoch = None;
-        for gateway in &self.gateways {
-            loop {
+        loop {
+            let mut epochs = std::collections::BTreeSet::new();
+            let mut apart = None;
+            for gateway in &self.gateways {
                 let ring = ring(gateway).await?;
-                let seen = ring["epoch"].as_str().unwrap_or_default().to_owned();
-                if states(&ring, "alive") == members
-                    && *epoch.get_or_insert_with(|| seen.clone()) == seen
-                {
+                epochs.insert(ring["epoch"].as_str().unwrap_or_default().to_owned());
+                if states(&ring, "alive") != members || epochs.len() > 1 {
+                    apart = Some(ring);
                     break;
                 }
-                // The first one's epoch may have been that of fewer.
-                epoch = None;
-                if tokio::time::Instant::now() > end {
-                    bail!("the members have not found each other: {ring}");
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
+            let Some(ring) = apart else {
+                return Ok(epochs.pop_first().unwrap_or_default());
+            };
+            if tokio::time::Instant::now() > end {
+                bail!("the members have not found each other: {ring}");
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        Ok(epoch.unwrap_or_default())
     }
 
     /// The sum of a metric over all gateways.

@@ -313,6 +313,7 @@ impl Connector {
                 left: promised(&parts.headers),
                 timer: Box::pin(tokio::time::sleep(STALL_TIMEOUT)),
                 moved_at: Instant::now(),
+                measured: None,
             })
         } else {
             HttpResponseBody::from(Bytes::new())
@@ -345,6 +346,10 @@ fn reason(error: &HttpError) -> String {
     found
 }
 
+/// A body's rate is noted each time it was measured so long, or at its end, if so many bytes came by then.
+const MEASURED: Duration = Duration::from_millis(50);
+const TELLING: u64 = 256 << 10;
+
 /// A body that is counted, holds its connection slot to the end, and may not stand still.
 struct Metered {
     body: HttpResponseBody,
@@ -355,6 +360,26 @@ struct Metered {
     /// Asks now and then how long ago the last bytes came.
     timer: Pin<Box<Sleep>>,
     moved_at: Instant,
+    /// Since when its rate is measured, and how much came since.
+    measured: Option<(Instant, u64)>,
+}
+
+impl Metered {
+    /// Bytes came, or the end did: then what was measured so far counts if it is enough to tell anything.
+    fn measure(&mut self, came: Option<u64>) {
+        let Some((since, bytes)) = &mut self.measured else {
+            // What came with the head says nothing of the time that it took.
+            self.measured = came.map(|_| (self.moved_at, 0));
+            return;
+        };
+        *bytes += came.unwrap_or(0);
+        let took = self.moved_at.saturating_duration_since(*since);
+        let ends = came.is_none() || self.left == Some(0);
+        if took >= MEASURED || (ends && *bytes >= TELLING) {
+            self.stats.body_came(*bytes, took);
+            self.measured = Some((self.moved_at, 0));
+        }
+    }
 }
 
 impl Body for Metered {
@@ -367,14 +392,14 @@ impl Body for Metered {
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
-                if let Some(Ok(frame)) = &frame
-                    && let Some(data) = frame.data_ref()
-                {
-                    let bytes = data.len() as u64;
-                    DatasetStats::add(&self.stats.origin_bytes, bytes);
-                    self.left = self.left.map(|left| left.saturating_sub(bytes));
-                }
+                let data = frame
+                    .as_ref()
+                    .and_then(|frame| frame.as_ref().ok()?.data_ref());
+                let came = data.map_or(0, |data| data.len() as u64);
+                DatasetStats::add(&self.stats.origin_bytes, came);
+                self.left = self.left.map(|left| left.saturating_sub(came));
                 self.moved_at = Instant::now();
+                self.measure(matches!(frame, Some(Ok(_))).then_some(came));
                 // Whoever has all bytes asks for no end: of a chunked body that would come by itself.
                 if self.left == Some(0) || !matches!(frame, Some(Ok(_))) {
                     self.slot.end();

@@ -20,13 +20,7 @@ impl Desk {
         match redirect {
             Redirect::Refused => {}
             Redirect::Denied(name) => self.served.forget(name, self.keys(sending)),
-            Redirect::Followed => {
-                let mut keys = self.keys(sending);
-                if !keys.all(|key| self.reads.store.can_give(&key, ZONE_OWNER)) {
-                    let reason = "it neither has it nor gets it from an owner";
-                    return Err(refused(StatusCode::GATEWAY_TIMEOUT, reason));
-                }
-            }
+            Redirect::Followed => self.gives(sending)?,
             Redirect::Taken if question.level != OWNER => {}
             Redirect::Taken => {
                 let fleet = self.peers.fleet();
@@ -51,6 +45,16 @@ impl Desk {
                     return Err(redirect::name(other));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses an asker that was sent here where there is nothing to give.
+    pub(super) fn gives(&self, sending: &Sending) -> Result<(), Refusal> {
+        let mut keys = self.keys(sending);
+        if !keys.all(|key| self.reads.store.can_give(&key, ZONE_OWNER)) {
+            let reason = "it neither has it nor gets it from an owner";
+            return Err(refused(StatusCode::GATEWAY_TIMEOUT, reason));
         }
         Ok(())
     }

@@ -73,6 +73,7 @@ impl World {
             now: self.now,
             arrived: 0,
             round_trip: Duration::ZERO,
+            run: RUN_BYTES,
             most: 512 * MIB,
         };
         let plan = self.passes.asked(&asked, &seen);
