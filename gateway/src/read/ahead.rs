@@ -68,6 +68,7 @@ impl Reads {
             arrived: self.arrived(stats),
             round_trip: stats.first_byte(),
             run: self.run_bytes(dataset),
+            begun: true,
             most: self.share_ahead(dataset),
         }
     }

@@ -1,7 +1,7 @@
 //! How far one stream reads ahead: as far as more requests at once bring more bytes.
 //!
-//! A reader that waits for bytes asks for more at once, and looks one round trip later whether more came
-//! in all: if so it asks for more still, if not it goes back to what was as good. One that never waits
+//! A reader that waits for bytes asks for more at once, and looks whether more came in all, once what it asked for last
+//! has begun to come: if so it asks for more still, if not it goes back to what was as good. One that never waits
 //! asks for less. So a client that is slow, an origin that gives no more, and a processor that is busy all end it,
 //! and none of them has to be known.
 
@@ -51,6 +51,8 @@ pub(super) struct Seen {
     pub(super) run: u64,
     /// What the window may come to, as others need memory and the origin too.
     pub(super) most: u64,
+    /// What was asked for last has begun to come, as far as that is known: it may have had to queue.
+    pub(super) begun: bool,
 }
 
 impl Seen {
@@ -127,7 +129,7 @@ impl Growth {
             self.sample = Some(Sample { from, begun });
             return;
         };
-        if sample.begun.is_none() && seen.now < sample.from {
+        if sample.begun.is_none() && (seen.now < sample.from || !seen.begun) {
             return;
         }
         let (begun, had) = *sample.begun.get_or_insert((seen.now, seen.arrived));
@@ -200,6 +202,19 @@ pub(super) struct Cold {
     sharer: Option<Sharer>,
     /// The last block of each run that it leads and that was under way when it was looked at last, and the run's bytes.
     under_way: Vec<(Follower, u64)>,
+    /// The first block of the run that was begun last.
+    newest: Option<Follower>,
+}
+
+/// A run that a stream leads from now on.
+#[derive(Debug)]
+pub(super) struct Led {
+    /// Its first block.
+    pub(super) first: Follower,
+    /// Its last one.
+    pub(super) last: Follower,
+    /// All of it.
+    pub(super) bytes: u64,
 }
 
 impl Cold {
@@ -208,6 +223,7 @@ impl Cold {
             growth: Growth::new(),
             sharer: None,
             under_way: Vec::new(),
+            newest: None,
         }
     }
 
@@ -218,7 +234,12 @@ impl Cold {
 
     /// The reader has to wait.
     pub(super) fn waits(&mut self, seen: &Seen) {
-        self.growth.waits(seen);
+        let begun = |run: &Follower| run.segment(0).is_some() || run.ended().is_some();
+        let begun = self.newest.as_ref().is_none_or(begun);
+        if begun {
+            self.newest = None;
+        }
+        self.growth.waits(&Seen { begun, ..*seen });
         if !self.is_grown() {
             self.sharer = None;
         }
@@ -231,11 +252,14 @@ impl Cold {
         }
     }
 
-    /// Runs that it leads from now on, by their last blocks, and their bytes.
-    pub(super) fn leads(&mut self, runs: impl Iterator<Item = (Follower, u64)>, ahead: &Ahead) {
+    /// Runs that it leads from now on.
+    pub(super) fn leads(&mut self, runs: impl Iterator<Item = Led>, ahead: &Ahead) {
         self.forget_ended();
         let before = self.under_way.len();
-        self.under_way.extend(runs);
+        for run in runs {
+            self.under_way.push((run.last, run.bytes));
+            self.newest = Some(run.first);
+        }
         if self.under_way.len() == before {
             // Others lead what it reads: it takes no part of what there is to share.
             self.sharer = None;
@@ -317,6 +341,7 @@ mod tests {
                 arrived: arrived as u64,
                 round_trip: Duration::from_millis(30),
                 run: RUN_BYTES,
+                begun: true,
                 most,
             });
         }
@@ -356,6 +381,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_window_is_judged_once_what_was_asked_for_last_has_begun_to_come() {
+        let mut growth = Growth::new();
+        let since = Instant::now();
+        let mut now = since;
+        let mut window = |begun: bool| {
+            for _ in 0..1000 {
+                now += Duration::from_millis(1);
+                growth.waits(&Seen {
+                    now,
+                    arrived: 10_000 * (now - since).as_millis() as u64,
+                    round_trip: Duration::from_millis(30),
+                    run: RUN_BYTES,
+                    begun,
+                    most: 512 * MIB,
+                });
+            }
+            growth.bytes()
+        };
+        assert_eq!(window(false), 4 * BASE, "it queues");
+        // A trial may be under way.
+        assert!(window(true) <= 48 * MIB, "it came, and no more than before");
+    }
+
+    #[tokio::test]
     async fn a_window_stays_within_its_share() {
         let mut growth = Growth::new();
         let time = Duration::from_secs(1);
@@ -392,7 +441,12 @@ mod tests {
         let (mut cold, ahead) = (Cold::new(), Ahead::default());
         for (_, handle, _) in opened.blocks {
             if let Handle::Following(follower) = handle {
-                cold.leads(std::iter::once((follower, MIB)), &ahead);
+                let led = Led {
+                    first: follower.clone(),
+                    last: follower,
+                    bytes: MIB,
+                };
+                cold.leads(std::iter::once(led), &ahead);
             }
         }
         assert_eq!(cold.under_way.len(), 2);

@@ -34,7 +34,7 @@ const SPANS: usize = 16;
 /// What nobody came for in so long is not come for any more.
 pub(super) const IDLE: Duration = Duration::from_secs(30);
 
-/// As many times what was read of a span is read ahead of it at most, if it leaves out what is not ours.
+/// So many times what was read of a span is read ahead of it at most, where it left out what is not ours.
 const OURS: u64 = 4;
 
 /// Marks by which a read from memory sees without a lock that nothing was read ahead for its object.
@@ -340,8 +340,12 @@ impl Pass {
         let blocks = |bytes: u64| u32::try_from(bytes / block_size.bytes()).unwrap_or(u32::MAX);
         let here = block_size.index(span.bytes.end - 1) + 1;
         let from = span.ahead_to.max(here);
-        // Who asks each extent of its owner does not read at random: one look at it tells more.
-        let times = if span.ours_only { OURS } else { 1 };
+        // Who leaves out just what is others' does not read at random.
+        let times = if span.ours_only && span.others > 0 {
+            OURS
+        } else {
+            1
+        };
         let wanted = blocks(read.saturating_mul(times).min(self.growth.bytes()));
         let blocks = match own.filter(|_| span.ours_only) {
             Some(own) => own.ahead((here, from), wanted, block_size),

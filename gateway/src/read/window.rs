@@ -20,7 +20,7 @@ use forebay_storage::version::Version;
 
 pub use self::step::{FirstLook, Piece, Step};
 
-use super::growth::{BASE, Cold};
+use super::growth::{BASE, Cold, Led};
 use super::{Reads, ahead, fetch};
 use crate::dataset::Dataset;
 use crate::metrics::Source;
@@ -414,13 +414,17 @@ impl Reader {
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
         if let Some(cold) = &mut self.cold {
             let block = store.block_size().bytes();
+            let follower = |index: u32| match opened.blocks.get((index - from) as usize)? {
+                (_, Handle::Following(follower), _) => Some(follower.clone()),
+                _ => None,
+            };
             let led = opened.runs.iter().filter_map(|run| {
                 let (first, last) = (run.index()?, run.last_index()?);
-                let bytes = u64::from(last - first + 1) * block;
-                match opened.blocks.get((last - from) as usize)? {
-                    (_, Handle::Following(last), _) => Some((last.clone(), bytes)),
-                    _ => None,
-                }
+                Some(Led {
+                    first: follower(first)?,
+                    last: follower(last)?,
+                    bytes: u64::from(last - first + 1) * block,
+                })
             });
             cold.leads(led, &self.reads.ahead);
         }
