@@ -55,10 +55,17 @@ impl Authority {
     /// # Errors
     /// No key can be made.
     pub fn sign(&self, name: &str) -> anyhow::Result<Pair> {
+        self.sign_for(name, Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same for `localhost` and this address.
+    ///
+    /// # Errors
+    /// No key can be made.
+    pub fn sign_for(&self, name: &str, address: IpAddr) -> anyhow::Result<Pair> {
         let names = vec!["localhost".to_owned()];
         let mut params = CertificateParams::new(names).context("make certificate")?;
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        params.subject_alt_names.push(SanType::IpAddress(loopback));
+        params.subject_alt_names.push(SanType::IpAddress(address));
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().context("make key")?;
         let cert = params

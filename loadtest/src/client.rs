@@ -13,7 +13,7 @@ mod verify;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustls::ClientConfig;
@@ -268,6 +268,11 @@ impl Client {
             Ok(verifier) => verifier,
             Err(outcome) => return outcome,
         };
+        if ask.method() == Method::HEAD {
+            read.version = verifier.as_ref().and_then(Verifier::version);
+            let status = head.status.as_u16();
+            return verifier.map_or(Outcome::Status(status), |_| Outcome::Whole);
+        }
         let ended = loop {
             let piece = match timeout(self.patience, body.frame()).await {
                 Ok(None) => break Ok(()),

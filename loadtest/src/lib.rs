@@ -7,6 +7,7 @@
 //! - [`gateway`] starts and stops a `forebay serve`;
 //! - [`check`] has one check for each thing that Forebay promises, and [`report`] what a check found;
 //! - [`scenario`] has the fleet's claims over shaped links, in network namespaces ([`namespace`]) of its own;
+//! - [`torture`] does everything to a fleet that can go wrong, and compares every byte meanwhile;
 //! - [`mod@bench`] measures it beside other servers, with [`bare`] as the ceiling, and [`plot`] draws what came of it;
 //! - [`port`] finds ports for servers that must be told theirs;
 //! - [`replay`] plays made loads to eviction policies;
@@ -37,3 +38,4 @@ pub mod quantity;
 pub mod replay;
 pub mod report;
 pub mod scenario;
+pub mod torture;

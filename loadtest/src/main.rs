@@ -17,7 +17,7 @@ use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
 use forebay_loadtest::replay;
 use forebay_loadtest::report::Report;
-use forebay_loadtest::scenario;
+use forebay_loadtest::{scenario, torture};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,8 +55,8 @@ enum Command {
     /// The bench's ceiling: a bare server over what it holds in memory
     #[command(hide = true)]
     Bare(Bare),
-    /// Long runs under faults (not in this version)
-    Torture(Later),
+    /// A fleet under everything that goes wrong, every byte compared (needs root)
+    Torture(torture::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -160,12 +160,6 @@ struct Bare {
     small: usize,
 }
 
-#[derive(Debug, Args)]
-struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    arguments: Vec<String>,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
@@ -183,11 +177,7 @@ async fn main() -> ExitCode {
         Command::Bare(given) => bench::bare(given.listen, given.big, given.small)
             .await
             .map(|()| ExitCode::SUCCESS),
-        Command::Torture(later) => Ok(refuse(
-            "torture",
-            "comes with the limits and the NVMe tier",
-            &later,
-        )),
+        Command::Torture(given) => torture::command(given).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("forebay-loadtest: {error:#}");
@@ -319,14 +309,6 @@ fn large(text: &str) -> Result<u64, String> {
     } else {
         Err(format!("{text:?}: give a whole number of MiB"))
     }
-}
-
-/// Commands that later versions have are refused by name, never ignored.
-fn refuse(command: &str, when: &str, _given: &Later) -> ExitCode {
-    eprintln!(
-        "forebay-loadtest: `{command}` {when}; this version has `check`, `bench`, `replay`, `scenario` and `origin`"
-    );
-    ExitCode::from(UNMEASURED)
 }
 
 fn object(text: &str) -> Result<(String, u64), String> {

@@ -85,6 +85,7 @@ pub struct Ask {
     pub want: Want,
     /// More headers, such as If-Match.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    method: Method,
 }
 
 impl Ask {
@@ -94,7 +95,26 @@ impl Ask {
             key: key.to_owned(),
             want,
             headers: Vec::new(),
+            method: Method::GET,
         }
+    }
+
+    /// Asks for the head of the whole only.
+    pub fn head(key: &str) -> Self {
+        Self {
+            method: Method::HEAD,
+            ..Self::new(key, Want::Whole)
+        }
+    }
+
+    /// GET or HEAD.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path as it travels, below this root.
+    pub(crate) fn path(&self, root: &str) -> String {
+        format!("{}/{}", root.trim_end_matches('/'), encode(&self.key))
     }
 
     /// Adds a header.
@@ -109,12 +129,8 @@ impl Ask {
         root: &str,
     ) -> Result<Request<Full<Bytes>>, String> {
         let mut request = Request::builder()
-            .method(Method::GET)
-            .uri(format!(
-                "{}/{}",
-                root.trim_end_matches('/'),
-                encode(&self.key)
-            ))
+            .method(&self.method)
+            .uri(self.path(root))
             .header(header::HOST, authority);
         if let Some(range) = self.want.header() {
             request = request.header(header::RANGE, range);

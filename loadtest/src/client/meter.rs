@@ -39,7 +39,8 @@ impl Meter {
             .longest
     }
 
-    pub(super) fn came(&self, bytes: usize) {
+    /// Counts bytes that came now.
+    pub(crate) fn came(&self, bytes: usize) {
         self.change(|reading, now| reading.came(now, bytes as u64));
     }
 

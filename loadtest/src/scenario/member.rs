@@ -29,7 +29,7 @@ const CONTROL: Duration = Duration::from_secs(10);
 
 /// A running gateway. Dropping it kills the process.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     child: Child,
     namespace: Namespace,
     directory: PathBuf,
@@ -42,7 +42,7 @@ impl Member {
     ///
     /// # Errors
     /// The process cannot be started.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         program: &Path,
         namespace: &Namespace,
         directory: PathBuf,
@@ -61,7 +61,7 @@ impl Member {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(super) async fn spawn(
+    pub(crate) async fn spawn(
         mut command: Command,
         namespace: &Namespace,
         directory: PathBuf,
@@ -97,7 +97,7 @@ impl Member {
     ///
     /// # Errors
     /// It ends, or does not say so in time; the message ends with its standard error.
-    pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         let Some(lines) = &mut self.lines else {
             bail!("its standard output was not kept");
         };
@@ -126,7 +126,7 @@ impl Member {
     ///
     /// # Errors
     /// It does not in time.
-    pub(super) async fn listens(&self) -> anyhow::Result<()> {
+    pub(crate) async fn listens(&self) -> anyhow::Result<()> {
         let taken = async {
             while self.namespace.connect(local()).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -141,7 +141,7 @@ impl Member {
     ///
     /// # Errors
     /// No whole answer came in time.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         method: Method,
         path: &str,
@@ -153,7 +153,7 @@ impl Member {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub(super) async fn tell(
+    pub(crate) async fn tell(
         &self,
         method: Method,
         path: &str,
@@ -171,7 +171,7 @@ impl Member {
     ///
     /// # Errors
     /// No whole answer came, or none with 200 and JSON.
-    pub(super) async fn json(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+    pub(crate) async fn json(&self, path: &str) -> anyhow::Result<serde_json::Value> {
         let (status, body) = self.ask(Method::GET, path).await?;
         if status != StatusCode::OK {
             bail!("{path} answers {status}");
@@ -183,7 +183,7 @@ impl Member {
     ///
     /// # Errors
     /// As [`Self::json`].
-    pub(super) async fn metrics(&self) -> anyhow::Result<Metrics> {
+    pub(crate) async fn metrics(&self) -> anyhow::Result<Metrics> {
         let (_, body) = self.ask(Method::GET, "/-/metrics").await?;
         Ok(Metrics::new(String::from_utf8_lossy(&body).into_owned()))
     }
@@ -192,7 +192,7 @@ impl Member {
     ///
     /// # Errors
     /// It has ended.
-    pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid
             .and_then(Pid::from_raw)
@@ -204,7 +204,7 @@ impl Member {
     ///
     /// # Errors
     /// Its end cannot be waited for.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("kill a gateway")
     }
 
@@ -212,7 +212,7 @@ impl Member {
     ///
     /// # Errors
     /// It had to be killed, or ended with an error.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Ok(Some(_)) = self.child.try_wait() {
             return Ok(());
         }
@@ -225,19 +225,19 @@ impl Member {
     }
 
     /// The most memory that it has held, in bytes; `None` once it has ended.
-    pub(super) fn peak_memory(&self) -> Option<u64> {
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
         gateway::peak_memory(self.child.id()?)
     }
 
     /// The end of its standard error.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let text = fs::read(self.directory.join("stderr")).unwrap_or_default();
         let from = text.len().saturating_sub(4 << 10);
         String::from_utf8_lossy(&text[from..]).into_owned()
     }
 
     /// The namespace that it runs in.
-    pub(super) fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 }

@@ -7,7 +7,7 @@
 
 mod janitor;
 mod layout;
-mod tool;
+pub(crate) mod tool;
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -21,7 +21,7 @@ use crate::namespace::Namespace;
 
 pub use self::janitor::clean_after;
 use self::layout::{Host, Plan};
-pub(super) use self::layout::{Layout, Rate, address};
+pub(crate) use self::layout::{Layout, Rate, address};
 
 /// What all our namespaces begin with; the process id, the number of the network and dashes between follow.
 const PREFIX: &str = "fblt-";
@@ -32,7 +32,7 @@ const BRIDGE: &str = "br0";
 /// The network of one scenario, up and shaped. Dropping it removes it, with every process inside, and waits for that:
 /// the next one is not to be measured beside it.
 #[derive(Debug)]
-pub(super) struct Net {
+pub(crate) struct Net {
     prefix: String,
     directory: PathBuf,
     gateways: Vec<Namespace>,
@@ -56,7 +56,7 @@ impl Net {
     ///
     /// # Errors
     /// Namespaces are not to be had here: no root, no iproute2, or a kernel without one of the parts.
-    pub(super) async fn build(layout: &Layout) -> anyhow::Result<Self> {
+    pub(crate) async fn build(layout: &Layout) -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!("scenarios need network namespaces, and these need root: run it as root");
         }
@@ -97,22 +97,22 @@ impl Net {
     }
 
     /// The namespace of a gateway.
-    pub(super) fn gateway(&self, index: usize) -> &Namespace {
+    pub(crate) fn gateway(&self, index: usize) -> &Namespace {
         &self.gateways[index]
     }
 
     /// The namespace of a reader.
-    pub(super) fn reader(&self, index: usize) -> &Namespace {
+    pub(crate) fn reader(&self, index: usize) -> &Namespace {
         &self.readers[index]
     }
 
     /// The namespace of the origin.
-    pub(super) fn origin(&self) -> &Namespace {
+    pub(crate) fn origin(&self) -> &Namespace {
         &self.origin
     }
 
     /// A directory that goes with the network.
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -120,7 +120,7 @@ impl Net {
     ///
     /// # Errors
     /// The network has one switch only, or its counters cannot be read.
-    pub(super) async fn crossed(&self) -> anyhow::Result<u64> {
+    pub(crate) async fn crossed(&self) -> anyhow::Result<u64> {
         let text = tool::output(
             "ip",
             &[
@@ -239,11 +239,11 @@ async fn settle(host: &Namespace, congestion: &'static str) -> anyhow::Result<()
 }
 
 /// Where gateway `index` serves clients.
-pub(super) fn client_address(index: usize) -> SocketAddr {
+pub(crate) fn client_address(index: usize) -> SocketAddr {
     SocketAddr::new(address::gateway(index).into(), 7070)
 }
 
 /// Where gateway `index` talks to the fleet.
-pub(super) fn fleet_address(index: usize) -> SocketAddr {
+pub(crate) fn fleet_address(index: usize) -> SocketAddr {
     SocketAddr::new(address::gateway(index).into(), 7071)
 }

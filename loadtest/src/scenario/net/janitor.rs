@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,7 @@ use super::{PREFIX, tool};
 use crate::namespace::NAMED;
 
 /// Waits for the end of standard input, which comes with the end of the process that holds the other side, and then
-/// removes the namespaces that begin with `prefix`, the processes in them, and `directory`.
+/// removes the namespaces that begin with `prefix`, the processes in them, what is mounted below `directory`, and `directory`.
 ///
 /// # Errors
 /// Something is left.
@@ -21,7 +21,9 @@ pub async fn clean_after(prefix: &str, directory: &Path) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
     // An error ends the waiting as the end does.
     let _ = waited.await;
+    thaw(directory).await;
     sweep(prefix).await?;
+    unmount(directory).await?;
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", directory.display()))
@@ -41,18 +43,57 @@ pub(super) async fn sweep_the_dead() -> anyhow::Result<()> {
         })
         .collect();
     for prefix in dead {
+        let directories = directories(&prefix);
+        for directory in &directories {
+            thaw(directory).await;
+        }
         sweep(&prefix).await?;
-        let Ok(files) = fs::read_dir(std::env::temp_dir()) else {
-            continue;
-        };
-        for file in files.filter_map(Result::ok) {
-            if file.file_name().to_string_lossy().starts_with(&prefix) {
-                // It may be gone already.
-                let _ = fs::remove_dir_all(file.path());
-            }
+        for directory in &directories {
+            unmount(directory).await?;
+            // It may be gone already.
+            let _ = fs::remove_dir_all(directory);
         }
     }
     Ok(())
+}
+
+fn directories(prefix: &str) -> Vec<PathBuf> {
+    let Ok(files) = fs::read_dir(std::env::temp_dir()) else {
+        return Vec::new();
+    };
+    let ours = files
+        .filter_map(Result::ok)
+        .filter(|file| file.file_name().to_string_lossy().starts_with(prefix));
+    ours.map(|file| file.path()).collect()
+}
+
+/// Lets file systems below `directory` go on that stand still: a process that waits for one can't be killed.
+async fn thaw(directory: &Path) {
+    for mount in mounted(directory) {
+        // Most do not stand still, which is an error.
+        let _ = tool::output("fsfreeze", &["-u", &mount]).await;
+    }
+}
+
+/// Unmounts what is mounted below `directory`; its loop devices go with it.
+async fn unmount(directory: &Path) -> anyhow::Result<()> {
+    for mount in mounted(directory) {
+        tool::output("umount", &["--lazy", &mount]).await?;
+    }
+    Ok(())
+}
+
+/// Where file systems are mounted below `directory`, the last first. Our own paths have nothing that `/proc` escapes.
+fn mounted(directory: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut places: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|place| Path::new(place).starts_with(directory))
+        .map(str::to_owned)
+        .collect();
+    places.reverse();
+    places
 }
 
 async fn sweep(prefix: &str) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! iproute2's programs.
+//! iproute2's programs, and others that only root needs.
 
 use std::process::Stdio;
 
@@ -17,9 +17,21 @@ pub(super) async fn batch(program: &str, before: &[&str], lines: &[String]) -> a
     if lines.is_empty() {
         return Ok(());
     }
+    let arguments = [before, &["-batch", "-"]].concat();
+    feed(program, &arguments, lines).await
+}
+
+/// Runs a program that reads these lines from its standard input.
+///
+/// # Errors
+/// As [`batch`].
+pub(crate) async fn feed(
+    program: &str,
+    arguments: &[&str],
+    lines: &[String],
+) -> anyhow::Result<()> {
     let mut child = command(program)
-        .args(before)
-        .args(["-batch", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .spawn()
         .with_context(|| missing(program))?;
@@ -31,7 +43,7 @@ pub(super) async fn batch(program: &str, before: &[&str], lines: &[String]) -> a
     let output = child.wait_with_output().await?;
     if !output.status.success() {
         let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        bail!("{program} {}: {told}", before.join(" "));
+        bail!("{program} {}: {told}", arguments.join(" "));
     }
     Ok(())
 }
@@ -40,7 +52,7 @@ pub(super) async fn batch(program: &str, before: &[&str], lines: &[String]) -> a
 ///
 /// # Errors
 /// As [`batch`].
-pub(super) async fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) async fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = command(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -65,5 +77,13 @@ fn command(program: &str) -> Command {
 }
 
 fn missing(program: &str) -> String {
-    format!("run `{program}`: install iproute2")
+    let package = match program {
+        "nft" => "nftables",
+        "mkfs.ext4" => "e2fsprogs",
+        "mkfs.xfs" | "xfs_io" => "xfsprogs",
+        "mount" | "umount" => "mount",
+        "fsfreeze" | "findmnt" => "util-linux",
+        _ => "iproute2",
+    };
+    format!("run `{program}`: install {package}")
 }
