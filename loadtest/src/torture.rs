@@ -8,7 +8,7 @@
 //! | `nemesis` | does it |
 //! | `reader`, `curl` | read for ever, and go on elsewhere |
 //! | `truth` | what the origin held when, and what a reader may be told |
-//! | `ledger`, `sheet`, `timeline` | what was found; as a table, as JSON, as a picture |
+//! | `ledger`, `evidence`, `sheet`, `timeline` | what was found; as a table, as JSON, as a picture |
 //!
 //! A read has failed when no gateway gives a byte for 10 s. While the origin is away it is the only path to what is not cached:
 //! reads that such a time touches are counted apart.
@@ -18,6 +18,7 @@
 mod command;
 mod curl;
 mod disk;
+mod evidence;
 mod ground;
 mod kind;
 mod ledger;
@@ -39,6 +40,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
 pub use self::command::{Arguments, run as command};
+use self::evidence::Evidence;
 use self::ground::{Ground, READERS};
 use self::ledger::Ledger;
 use self::nemesis::{Nemesis, size};
@@ -104,6 +106,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Sheet> {
         readers.spawn(Reader::new(&world, host, way, chance.random()).run());
     }
     readers.spawn(async move { ledger.sample().await });
+    let evidence = Arc::<Evidence>::default();
+    let (watching, watched) = (Arc::clone(&evidence), Arc::clone(&ground));
+    readers.spawn(async move { watching.watch(&watched).await });
     let planned = schedule::schedule(options.seed, options.lasting);
     let nemesis = Arc::new(Nemesis::new(&ground, &world));
     let done = async {
@@ -122,5 +127,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let took = world.ledger.now();
     let ground = Arc::into_inner(ground).context("the ground is still in use")?;
     let ended = ground.end().await;
-    Ok(Sheet::new(options.seed, took, world.ledger.take(), &ended))
+    let mut sums = world.ledger.take();
+    sums.evidence = evidence.take();
+    Ok(Sheet::new(options.seed, took, sums, &ended))
 }

@@ -15,7 +15,7 @@ use super::schedule::{GUEST, MEMBERS, SECURE};
 use super::truth::FRESH_FOR;
 use super::{BUCKET, DATASET, Options};
 use crate::certificate::Authority;
-use crate::gateway;
+use crate::gateway::{self, Metrics};
 use crate::origin::{self, Origin};
 use crate::scenario::member::Member;
 use crate::scenario::net::{Layout, Net, address, client_address, fleet_address};
@@ -28,7 +28,7 @@ pub(super) const KEY_ID: &str = "LOADER";
 pub(super) const SECRET: &str = "loader-secret";
 
 /// `memory` of a gateway: less than the objects, so that disks are read.
-const MEMORY: &str = "192MiB";
+const MEMORY: &str = "80MiB";
 
 /// The hosts that readers are on.
 pub(super) const READERS: usize = 2;
@@ -171,6 +171,14 @@ impl Ground {
             Some(member) => Ok(member.ask(http::Method::POST, path).await?.0.as_u16()),
             None => bail!("gw-{host} is away"),
         }
+    }
+
+    /// The metrics of a host's gateway; `None` if it is away, or wants TLS.
+    pub(super) async fn metrics(&self, host: usize) -> Option<Metrics> {
+        // Whoever ends or starts it has the lock, and is not to wait.
+        let member = self.hosts[host].try_lock().ok()?;
+        let open = host != SECURE;
+        member.as_ref().filter(|_| open)?.metrics().await.ok()
     }
 
     /// Changes the settings file of a host, with these lines at its end.

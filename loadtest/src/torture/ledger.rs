@@ -39,7 +39,7 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     pub(super) first_byte: Option<Duration>,
     pub(super) gap: Duration,
-    /// Bodies gone on with at another gateway.
+    /// Answers that broke off, and were gone on with at another gateway.
     pub(super) resumed: u64,
     /// Answers with a 5xx.
     pub(super) refused: u64,
@@ -52,6 +52,8 @@ pub(super) struct Done {
 pub(super) struct Fault {
     pub(super) kind: &'static str,
     pub(super) host: Option<usize>,
+    /// The object that it struck.
+    pub(super) key: Option<String>,
     pub(super) from: f64,
     pub(super) to: f64,
 }
@@ -84,6 +86,8 @@ pub(super) struct Sums {
     /// Faults that could not be made, or members that did not come back.
     pub(super) trouble: u64,
     pub(super) words: Vec<String>,
+    /// What the gateways counted.
+    pub(super) evidence: Vec<(&'static str, f64)>,
     /// Bytes at the end of each second.
     pub(super) seconds: Vec<u64>,
 }
@@ -180,13 +184,14 @@ impl Ledger {
         kind: Kind,
         host: Option<usize>,
         from: f64,
-        outcome: &anyhow::Result<()>,
+        outcome: &anyhow::Result<Option<String>>,
     ) {
         let to = self.now();
         let mut sums = self.sums();
         sums.faults.push(Fault {
             kind: kind.name(),
             host,
+            key: outcome.as_ref().ok().cloned().flatten(),
             from,
             to,
         });

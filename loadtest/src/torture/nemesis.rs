@@ -83,13 +83,15 @@ impl Nemesis {
         ledger.fault(planned.kind, host, from, &outcome);
     }
 
-    async fn act(&self, planned: &Planned, mut chance: StdRng) -> anyhow::Result<()> {
+    /// Does it, and says to which object, where it is done to one.
+    async fn act(&self, planned: &Planned, mut chance: StdRng) -> anyhow::Result<Option<String>> {
         match planned.kind.strikes() {
             Strikes::Member | Strikes::Pair | Strikes::Secure | Strikes::Guest => {
-                self.member(planned, &mut chance).await
+                self.member(planned, &mut chance).await?;
+                Ok(None)
             }
-            Strikes::Origin => self.origin(planned).await,
-            Strikes::Object => self.object(planned, &mut chance).await,
+            Strikes::Origin => self.origin(planned).await.map(|()| None),
+            Strikes::Object => self.object(planned, &mut chance).await.map(Some),
         }
     }
 }

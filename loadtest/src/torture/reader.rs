@@ -96,6 +96,24 @@ impl Goal {
     }
 }
 
+/// What went wrong, with who said it and how.
+fn blamed(end: End, door: usize, read: &Read) -> End {
+    let said = |name: &str| {
+        let value = read.headers.get(name)?.to_str().ok()?;
+        Some(format!(", {name} {value}"))
+    };
+    let said: String = ["age", "cache-status", "x-amz-request-id"]
+        .into_iter()
+        .filter_map(said)
+        .collect();
+    let told = |what: String| format!("{what} (gw-{door}{said})");
+    match end {
+        End::Failed(what) => End::Failed(told(what)),
+        End::Wrong(what) => End::Wrong(told(what)),
+        other => other,
+    }
+}
+
 /// One reader, with a connection to each gateway.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -255,12 +273,13 @@ impl Reader {
                 done.bytes += read.bytes;
             }
             if let Some(end) = self.judge(&mut goal, &read, done) {
-                return end;
+                return blamed(end, door, &read);
             }
             if read.gave_up {
                 self.shun(door);
             }
-            done.resumed += 1;
+            // Who was turned away has nothing to go on with.
+            done.resumed += u64::from(read.bytes > 0);
             door = self.next(door);
             fruitless += 1;
             if progress.elapsed() >= PATIENCE {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::evidence::PANICS;
 use super::kind::Kind;
 use super::ledger::{Fault, Stall, Sums};
 use crate::report::{Report, Unit};
@@ -94,6 +95,12 @@ fn judge(report: &mut Report, sums: &Sums, trouble: u64) {
         0.0,
         Unit::Count,
     );
+    report.at_most("panics", panics(sums), 0.0, Unit::Count);
+}
+
+fn panics(sums: &Sums) -> f64 {
+    let of = sums.evidence.iter().filter(|(what, _)| *what == PANICS);
+    of.map(|(_, count)| count).sum()
 }
 
 fn tell(report: &mut Report, sums: &Sums, took: f64) {
@@ -112,6 +119,9 @@ fn tell(report: &mut Report, sums: &Sums, took: f64) {
     count("answers with a 5xx", sums.refused);
     let excused = sums.stalls.iter().filter(|stall| stall.excused).count();
     count("stalls over 2 s while the origin was away", excused as u64);
+    for (what, value) in sums.evidence.iter().filter(|(what, _)| *what != PANICS) {
+        count(what, *value as u64);
+    }
     let gigabytes = sums.bytes as f64 / 1e9;
     report.tell("bytes compared a second", gigabytes / took, Unit::Rate);
     report.tell(

@@ -120,6 +120,7 @@ mod tests {
         let fault = |kind: Kind| Fault {
             kind: kind.name(),
             host: None,
+            key: None,
             from: 5.0,
             to: 7.0,
         };

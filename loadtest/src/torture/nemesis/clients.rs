@@ -26,8 +26,8 @@ const WANTED: u64 = 6 << 20;
 const OTHERS: usize = 30;
 
 impl Nemesis {
-    /// Many read at once what nobody has read.
-    pub(super) async fn herd(&self, chance: &mut StdRng) -> anyhow::Result<()> {
+    /// Many read at once what nobody has read, and what that was.
+    pub(super) async fn herd(&self, chance: &mut StdRng) -> String {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let key = format!("herd-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.world.truth.put(&self.ground.origin, &key, WANTED);
@@ -40,7 +40,7 @@ impl Nemesis {
         }
         while readers.join_next().await.is_some() {}
         self.world.truth.delete(&self.ground.origin, &key);
-        Ok(())
+        key
     }
 
     /// Many ask a member, and take nothing for a while.

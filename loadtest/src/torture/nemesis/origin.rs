@@ -29,7 +29,7 @@ const STALL: Duration = Duration::from_secs(3);
 const OFF: u64 = 4096;
 
 /// Sizes of objects, in bytes.
-const SIZES: (u64, u64) = (1, 48 << 20);
+const SIZES: (u64, u64) = (1, 56 << 20);
 
 impl Nemesis {
     pub(super) async fn origin(&self, planned: &Planned) -> anyhow::Result<()> {
@@ -62,48 +62,51 @@ impl Nemesis {
         }
     }
 
+    /// Does it to an object by chance, and says to which.
     pub(super) async fn object(
         &self,
         planned: &Planned,
         chance: &mut StdRng,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<String> {
+        if planned.kind == Kind::Herd {
+            return Ok(self.herd(chance).await);
+        }
         let (truth, origin) = (&self.world.truth, &self.ground.origin);
-        let Some(key) = self.world.keys.choose(chance) else {
-            return Ok(());
-        };
+        let key = self.world.keys.choose(chance).cloned().unwrap_or_default();
         let size = size(chance);
         match planned.kind {
-            Kind::Overwritten => {
-                truth.put(origin, key, size);
-                Ok(())
-            }
+            Kind::Purged => self.purge(&key).await?,
             Kind::Deleted => {
-                truth.delete(origin, key);
+                truth.delete(origin, &key);
                 sleep(planned.lasting).await;
-                truth.put(origin, key, size);
-                Ok(())
+                truth.put(origin, &key, size);
             }
-            Kind::Purged => {
-                // Whoever is there tells the others; one that wants signatures is not asked.
-                for host in 0..SECURE {
-                    let path = format!("/-/purge/{DATASET}/{key}");
-                    let Ok(status) = self.ground.post(host, &path).await else {
-                        continue;
-                    };
-                    ensure!(status == 200, "/-/purge answers {status}");
-                    return Ok(());
-                }
-                Ok(())
+            _ => {
+                truth.put(origin, &key, size);
             }
-            _ => self.herd(chance).await,
         }
+        Ok(key)
+    }
+
+    /// Whoever is there tells the others; one that wants signatures is not asked.
+    async fn purge(&self, key: &str) -> anyhow::Result<()> {
+        for host in 0..SECURE {
+            let path = format!("/-/purge/{DATASET}/{key}");
+            if let Ok(status) = self.ground.post(host, &path).await {
+                ensure!(status == 200, "/-/purge answers {status}");
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
-/// A size by chance: as many small objects as large ones, for each power of two.
+/// A size by chance: half of the objects are large, the others have as many small ones as large ones, for each power of two.
 pub(in super::super) fn size(chance: &mut StdRng) -> u64 {
-    let most = (SIZES.1 as f64).log2();
-    let power = chance.random_range(10.0..=most);
+    if chance.random() {
+        return chance.random_range(SIZES.1 / 8..=SIZES.1);
+    }
+    let power = chance.random_range(0.0..=(SIZES.1 as f64).log2());
     (power.exp2() as u64).clamp(SIZES.0, SIZES.1)
 }
 
