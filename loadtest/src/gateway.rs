@@ -338,14 +338,28 @@ pub(crate) fn resident_memory(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
 }
 
+/// The files that a process has open now. `None` once it has ended.
+pub(crate) fn open_files(pid: u32) -> Option<usize> {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()
+        .map(Iterator::count)
+}
+
+/// The threads of a process now. `None` once it has ended.
+pub(crate) fn threads(pid: u32) -> Option<usize> {
+    status(pid, "Threads:")?.parse().ok()
+}
+
 fn memory(pid: u32, field: &str) -> Option<u64> {
+    let kib: u64 = status(pid, field)?.strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// A field of proc(5)'s `status`.
+fn status(pid: u32, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib << 10)
+    Some(line.trim().to_owned())
 }
 
 /// One request with this body, and its whole answer, on a connection of its own.

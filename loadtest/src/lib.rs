@@ -8,6 +8,7 @@
 //! - [`check`] has one check for each thing that Forebay promises, and [`report`] what a check found;
 //! - [`scenario`] has the fleet's claims over shaped links, in network namespaces ([`namespace`]) of its own;
 //! - [`torture`] does everything to a fleet that can go wrong, and compares every byte meanwhile;
+//! - [`soak`] loads gateways for long, and looks whether anything grows;
 //! - [`mod@bench`] measures it beside other servers, with [`bare`] as the ceiling, and [`plot`] draws what came of it;
 //! - [`port`] finds ports for servers that must be told theirs;
 //! - [`replay`] plays made loads to eviction policies;
@@ -38,4 +39,5 @@ pub mod quantity;
 pub mod replay;
 pub mod report;
 pub mod scenario;
+pub mod soak;
 pub mod torture;

@@ -17,7 +17,7 @@ use forebay_loadtest::origin::{Origin, Settings};
 use forebay_loadtest::quantity;
 use forebay_loadtest::replay;
 use forebay_loadtest::report::Report;
-use forebay_loadtest::{scenario, torture};
+use forebay_loadtest::{scenario, soak, torture};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,6 +55,8 @@ enum Command {
     /// The bench's ceiling: a bare server over what it holds in memory
     #[command(hide = true)]
     Bare(Bare),
+    /// A long mixed load, and whether memory, files, threads and times stay as they are
+    Soak(soak::Arguments),
     /// A fleet under everything that goes wrong, every byte compared (needs root)
     Torture(torture::Arguments),
 }
@@ -177,6 +179,7 @@ async fn main() -> ExitCode {
         Command::Bare(given) => bench::bare(given.listen, given.big, given.small)
             .await
             .map(|()| ExitCode::SUCCESS),
+        Command::Soak(given) => soak::command(given).await,
         Command::Torture(given) => torture::command(given).await,
     };
     done.unwrap_or_else(|error| {

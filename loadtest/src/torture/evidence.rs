@@ -54,9 +54,9 @@ const WATCHED: [Watched; 11] = [
         &[],
     ),
     (
-        "bytes handed over by members",
+        "bytes handed over between members",
         "forebay_handover_bytes_total",
-        &[("direction", "given")],
+        &[("direction", "taken")],
     ),
     ("bodies that gateways cut", "forebay_cut_bodies_total", &[]),
     (PANICS, "forebay_panics_total", &[]),
