@@ -155,6 +155,13 @@ impl Datasets {
         self.by_name.load().values().cloned().collect()
     }
 
+    /// Whether origins are being asked, and nothing comes from any of them.
+    pub fn are_stuck(&self) -> bool {
+        let all = self.by_name.load();
+        let stuck = all.values().filter_map(|dataset| dataset.origin.is_stuck());
+        stuck.reduce(|one, other| one && other).unwrap_or(false)
+    }
+
     /// Gives every dataset its share of its origin's connections, which `sharers` gateways have
     /// together.
     pub fn share_among(&self, sharers: usize) {

@@ -226,11 +226,7 @@ impl Gateway {
                 (*response.status_mut(), *response.headers_mut()) = (status, headers);
                 response
             }
-            _ if wire::is_ping(&parts) => {
-                let mut response = Response::new(dialect::peer::nothing());
-                *response.headers_mut() = wire::pong(self.reads.store.running_fills() > 0);
-                response
-            }
+            _ if wire::is_ping(&parts) => dialect::peer::pong(&self.reads, &self.datasets),
             // Whoever is refused here asks the next one, who may have had it until now.
             (Some(desk), Some(question)) if !self.state.is_starting() => {
                 desk.answer(from, &question, &parts.headers).await

@@ -57,8 +57,8 @@ pub const SILENCE: Duration = Duration::from_millis(150);
 /// How long a member may be there and bring nothing: then the next one is asked.
 pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 
-/// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
-/// one is asked, as far as `Hedges` allow.
+/// How long a member that fills nothing itself may bring nothing of what it has, or one that gets nothing from its origin
+/// anything: the fault may be its own then, and the next one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
 
 /// A body on its way from another gateway.
@@ -327,13 +327,13 @@ impl Peers {
         })
     }
 
-    /// `what`, unless the member falls silent or brings nothing meanwhile. With `hedged` a member that has no slow source
-    /// to wait for has less time.
+    /// `what`, unless the member falls silent or brings nothing meanwhile. One to which nothing comes from its origin has
+    /// less time; with `exact` also one that has no slow source to wait for.
     pub(crate) async fn patiently<T>(
         self: &Arc<Self>,
         known: &Arc<Known>,
         name: &str,
-        hedged: bool,
+        exact: bool,
         what: impl Future<Output = T>,
     ) -> Result<T, PeerError> {
         let mut what = std::pin::pin!(what);
@@ -356,13 +356,13 @@ impl Peers {
             if begun.elapsed() >= NO_PROGRESS {
                 return Err(PeerError::Stalled);
             }
-            if hedged && begun.elapsed() >= look_at {
+            if begun.elapsed() >= look_at {
                 look_at += HEDGE;
-                let idle = self.is_idle(name);
+                let excused = self.is_excused(name, exact);
                 tokio::select! {
                     biased;
                     done = &mut what => return Ok(done),
-                    idle = idle => if idle && self.hedges.take() {
+                    excused = excused => if !excused && self.hedges.take() {
                         return Err(PeerError::Stalled);
                     },
                 }
@@ -391,10 +391,12 @@ impl Peers {
         self.pong(name).await.is_some()
     }
 
-    /// Whether a member says that it fills nothing: what it does not bring, it does not wait for either.
-    async fn is_idle(&self, name: &str) -> bool {
+    /// Whether what a member does not bring may be on its way to it. Not if it fills nothing, unless it is asked for a
+    /// version; nor if it says that nothing comes from its origin.
+    async fn is_excused(&self, name: &str, exact: bool) -> bool {
         let pong = self.pong(name).await;
-        pong.is_some_and(|pong| wire::is_idle(pong.headers()))
+        let headers = pong.as_ref().map(Response::headers);
+        !headers.is_some_and(|headers| wire::is_stuck(headers) || (exact && wire::is_idle(headers)))
     }
 
     async fn pong(&self, name: &str) -> Option<Response<PeerBody>> {

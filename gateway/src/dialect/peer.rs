@@ -206,7 +206,6 @@ impl Desk {
         dataset: &Arc<Dataset>,
         object: &ObjectId,
     ) -> Result<Response<PeerBody>, Refusal> {
-        let begun = Instant::now();
         let first = question.range.clone().filter(|range| range.start == 0);
         let asked = self
             .reads
@@ -215,10 +214,10 @@ impl Desk {
         let current = asked.unwrap_or(Err(OriginError::TimedOut));
         let current = current.map_err(|error| wire::of_origin(&error))?;
         let version = Arc::clone(&current.version);
-        let age = self.reads.versions.age(object, &version);
         let head = Head {
             version: Some(Claim::of(&version)),
-            age: age.unwrap_or_else(|| begun.elapsed()),
+            // Of this answer: by now another version may be known, and an old one is never to pass for a young one.
+            age: current.asked_at.elapsed(),
             stale: matches!(current.how, How::Stale(_)),
             range: None,
             hit: current.how == How::Known,
@@ -382,6 +381,13 @@ struct Sending {
 
 fn refused(status: StatusCode, reason: &str) -> Refusal {
     wire::refusal(status, reason)
+}
+
+/// Says that this gateway is there, and what it waits for.
+pub fn pong(reads: &Reads, datasets: &Datasets) -> Response<PeerBody> {
+    let mut response = Response::new(nothing());
+    *response.headers_mut() = wire::pong(reads.store.running_fills() > 0, datasets.are_stuck());
+    response
 }
 
 /// An empty body.

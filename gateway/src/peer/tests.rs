@@ -15,6 +15,7 @@ use crate::peer::wire::{Claim, Question};
 #[derive(Debug)]
 struct Mute {
     filling: bool,
+    stuck: bool,
 }
 
 impl Peer for Mute {
@@ -29,13 +30,20 @@ impl Peer for Mute {
                 std::future::pending::<()>().await;
             }
             let mut response = Response::new(crate::dialect::peer::nothing());
-            *response.headers_mut() = wire::pong(self.filling);
+            *response.headers_mut() = wire::pong(self.filling, self.stuck);
             Ok(response)
         })
     }
 }
 
 fn peers(filling: bool) -> Arc<Peers> {
+    peers_of(Mute {
+        filling,
+        stuck: false,
+    })
+}
+
+fn peers_of(mute: Mute) -> Arc<Peers> {
     let member = Member::new("mute", "", NonZeroU16::MIN).unwrap();
     let peer = forebay_ring::Peer {
         member: member.clone(),
@@ -56,7 +64,7 @@ fn peers(filling: bool) -> Arc<Peers> {
     };
     let metrics = PeerMetrics::new(&prometheus::Registry::new()).unwrap();
     let fleet = watch::Sender::new(Arc::new(fleet)).subscribe();
-    Peers::new(fleet, Arc::new(Mute { filling }), metrics)
+    Peers::new(fleet, Arc::new(mute), metrics)
 }
 
 fn question(exact: bool) -> Request<Bytes> {
@@ -96,6 +104,19 @@ async fn one_that_fills_may_wait_for_its_origin() {
     let (took, error) = asked(&peers(true), true).await;
     assert_eq!(error, PeerError::Stalled);
     assert!(took >= NO_PROGRESS, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_to_which_nothing_comes_from_its_origin_is_left_whatever_it_is_asked_for() {
+    for exact in [true, false] {
+        let peers = peers_of(Mute {
+            filling: true,
+            stuck: true,
+        });
+        let (took, error) = asked(&peers, exact).await;
+        assert_eq!(error, PeerError::Stalled);
+        assert!(took >= HEDGE && took < 2 * HEDGE, "{took:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

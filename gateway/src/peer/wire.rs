@@ -63,6 +63,7 @@ const AGE: HeaderName = HeaderName::from_static("forebay-age");
 const STALE: HeaderName = HeaderName::from_static("forebay-stale");
 const CACHE: HeaderName = HeaderName::from_static("forebay-cache");
 const FILLING: HeaderName = HeaderName::from_static("forebay-filling");
+const STUCK: HeaderName = HeaderName::from_static("forebay-stuck");
 const PURGES: HeaderName = HeaderName::from_static("forebay-purges");
 const ERROR: HeaderName = HeaderName::from_static("forebay-error");
 
@@ -267,11 +268,19 @@ pub fn ping() -> Request<Bytes> {
 }
 
 /// The answer to [`ping`]: whether anything is being filled here, so that whoever waits knows that it may be the
-/// origin that is slow.
-pub fn pong(filling: bool) -> HeaderMap {
+/// origin that is slow; and whether nothing comes from there at all, which others may see otherwise.
+pub fn pong(filling: bool, stuck: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(FILLING, HeaderValue::from(u16::from(filling)));
+    if stuck {
+        headers.insert(STUCK, HeaderValue::from(1));
+    }
     headers
+}
+
+/// Whether the answer to [`ping`] says that nothing comes from the origin there.
+pub fn is_stuck(headers: &HeaderMap) -> bool {
+    headers.contains_key(STUCK)
 }
 
 /// Whether the answer to [`ping`] says that nothing is being filled there. What does not say so may be.

@@ -86,6 +86,7 @@ impl<'a> Asking<'a> {
                 }
             };
             let Some(chunk) = chunk else { return Ok(()) };
+            self.dataset.origin.moved();
             if run.write(&chunk?) == Flow::Done {
                 return Ok(());
             }

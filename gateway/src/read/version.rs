@@ -30,6 +30,8 @@ pub struct Current {
     pub version: Arc<Version>,
     /// How it was come by.
     pub how: How,
+    /// When the origin was asked, at the latest.
+    pub asked_at: Instant,
     /// Fills that were begun together with the question; held until they are joined.
     pub fills: Option<Arc<Vec<Follower>>>,
 }
@@ -55,11 +57,7 @@ impl Reads {
     /// is nothing to ask, and nothing to wait for.
     pub fn fresh(&self, dataset: &Dataset, object: &ObjectId) -> Option<Current> {
         match self.known(dataset, object) {
-            Known::Fresh(version) => Some(Current {
-                version,
-                how: How::Known,
-                fills: None,
-            }),
+            Known::Fresh(version) => Some(self.at_hand(dataset, object, version)),
             _ => None,
         }
     }
@@ -139,11 +137,7 @@ impl Reads {
     ) -> Result<Current, OriginError> {
         let due = match self.known(dataset, object) {
             Known::Fresh(version) if !doubting || dataset.rules.immutable => {
-                return Ok(Current {
-                    version,
-                    how: How::Known,
-                    fills: None,
-                });
+                return Ok(self.at_hand(dataset, object, version));
             }
             Known::Absent(error) => return Err(error),
             Known::Due {
@@ -154,10 +148,10 @@ impl Reads {
                 self.probe(dataset, object);
                 return Ok(stale(version, age, dataset));
             }
-            Known::Due { version, age, .. } => Some((version, age)),
+            Known::Due { version, .. } => Some(version),
             Known::Fresh(_) | Known::Unknown => None,
         };
-        let first = first.filter(|first| !self.holds(due.as_ref().map(|(v, _)| v), first));
+        let first = first.filter(|first| !self.holds(due.as_ref(), first));
         let asking = Asking {
             reads: Arc::clone(self),
             dataset: Arc::clone(dataset),
@@ -172,25 +166,40 @@ impl Reads {
             Ok((found, how)) => Ok(Current {
                 version: found.version,
                 how,
+                asked_at: found.asked_at,
                 fills: found.fills,
             }),
-            Err(error) => match due.or_else(|| self.learnt(dataset, object)) {
-                Some((version, age))
-                    if error.may_be_bridged()
-                        && age < dataset.rules.fresh_for + dataset.rules.stale_for =>
-                {
-                    Ok(stale(version, age, dataset))
-                }
-                _ => Err(error),
-            },
+            Err(error) if error.may_be_bridged() => {
+                self.bridged(dataset, object, doubting).ok_or(error)
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// What a question that failed brought all the same: the authority told of a version that is past
-    /// its time, since the origin is away.
-    fn learnt(&self, dataset: &Dataset, object: &ObjectId) -> Option<(Arc<Version>, Duration)> {
-        match self.versions.known(object, &dataset.rules) {
-            Known::Due { version, age, .. } => Some((version, age)),
+    /// A version that was known and fresh just now.
+    fn at_hand(&self, dataset: &Dataset, object: &ObjectId, version: Arc<Version>) -> Current {
+        // Where another took its place meanwhile, it is as old as what is fresh can be.
+        let age = self.versions.age(object, &version);
+        let age = age.unwrap_or(dataset.rules.fresh_for);
+        Current {
+            version,
+            how: How::Known,
+            asked_at: before(age),
+            fills: None,
+        }
+    }
+
+    /// What is known once a question has failed. That may be more than before it was asked: another question may have been
+    /// answered meanwhile, or the authority told of a version that is past its time, since the origin is away. And it
+    /// may be less: what was purged meanwhile stands in for nothing.
+    fn bridged(&self, dataset: &Dataset, object: &ObjectId, doubting: bool) -> Option<Current> {
+        match self.known(dataset, object) {
+            Known::Fresh(version) if !doubting => Some(self.at_hand(dataset, object, version)),
+            Known::Due { version, age, .. }
+                if age < dataset.rules.fresh_for + dataset.rules.stale_for =>
+            {
+                Some(stale(version, age, dataset))
+            }
             _ => None,
         }
     }
@@ -292,8 +301,15 @@ fn stale(version: Arc<Version>, age: Duration, dataset: &Dataset) -> Current {
     Current {
         version,
         how: How::Stale(past.as_secs()),
+        asked_at: before(age),
         fills: None,
     }
+}
+
+/// So long ago; now, where the machine is up for less time than that.
+fn before(age: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// Asks whoever knows, by one hop after the other; then the origin, again if it did not answer: an idle

@@ -23,7 +23,7 @@ use crate::namespace::Namespace;
 use crate::pattern;
 
 /// A reader leaves a gateway that brings nothing for so long, and does not come back for a while.
-pub(super) const GATEWAY_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const GATEWAY_PATIENCE: Duration = Duration::from_millis(1400);
 const SHUNNED: Duration = Duration::from_secs(3);
 
 /// A read that gets no byte from any gateway for so long has failed.

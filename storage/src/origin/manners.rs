@@ -1,6 +1,7 @@
 //! How one origin is treated: what its answers say about how much it may be asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -25,6 +26,10 @@ const MOST_PATIENCE: Duration = Duration::from_secs(4);
 /// What takes so many times what answers usually take to begin is not merely slow.
 const TIMES: u32 = 8;
 
+/// An origin that is asked and from which nothing comes for so long: others may have another way to it. Half of the time
+/// after which they ask.
+const STUCK: Duration = Duration::from_millis(500);
+
 /// All that is known of an origin's temper, shared by whoever asks it.
 #[derive(Debug)]
 pub(super) struct Manners {
@@ -35,6 +40,9 @@ pub(super) struct Manners {
     spare: Spare,
     limit: Limit,
     breaker: Arc<Breaker>,
+    made: Instant,
+    /// When something came last, or it was asked after a pause, in milliseconds since it was made.
+    moved: AtomicU64,
 }
 
 impl Manners {
@@ -47,7 +55,22 @@ impl Manners {
             spare: Spare::default(),
             limit: Limit::new(connections, now),
             breaker: Breaker::new(now),
+            made: now,
+            moved: AtomicU64::new(0),
         }
+    }
+
+    fn moved(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.made).as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        self.moved.store(since, Ordering::Relaxed);
+    }
+
+    /// Whether it is asked and nothing came of it lately; `None` while nobody asks it.
+    fn is_stuck(&self, now: Instant) -> Option<bool> {
+        let moved = self.made + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let still = now.saturating_duration_since(moved);
+        (self.slots.in_use() > 0).then_some(still >= STUCK)
     }
 
     /// What the settings allow is another number of requests at once by now.
@@ -73,6 +96,10 @@ impl Manners {
         let now = Instant::now();
         let leave = self.breaker.enter(now)?;
         self.spare.asked(now);
+        // Its asker has its place by now.
+        if self.slots.in_use() <= 1 {
+            self.moved(now);
+        }
         Ok(leave)
     }
 
@@ -85,6 +112,7 @@ impl Manners {
         asked_at: Instant,
     ) {
         let (now, in_use) = (Instant::now(), self.slots.in_use());
+        self.moved(now);
         let took = now.saturating_duration_since(asked_at);
         let allowed = match status.as_u16() {
             429 | 503 => {
@@ -166,6 +194,19 @@ impl Origin {
     /// directory, as many as you like.
     pub fn connections(&self) -> Option<usize> {
         self.manners().map(|manners| manners.slots.wanted())
+    }
+
+    /// Notes that bytes of a body came.
+    pub fn moved(&self) {
+        if let Some(manners) = self.manners() {
+            manners.moved(Instant::now());
+        }
+    }
+
+    /// Whether it is being asked, and nothing has come from it for half a second: no head of an answer, and no byte. `None`
+    /// while nobody asks it.
+    pub fn is_stuck(&self) -> Option<bool> {
+        self.manners()?.is_stuck(Instant::now())
     }
 
     /// Whether it is known to be down: then it is asked by one request at a time.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use forebay_storage::error::OriginError;
+use tokio::time::Instant;
 
 use super::{Asked, Failed};
 use crate::dialect::s3::error::{Code, S3Error};
@@ -21,6 +22,7 @@ impl Asked<'_> {
         let known = |version| Current {
             version,
             how: How::Known,
+            asked_at: Instant::now(),
             fills: None,
         };
         if let Some(version) = pinned.known() {
