@@ -203,6 +203,26 @@ fn whoever_knows_the_newer_version_from_one_gateway_is_refused_by_none() {
 }
 
 #[test]
+fn whoever_knows_the_newer_version_is_refused_by_none_that_asks_the_authority() {
+    let names = ["a", "b", "c"].map(Plan::new);
+    let fleet = Fleet::start(&names, Settings::default(), &[]);
+    // Of several objects some have their authority elsewhere than at the gateway that is asked first.
+    for number in 0..8 {
+        let key = format!("{number}.bin");
+        fleet.origin.put(&key, 17, 0);
+        all_whole(&fleet.herd(&key, &[0], 1));
+        fleet.origin.overwrite(&key, None);
+        let etag = fleet.origin.object(&key).expect("it was put").etag();
+        let new = oracle::bytes(&key, 1, 17);
+        for gateway in &fleet.gateways[1..] {
+            let path = format!("/models/{key}");
+            let answer = gateway.request("GET", &path, &[("If-Match", etag.as_str())]);
+            assert_bytes(&key, &answer.expect(200).body, &new);
+        }
+    }
+}
+
+#[test]
 fn what_never_changes_is_read_through_a_newcomer_after_a_restart_of_all_others() {
     let mut plans = plans(&["a", "c", "edge"]);
     plans[2].weight = 0;

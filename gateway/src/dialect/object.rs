@@ -11,6 +11,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::version::Version;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Reply;
@@ -190,6 +191,7 @@ impl<'a> Asked<'a> {
         if let Some(pinned) = self.pinned {
             return Box::pin(self.pinned(pinned)).await;
         }
+        let begun = Instant::now();
         let current = match self.reads.fresh(self.dataset, &self.object) {
             Some(current) => current,
             None => {
@@ -202,13 +204,20 @@ impl<'a> Asked<'a> {
             }
         };
         let other = conditions::names_another_version(self.headers, &validators(&current.version));
-        if current.how != How::Known || !other {
+        // Who was asked may have answered from what it knew.
+        if !other || current.asked_at >= begun {
             return Ok(current);
         }
         let asked = self.reads.current(self.dataset, &self.object, None, true);
+        let stays = self.headers.contains_key(header::IF_MATCH);
         match Box::pin(asked).await {
+            // A version that nobody could confirm refuses none that may be newer.
+            Ok(current) if stays && matches!(current.how, How::Stale(_)) => {
+                let reason = "it could not be asked whether the version that is known is current";
+                Err(self.origin_failed(&OriginError::Unreachable(reason.into())))
+            }
             Ok(current) => Ok(current),
-            Err(error) if error.may_be_bridged() => Ok(current),
+            Err(error) if error.may_be_bridged() && !stays => Ok(current),
             Err(error) => Err(self.origin_failed(&error)),
         }
     }

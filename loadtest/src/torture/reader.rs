@@ -32,6 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two rounds over all gateways in which nobody gave a byte: a reader is no attack.
 const ROUND: Duration = Duration::from_millis(50);
 
+/// Bytes a second of one reader, and a pause between two reads: gateways, origin and readers share a machine, and one that is
+/// never idle makes everybody wait.
+const RATE: f64 = 12e6;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The parts of a ranged read.
 const PART: u64 = 8 << 20;
 
@@ -155,9 +160,10 @@ impl Reader {
         }
     }
 
-    /// Reads for ever, until this is dropped.
+    /// Reads for ever at its rate, until this is dropped.
     pub(super) async fn run(mut self) {
         loop {
+            let (begun, before) = (Instant::now(), self.meter.bytes());
             let key = self.world.keys.choose(&mut self.chance).cloned();
             let key = key.unwrap_or_default();
             match self.way {
@@ -165,6 +171,9 @@ impl Reader {
                 Way::Parts | Way::Curl => self.parts(&key).await,
                 Way::Small => self.small(&key).await,
             }
+            let came = (self.meter.bytes() - before) as f64;
+            let due = begun + Duration::from_secs_f64(came / RATE);
+            tokio::time::sleep_until(due.max(Instant::now() + PAUSE)).await;
         }
     }
 
@@ -212,6 +221,7 @@ impl Reader {
                 ..Goal::whole(key)
             };
             let _ = self.read(goal).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
