@@ -57,9 +57,12 @@ pub const SILENCE: Duration = Duration::from_millis(150);
 /// How long a member may be there and bring nothing: then the next one is asked.
 pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 
-/// How long a member that fills nothing itself may bring nothing of what it has, or one that gets nothing from its origin
-/// anything: the fault may be its own then, and the next one is asked, as far as `Hedges` allow.
+/// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
+/// one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
+
+/// The same for one to which nothing comes from its origin: another may have another way there.
+pub const HEDGE_STUCK: Duration = Duration::from_millis(700);
 
 /// A body on its way from another gateway.
 pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -338,7 +341,7 @@ impl Peers {
     ) -> Result<T, PeerError> {
         let mut what = std::pin::pin!(what);
         let begun = tokio::time::Instant::now();
-        let mut look_at = HEDGE;
+        let mut look_at = HEDGE_STUCK;
         loop {
             tokio::select! {
                 biased;
@@ -357,8 +360,9 @@ impl Peers {
                 return Err(PeerError::Stalled);
             }
             if begun.elapsed() >= look_at {
-                look_at += HEDGE;
-                let excused = self.is_excused(name, exact);
+                let early = begun.elapsed() < HEDGE;
+                look_at = if early { HEDGE } else { look_at + HEDGE };
+                let excused = self.is_excused(name, exact && !early);
                 tokio::select! {
                     biased;
                     done = &mut what => return Ok(done),

@@ -56,6 +56,9 @@ const BUCKET: &str = "bucket";
 /// Objects that are read all the time.
 const OBJECTS: usize = 40;
 
+/// Between two that are overwritten.
+const OVERWRITTEN: Duration = Duration::from_millis(1500);
+
 /// The readers: twelve at once, on two hosts.
 const WAYS: [(Way, usize); 4] = [
     (Way::Stream, 4),
@@ -109,6 +112,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let evidence = Arc::<Evidence>::default();
     let (watching, watched) = (Arc::clone(&evidence), Arc::clone(&ground));
     readers.spawn(async move { watching.watch(&watched).await });
+    let overwriting = (Arc::clone(&ground), Arc::clone(&world));
+    readers.spawn(overwrite(
+        overwriting,
+        StdRng::seed_from_u64(chance.random()),
+    ));
     let planned = schedule::schedule(options.seed, options.lasting);
     let nemesis = Arc::new(Nemesis::new(&ground, &world));
     let done = async {
@@ -130,4 +138,16 @@ pub async fn run(options: &Options) -> anyhow::Result<Sheet> {
     let mut sums = world.ledger.take();
     sums.evidence = evidence.take();
     Ok(Sheet::new(options.seed, took, sums, &ended))
+}
+
+/// Overwrites one object after the other, beside what the schedule does to them.
+async fn overwrite((ground, world): (Arc<Ground>, Arc<World>), mut chance: StdRng) {
+    loop {
+        tokio::time::sleep(OVERWRITTEN).await;
+        let key = &world.keys[chance.random_range(0..OBJECTS)];
+        // One that is deleted comes again when the schedule says so.
+        if world.truth.current(key).is_some() {
+            world.truth.put(&ground.origin, key, size(&mut chance));
+        }
+    }
 }

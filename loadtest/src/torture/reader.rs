@@ -23,7 +23,7 @@ use crate::namespace::Namespace;
 use crate::pattern;
 
 /// A reader leaves a gateway that brings nothing for so long, and does not come back for a while.
-pub(super) const GATEWAY_PATIENCE: Duration = Duration::from_millis(1400);
+pub(super) const GATEWAY_PATIENCE: Duration = Duration::from_millis(1250);
 const SHUNNED: Duration = Duration::from_secs(3);
 
 /// A read that gets no byte from any gateway for so long has failed.
@@ -98,6 +98,22 @@ impl Goal {
             more: Vec::new(),
             pin: None,
         }
+    }
+}
+
+/// A read that begins now.
+fn begin(way: &'static str, key: &str) -> Done {
+    Done {
+        way,
+        key: key.to_owned(),
+        begun: Instant::now(),
+        end: End::Whole,
+        bytes: 0,
+        first_byte: None,
+        gap: Duration::ZERO,
+        resumed: 0,
+        refused: 0,
+        no_path: false,
     }
 }
 
@@ -227,9 +243,9 @@ impl Reader {
 
     /// The version that a HEAD tells, and its size.
     async fn head(&mut self, key: &str) -> Option<(u64, u64)> {
-        let begun = Instant::now();
+        let mut done = begin("heads", key);
         let mut door = self.choose();
-        while begun.elapsed() < PATIENCE {
+        while done.begun.elapsed() < PATIENCE {
             let ask = self.signed(Ask::head(key), door);
             let read = self.clients[door].read(&ask).await;
             if read.gave_up {
@@ -237,8 +253,17 @@ impl Reader {
             }
             match (&read.outcome, read.version) {
                 (Outcome::Whole, Some(version)) => {
-                    let size = self.world.truth.size(key, version);
-                    return Some((version, size?));
+                    let truth = &self.world.truth;
+                    done.end = match truth.judge(key, version, done.begun) {
+                        Verdict::Right => End::Whole,
+                        other => blamed(
+                            End::Wrong(format!("version {version}: {other:?}")),
+                            door,
+                            &read,
+                        ),
+                    };
+                    self.world.ledger.read(&done);
+                    return Some((version, truth.size(key, version)?));
                 }
                 (Outcome::Status(404), _) => return None,
                 _ => door = self.next(door),
@@ -251,18 +276,7 @@ impl Reader {
     pub(super) async fn read(&mut self, goal: Goal) -> End {
         self.meter.begin();
         let begun = Instant::now();
-        let mut done = Done {
-            way: self.way.name(),
-            key: goal.key.clone(),
-            begun,
-            end: End::Whole,
-            bytes: 0,
-            first_byte: None,
-            gap: Duration::ZERO,
-            resumed: 0,
-            refused: 0,
-            no_path: false,
-        };
+        let mut done = begin(self.way.name(), &goal.key);
         done.end = self.attempt(goal, &mut done).await;
         done.no_path = self.world.truth.no_path(begun, Instant::now());
         done.gap = self.meter.longest_gap();

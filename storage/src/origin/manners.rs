@@ -291,6 +291,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_origin_that_is_asked_and_brings_nothing_is_stuck() {
+        let manners = manners();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(manners.is_stuck(Instant::now()), None);
+        let held = manners.slots.take_free();
+        let _leave = manners.enter().expect("it is not down");
+        assert_eq!(manners.is_stuck(Instant::now()), Some(false), "just asked");
+        tokio::time::advance(STUCK).await;
+        assert_eq!(manners.is_stuck(Instant::now()), Some(true));
+        manners.moved(Instant::now());
+        assert_eq!(manners.is_stuck(Instant::now()), Some(false));
+        drop(held);
+        assert_eq!(manners.is_stuck(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn refusals_make_it_fewer_at_once_and_answers_more() {
         let manners = manners();
         let held = [
