@@ -11,7 +11,7 @@
 
 mod collapse;
 mod command;
-mod cpu;
+pub(crate) mod cpu;
 mod crowd;
 mod deploy;
 mod elastic;

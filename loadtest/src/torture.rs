@@ -47,6 +47,7 @@ use self::nemesis::{Nemesis, size};
 use self::reader::{Reader, Way, World};
 pub use self::sheet::Sheet;
 use self::truth::Truth;
+use crate::scenario::cpu::Ticks;
 use crate::scenario::net::tool;
 
 /// The dataset's name, and the bucket's.
@@ -100,6 +101,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Sheet> {
         keys,
     });
     let ledger = Arc::clone(&world.ledger);
+    let ticks = Ticks::now();
     let mut readers = JoinSet::new();
     let ways = WAYS
         .iter()
@@ -132,11 +134,12 @@ pub async fn run(options: &Options) -> anyhow::Result<Sheet> {
     if let Some(out) = &options.out {
         ground.keep_logs(out)?;
     }
-    let took = world.ledger.now();
+    let (took, idle) = (world.ledger.now(), Ticks::now().idle_since(ticks));
     let ground = Arc::into_inner(ground).context("the ground is still in use")?;
     let ended = ground.end().await;
     let mut sums = world.ledger.take();
     sums.evidence = evidence.take();
+    sums.idle = idle;
     Ok(Sheet::new(options.seed, took, sums, &ended))
 }
 

@@ -4,14 +4,14 @@ use std::fs;
 
 /// The machine's CPU time so far, in clock ticks over all cores (`/proc/stat`, proc_stat(5)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ticks {
+pub(crate) struct Ticks {
     idle: u64,
     all: u64,
 }
 
 impl Ticks {
     /// Now; zeros where `/proc` is not to be had.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
     }
 
@@ -32,7 +32,7 @@ impl Ticks {
     }
 
     /// The percentage of CPU time since `before` that nobody used, waiting for disks included.
-    pub(super) fn idle_since(self, before: Self) -> f64 {
+    pub(crate) fn idle_since(self, before: Self) -> f64 {
         let all = self.all.saturating_sub(before.all).max(1);
         100.0 * self.idle.saturating_sub(before.idle) as f64 / all as f64
     }

@@ -88,6 +88,8 @@ pub(super) struct Sums {
     pub(super) words: Vec<String>,
     /// What the gateways counted.
     pub(super) evidence: Vec<(&'static str, f64)>,
+    /// Percent of CPU time that nobody used: where there is none, all wait for all.
+    pub(super) idle: f64,
     /// Bytes at the end of each second.
     pub(super) seconds: Vec<u64>,
 }

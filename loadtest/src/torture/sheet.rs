@@ -129,6 +129,7 @@ fn tell(report: &mut Report, sums: &Sums, took: f64) {
         sums.bytes as f64 / f64::from(1 << 20),
         Unit::Mebibytes,
     );
+    report.tell("processors idle", sums.idle, Unit::Percent);
     let mut times = sums.first_bytes.clone();
     times.sort_unstable_by(f32::total_cmp);
     for (what, of) in [("p50", 0.5), ("p99", 0.99), ("most", 1.0)] {
