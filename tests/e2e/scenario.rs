@@ -1,4 +1,4 @@
-//! The ground of scenarios and of the torture: namespaces and disks, which are gone afterwards, whatever became of the run.
+//! The scenarios' ground: namespaces that are shaped, and that are gone afterwards, whatever became of the run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,30 +102,5 @@ fn a_killed_run_leaves_no_namespace() {
     run.kill();
     until(Duration::from_secs(20), "the network to go", || {
         (namespaces(pid) == 0).then_some(())
-    });
-}
-
-/// File systems of the run of this process.
-fn mounts(pid: u32) -> usize {
-    let table = std::fs::read_to_string("/proc/self/mounts").expect("a table of mounts");
-    table.matches(&format!("/fblt-{pid}-")).count()
-}
-
-#[test]
-fn a_killed_torture_leaves_no_namespace_and_no_mounted_disk() {
-    let mut torture = command(&loadtest());
-    torture.args(["torture", "--minutes", "1", "--seed", "1"]);
-    let mut run = Process::start("forebay-loadtest", &mut torture);
-    let pid = run.pid();
-    if !is_root() {
-        assert_eq!(run.wait(PATIENCE).code(), Some(2));
-        assert!(run.stderr().contains("root"), "{}", run.stderr());
-        return;
-    }
-    // Four members and a guest have a disk each. A loop device's mount names its own place and no image.
-    until(PATIENCE, "all disks", || (mounts(pid) == 5).then_some(()));
-    run.kill();
-    until(Duration::from_secs(20), "all of it to go", || {
-        (mounts(pid) == 0 && namespaces(pid) == 0).then_some(())
     });
 }
