@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::control::{Exchange, Leave, Revise};
 use crate::gateway::{FleetParts, Gateway};
-use crate::peer::client::{Syncs, Tcp};
+use crate::peer::client::{Http, Syncs, Tcp};
 use crate::peer::handshake::{Identity, Keys};
 use crate::peer::tls::{self, FleetTls};
 use crate::peer::wire;
@@ -30,7 +30,7 @@ pub(super) struct Prepared {
     listener: TcpListener,
     /// Who we are on it.
     own: Identity,
-    transport: Arc<Tcp>,
+    transport: Arc<Http<Tcp>>,
     fleet: watch::Receiver<Arc<Fleet>>,
     members: Members,
 }
@@ -72,7 +72,7 @@ pub(super) async fn prepare(
         keys: Keys::new(keys.map(|key| key.expose().as_bytes())),
         tls: tls.transpose().context("prepare TLS between gateways")?,
     };
-    let transport = Arc::new(Tcp::new(own.clone()));
+    let transport = Arc::new(Http::over_tcp(own.clone()));
     let identity = identity(settings, fleet, name, (client, port))?;
     let members = match fixed_members()? {
         Some(others) => {

@@ -1,4 +1,4 @@
-//! Asking other gateways over TCP: HTTP/1.1, connections kept and reused.
+//! Asking other gateways: HTTP/1.1, connections kept and reused, over TCP or whatever else [`Dial`]s.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,10 +16,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::handshake::{self, Identity};
-use super::tls::Wire;
+use super::tls::{FleetTls, Wire};
 use super::{Peer, PeerBody, wire};
 
 /// How long a connection may take to come about. Who waits for it finds out earlier whether the
@@ -32,26 +33,66 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Idle connections that are kept to one member.
 const KEPT: usize = 64;
 
-/// The fleet over TCP.
-#[derive(Debug)]
-pub struct Tcp {
-    client: Client<Connector, Full<Bytes>>,
+/// How a bare connection to another gateway's fleet port comes about: over TCP, or in a simulated network.
+pub trait Dial: std::fmt::Debug + Clone + Send + Sync + 'static {
+    /// The connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Connects to the gateway at `to`. May be dropped at any time.
+    ///
+    /// # Errors
+    /// What the network said. [`io::ErrorKind::ConnectionRefused`] means that nobody is there.
+    fn dial(&self, to: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-impl Tcp {
-    /// Connections on which this gateway is `own`.
-    pub fn new(own: Identity) -> Self {
+/// TCP, with TLS where the settings ask for it.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    /// What is under it all; `None`: the bare connection.
+    pub tls: Option<FleetTls>,
+}
+
+impl Dial for Tcp {
+    type Stream = Wire;
+
+    async fn dial(&self, to: SocketAddr) -> io::Result<Wire> {
+        let stream = TcpStream::connect(to).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            Some(tls) => tls.connect(stream).await,
+            None => Ok(Wire::Plain(stream)),
+        }
+    }
+}
+
+/// The fleet over HTTP.
+#[derive(Debug)]
+pub struct Http<D> {
+    client: Client<Connector<D>, Full<Bytes>>,
+}
+
+impl Http<Tcp> {
+    /// The fleet over TCP, where this gateway is `own`.
+    pub fn over_tcp(own: Identity) -> Self {
+        let tls = own.tls.clone();
+        Self::new(own, Tcp { tls })
+    }
+}
+
+impl<D: Dial> Http<D> {
+    /// Connections that `dial` makes, on which this gateway is `own`.
+    pub fn new(own: Identity, dial: D) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(KEPT)
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
-            .build(Connector { own });
+            .build(Connector { own, dial });
         Self { client }
     }
 }
 
-impl Peer for Tcp {
+impl<D: Dial> Peer for Http<D> {
     fn send<'a>(
         &'a self,
         to: &'a forebay_ring::Peer,
@@ -61,7 +102,7 @@ impl Peer for Tcp {
     }
 }
 
-impl Tcp {
+impl<D: Dial> Http<D> {
     async fn send_to(
         &self,
         address: SocketAddr,
@@ -83,9 +124,9 @@ impl Tcp {
 
 /// How membership asks another gateway for all that it knows.
 #[derive(Debug)]
-pub struct Syncs(pub Arc<Tcp>);
+pub struct Syncs<D>(pub Arc<Http<D>>);
 
-impl Exchange for Syncs {
+impl<D: Dial> Exchange for Syncs<D> {
     async fn exchange(&self, to: SocketAddr, sealed: Bytes) -> io::Result<Bytes> {
         let mut request = Request::new(sealed);
         *request.method_mut() = Method::POST;
@@ -113,60 +154,58 @@ fn cause(error: hyper_util::client::legacy::Error) -> io::Error {
 
 /// Connects and proves who we are.
 #[derive(Clone, Debug)]
-struct Connector {
+struct Connector<D> {
     own: Identity,
+    dial: D,
 }
 
-impl tower::Service<Uri> for Connector {
-    type Response = Stream;
+impl<D: Dial> tower::Service<Uri> for Connector<D> {
+    type Response = Stream<D::Stream>;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Stream>>;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let own = self.own.clone();
+        let this = self.clone();
         Box::pin(async move {
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(&uri, &own)).await;
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, this.connect(&uri)).await;
             connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         })
     }
 }
 
-async fn connect(uri: &Uri, own: &Identity) -> io::Result<Stream> {
-    let authority = uri.authority().map(http::uri::Authority::as_str);
-    let address: SocketAddr = authority
-        .unwrap_or_default()
-        .parse()
-        .map_err(io::Error::other)?;
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut stream = match &own.tls {
-        Some(tls) => tls.connect(stream).await?,
-        None => Wire::Plain(stream),
-    };
-    handshake::call(&mut stream, own)
-        .await
-        .map_err(|refused| match refused {
-            handshake::Refused::Io(error) => error,
-            refused => io::Error::new(io::ErrorKind::PermissionDenied, refused),
-        })?;
-    Ok(Stream(TokioIo::new(stream)))
+impl<D: Dial> Connector<D> {
+    async fn connect(&self, uri: &Uri) -> io::Result<Stream<D::Stream>> {
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let address: SocketAddr = authority
+            .unwrap_or_default()
+            .parse()
+            .map_err(io::Error::other)?;
+        let mut stream = self.dial.dial(address).await?;
+        handshake::call(&mut stream, &self.own)
+            .await
+            .map_err(|refused| match refused {
+                handshake::Refused::Io(error) => error,
+                refused => io::Error::new(io::ErrorKind::PermissionDenied, refused),
+            })?;
+        Ok(Stream(TokioIo::new(stream)))
+    }
 }
 
 /// A connection for hyper's client.
 #[derive(Debug)]
-struct Stream(TokioIo<Wire>);
+struct Stream<S>(TokioIo<S>);
 
-impl Connection for Stream {
+impl<S> Connection for Stream<S> {
     fn connected(&self) -> Connected {
         Connected::new()
     }
 }
 
-impl Read for Stream {
+impl<S: AsyncRead + Unpin> Read for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -176,7 +215,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl<S: AsyncWrite + Unpin> Write for Stream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -118,13 +119,16 @@ fn refused_by_tls(error: io::Error) -> Refused {
     }
 }
 
-async fn speak(
-    socket: Wire,
+/// Answers the member of this name on a connection that it has proved itself on, until it ends or `watcher` ends it.
+pub async fn speak<S>(
+    socket: S,
     remote: SocketAddr,
     gateway: &Arc<Gateway>,
     member: String,
     watcher: Watcher,
-) {
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let member: Arc<str> = member.into();
     let from = Arc::clone(&member);
     let service = service_fn(move |mut request: Request<Incoming>| {

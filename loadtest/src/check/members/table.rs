@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use forebay_gateway::peer::client::{Syncs, Tcp};
+use forebay_gateway::peer::client::{Http, Syncs, Tcp};
 use forebay_gateway::peer::handshake::{Identity as Caller, Keys};
 use forebay_gateway::peer::wire;
 use forebay_ring::Member;
@@ -149,7 +149,7 @@ async fn p99(url: &str, time: Duration, seed: u64) -> anyhow::Result<f64> {
 struct Strangers {
     to: SocketAddr,
     keys: FleetKeys,
-    syncs: Arc<Syncs>,
+    syncs: Arc<Syncs<Tcp>>,
 }
 
 impl Strangers {
@@ -163,7 +163,7 @@ impl Strangers {
         Ok(Self {
             to,
             keys: FleetKeys::new("checks", fleet::KEY.as_bytes(), None)?,
-            syncs: Arc::new(Syncs(Arc::new(Tcp::new(own)))),
+            syncs: Arc::new(Syncs(Arc::new(Http::over_tcp(own)))),
         })
     }
 
