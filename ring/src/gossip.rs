@@ -21,7 +21,7 @@ mod tables;
 mod view;
 
 pub use self::core::{Core, Sync, Synced};
-pub use driver::{Exchange, Membership, Settings, StartError};
+pub use driver::{Datagrams, Exchange, Membership, Settings, StartError};
 pub use identity::{Identity, IdentityError};
 pub use outbox::MAX_PACKET;
 pub use report::{Counts, Ended, Refused};

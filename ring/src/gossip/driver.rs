@@ -1,4 +1,4 @@
-//! A [`Core`] on a UDP socket: real time, real names, tables built where nothing waits.
+//! A [`Core`] on a UDP socket, or in a simulated network: real time, real names, tables built where nothing waits.
 //!
 //! One task owns the socket. The core stands behind a lock that is held for microseconds and never while
 //! anything is awaited, because syncs come in by another port and ask it too.
@@ -45,6 +45,55 @@ pub trait Exchange: Send + Sync + 'static {
     ) -> impl Future<Output = io::Result<Bytes>> + Send;
 }
 
+/// Packets that may be lost, repeated or come in another order: a UDP socket, or a simulated network.
+pub trait Datagrams: Send + Sync + 'static {
+    /// Sends a packet. May be dropped at any time.
+    ///
+    /// # Errors
+    /// What the network said; the packet is lost then.
+    fn send_to(
+        &self,
+        packet: &[u8],
+        to: SocketAddr,
+    ) -> impl Future<Output = io::Result<usize>> + Send;
+
+    /// Waits for the next packet and puts it into `buffer`: its length, and who sent it. Dropped, it has taken none.
+    ///
+    /// # Errors
+    /// What the network says of packets that were sent before.
+    fn recv_from(
+        &self,
+        buffer: &mut [u8],
+    ) -> impl Future<Output = io::Result<(usize, SocketAddr)>> + Send;
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if there is none.
+    fn try_recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
+
+    /// Whether IPv4 addresses are reached by their mapped form.
+    fn maps_ipv4(&self) -> bool;
+}
+
+impl Datagrams for UdpSocket {
+    async fn send_to(&self, packet: &[u8], to: SocketAddr) -> io::Result<usize> {
+        Self::send_to(self, packet, to).await
+    }
+
+    async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        Self::recv_from(self, buffer).await
+    }
+
+    fn try_recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        Self::try_recv_from(self, buffer)
+    }
+
+    fn maps_ipv4(&self) -> bool {
+        self.local_addr().is_ok_and(|own| own.is_ipv6())
+    }
+}
+
 /// What a gateway needs to belong to a fleet.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -81,8 +130,8 @@ pub enum StartError {
 
 /// This gateway's membership of its fleet. It ends when this is dropped, without a word to the others;
 /// [`leave`](Self::leave) is the polite way.
-pub struct Membership {
-    shared: Arc<Shared>,
+pub struct Membership<S = UdpSocket> {
+    shared: Arc<Shared<S>>,
     fleet: watch::Receiver<Arc<Fleet>>,
     joined: watch::Receiver<bool>,
     ended: watch::Receiver<Option<Ended>>,
@@ -91,11 +140,11 @@ pub struct Membership {
     task: AbortHandle,
 }
 
-struct Shared {
+struct Shared<S> {
     core: Mutex<Core>,
     // Somebody other than the task has given the core something to do.
     nudge: Notify,
-    socket: UdpSocket,
+    socket: S,
     started: Instant,
     unsettled: AtomicUsize,
 }
@@ -118,9 +167,24 @@ impl Membership {
         if settings.identity.address.port() == 0 {
             settings.identity.address.set_port(port);
         }
+        Self::start_on(socket, chance(), settings, exchange)
+    }
+}
+
+impl<S: Datagrams> Membership<S> {
+    /// The same on a `socket` that is there; `chance` decides what has to differ between gateways.
+    ///
+    /// # Errors
+    /// An identity that cannot be told.
+    pub fn start_on(
+        socket: S,
+        chance: u64,
+        settings: Settings,
+        exchange: Arc<impl Exchange>,
+    ) -> Result<Self, StartError> {
         let address = settings.identity.address;
         let own: Arc<str> = settings.identity.member.name().into();
-        let mut core = Core::new(settings.identity, &settings.keys, chance(), Duration::ZERO)?;
+        let mut core = Core::new(settings.identity, &settings.keys, chance, Duration::ZERO)?;
         let first = core.view(Duration::ZERO);
         let (peers, placed) = first.map_or_else(Default::default, |view| (view.peers, view.placed));
         let table = Arc::new(Table::build(placed.clone()));
@@ -237,13 +301,13 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl<S> Drop for Membership<S> {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl std::fmt::Debug for Membership {
+impl<S> std::fmt::Debug for Membership<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Membership")
             .field("address", &self.address)
@@ -251,7 +315,7 @@ impl std::fmt::Debug for Membership {
     }
 }
 
-impl Shared {
+impl<S: Datagrams> Shared<S> {
     /// A panic elsewhere left the core as it was between two steps; going on is better than stopping the fleet.
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -274,17 +338,16 @@ impl Shared {
         }
     }
 
-    /// An IPv6 socket reaches IPv4 addresses by their mapped form.
     fn reachable(&self, to: SocketAddr) -> SocketAddr {
-        match (self.socket.local_addr().map(|own| own.is_ipv6()), to.ip()) {
-            (Ok(true), IpAddr::V4(ip)) => (ip.to_ipv6_mapped(), to.port()).into(),
+        match (self.socket.maps_ipv4(), to.ip()) {
+            (true, IpAddr::V4(ip)) => (ip.to_ipv6_mapped(), to.port()).into(),
             _ => to,
         }
     }
 }
 
-struct Driver<E> {
-    shared: Arc<Shared>,
+struct Driver<S, E> {
+    shared: Arc<Shared<S>>,
     exchange: Arc<E>,
     children: JoinSet<()>,
     tables: Tables,
@@ -292,7 +355,7 @@ struct Driver<E> {
     ended: watch::Sender<Option<Ended>>,
 }
 
-impl<E: Exchange> Driver<E> {
+impl<S: Datagrams, E: Exchange> Driver<S, E> {
     async fn run(mut self) {
         let mut buffer = vec![0; super::MAX_PACKET + 1];
         loop {
@@ -300,6 +363,7 @@ impl<E: Exchange> Driver<E> {
             self.shared.send().await;
             let due = self.shared.started + self.shared.core().due();
             tokio::select! {
+                biased;
                 () = self.tables.step() => {}
                 // Before what is due: after a pause, probes are then answered before they count as failed.
                 received = self.shared.socket.recv_from(&mut buffer) => self.receive(&mut buffer, received),
@@ -357,7 +421,12 @@ impl<E: Exchange> Driver<E> {
     }
 }
 
-async fn find<E: Exchange>(seed: Seed, own: SocketAddr, shared: Arc<Shared>, exchange: Arc<E>) {
+async fn find<S: Datagrams, E: Exchange>(
+    seed: Seed,
+    own: SocketAddr,
+    shared: Arc<Shared<S>>,
+    exchange: Arc<E>,
+) {
     let settled = || {
         shared.unsettled.fetch_sub(1, Ordering::Release);
         shared.nudge.notify_one();
@@ -374,7 +443,11 @@ async fn find<E: Exchange>(seed: Seed, own: SocketAddr, shared: Arc<Shared>, exc
 }
 
 /// Compares what both know with whoever is at `to`, and sends what it lacks.
-async fn sync<E: Exchange>(shared: &Shared, exchange: &E, to: SocketAddr) -> Outcome {
+async fn sync<S: Datagrams, E: Exchange>(
+    shared: &Shared<S>,
+    exchange: &E,
+    to: SocketAddr,
+) -> Outcome {
     let mut next = Some(shared.core().request(shared.now(), to));
     let mut answered = false;
     // The second round is to tell what the first has shown to be lacking; there is never a third.

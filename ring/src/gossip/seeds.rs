@@ -106,6 +106,7 @@ pub(super) async fn pursue<F>(
     let mut turn = 0;
     loop {
         let (outcome, answered) = tokio::select! {
+            biased;
             round = round(seed, own, turn, &ask) => round,
             () = tokio::time::sleep_until(started + READY_AFTER), if settled.is_some() => (true, false),
         };

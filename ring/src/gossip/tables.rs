@@ -18,6 +18,9 @@ use crate::table::Table;
 /// a few and not 200.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// A table of so few members is built at once: sooner than a thread would begin.
+const FEW: usize = 8;
+
 /// Where no thread was to be had, it is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,10 @@ impl Tables {
 
     fn build(&mut self) {
         let wanted = self.wanted.clone();
+        if wanted.placed.len() <= FEW {
+            let built = make(wanted.clone(), &self.known());
+            return self.swap(Some((wanted, built)));
+        }
         match build_aside(wanted.clone(), self.known()) {
             Ok(built) => self.building = Some((wanted, built)),
             Err(error) => {
@@ -171,24 +178,26 @@ fn build_aside(wanted: Wanted, known: Vec<Arc<Table>>) -> io::Result<oneshot::Re
         // On Linux this is of the thread alone. Refused, it is as quick as others.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::setpriority_process(None, NICE);
-        let started = Instant::now();
-        let table = |members: Vec<Member>| {
-            let same = known.iter().find(|table| table.members() == members);
-            same.map_or_else(|| Arc::new(Table::build(members)), Arc::clone)
-        };
-        let before = wanted.before.into_iter().map(table).collect();
-        let table = table(wanted.placed);
         // Whoever wanted them may have left.
-        let _ = built.send((
-            table,
-            Donors::new(before, wanted.arrival),
-            started.elapsed(),
-        ));
+        let _ = built.send(make(wanted, &known));
     };
     std::thread::Builder::new()
         .name("fleet-table".into())
         .spawn(build)?;
     Ok(receiver)
+}
+
+/// Builds the tables that are not `known`.
+fn make(wanted: Wanted, known: &[Arc<Table>]) -> Built {
+    let started = Instant::now();
+    let table = |members: Vec<Member>| {
+        let same = known.iter().find(|table| table.members() == members);
+        same.map_or_else(|| Arc::new(Table::build(members)), Arc::clone)
+    };
+    let before = wanted.before.into_iter().map(table).collect();
+    let table = table(wanted.placed);
+    let donors = Donors::new(before, wanted.arrival);
+    (table, donors, started.elapsed())
 }
 
 /// Waits for the tables that are being built; for ever if none are. Cancelled, it can be called again.
