@@ -27,6 +27,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use self::list::{Held, Listed, Look};
@@ -60,6 +61,9 @@ const SETTLES: Duration = Duration::from_millis(500);
 
 /// Lists that are asked for at once.
 const ASKED_AT_ONCE: usize = 8;
+
+/// Among so many blocks at most whoever looks does so at once, sooner than another thread would wake.
+const FEW: u64 = 1024;
 
 /// How long a gateway waits until its table is that of whoever asks it.
 const SAME_TABLE: Duration = Duration::from_secs(2);
@@ -375,6 +379,17 @@ fn owned_before(donors: &Donors, own: &str, object: (&str, &str), extent: (u64, 
         let owner = table.owner(object.0, object.1, extent.0, extent.1);
         owner.is_some_and(|owner| owner.name() == own)
     })
+}
+
+/// Looks at all that is cached, which is so many blocks, where that holds nobody up.
+async fn aside<T: Send + 'static>(
+    blocks: u64,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    match blocks <= FEW {
+        true => Ok(look()),
+        false => tokio::task::spawn_blocking(look).await,
+    }
 }
 
 async fn ask<T: for<'de> Deserialize<'de>>(

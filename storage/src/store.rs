@@ -162,6 +162,19 @@ impl Store {
         Self::of(Budget::new(memory), block_size, tiers, residents, nvme)
     }
 
+    /// [`Self::in_fleet`] over other memory tiers, for owned blocks and for copies, which report to `residents` what
+    /// leaves them.
+    pub fn in_fleet_with_tiers(
+        memory: u64,
+        block_size: BlockSize,
+        tiers: [Box<dyn BlockStore>; 2],
+        residents: Arc<Residents>,
+        nvme: Option<Arc<Nvme>>,
+    ) -> Arc<Self> {
+        let tiers = Tiers::apart(tiers, memory);
+        Self::of(Budget::in_fleet(memory), block_size, tiers, residents, nvme)
+    }
+
     fn of(
         budget: Budget,
         block_size: BlockSize,

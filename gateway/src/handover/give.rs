@@ -9,7 +9,7 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::list::{Held, Listed, hottest, owner};
-use super::{Handover, TAKE, Taken, ask, owned_before, until};
+use super::{Handover, TAKE, Taken, aside, ask, owned_before, until};
 use crate::peer::Peers;
 use crate::warm::remote::room_of;
 
@@ -104,12 +104,13 @@ async fn portions(
     peers: &Arc<Peers>,
     fleet: &Arc<Fleet>,
 ) -> BTreeMap<String, Portion> {
+    let blocks = handover.crew.reads.store.residents().total().blocks;
     let (crew, peers, fleet) = (
         Arc::clone(&handover.crew),
         Arc::clone(peers),
         Arc::clone(fleet),
     );
-    let sorted = tokio::task::spawn_blocking(move || {
+    let sorted = aside(blocks, move || {
         let mut owners = Vec::new();
         let held = hottest(&crew, Some(&peers), |object, extent| {
             let (dataset, key) = (&*object.dataset, &*object.key);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::list::{Held, Listed, hottest, owner};
-use super::{HOT, ask};
+use super::{HOT, aside, ask};
 use crate::peer::Peers;
 use crate::warm::order::merged;
 use crate::warm::place::Crew;
@@ -17,8 +17,9 @@ const MOST: usize = 64 * 1024;
 
 /// What is held here of what this gateway owns, the hottest first.
 pub(super) async fn own(crew: &Arc<Crew>, peers: Option<&Arc<Peers>>) -> Vec<Held> {
+    let blocks = crew.reads.store.residents().total().blocks;
     let (crew, peers) = (Arc::clone(crew), peers.cloned());
-    let sorted = tokio::task::spawn_blocking(move || {
+    let sorted = aside(blocks, move || {
         let fleet = peers.as_ref().map(|peers| peers.fleet());
         let ours = hottest(&crew, peers.as_deref(), |object, extent| {
             let owner = fleet

@@ -10,7 +10,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::version::{Version, VersionKey};
 use serde::{Deserialize, Serialize};
 
-use super::{json, until};
+use super::{aside, json, until};
 use crate::dataset::{Dataset, Datasets};
 use crate::known;
 use crate::peer::{PeerBody, Peers};
@@ -216,8 +216,9 @@ pub(super) async fn answer(
     if !until(peers, |fleet| fleet.table.epoch() == look.epoch).await {
         return Err("its table of the fleet is another");
     }
+    let blocks = crew.reads.store.residents().total().blocks;
     let (crew, peers, from) = (Arc::clone(crew), Arc::clone(peers), from.to_owned());
-    let listed = tokio::task::spawn_blocking(move || {
+    let listed = aside(blocks, move || {
         let table = Arc::clone(&peers.fleet().table);
         let held = hottest(&crew, Some(&peers), |object, extent| {
             owner(&table, object, extent) == Some(from.as_str())

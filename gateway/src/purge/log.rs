@@ -327,6 +327,11 @@ impl PurgeLog {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is a data directory to write it to.
+    pub fn is_kept(&self) -> bool {
+        self.path.get().is_some()
+    }
+
     /// Writes it to the data directory. Blocks on the disk.
     ///
     /// # Errors

@@ -171,6 +171,9 @@ async fn take_in(purges: &Arc<Purges>, told: Told) -> io::Result<Taken> {
 }
 
 async fn save(purges: &Arc<Purges>) -> io::Result<()> {
+    if !purges.log.is_kept() {
+        return Ok(());
+    }
     let saving = Arc::clone(purges);
     let saved = tokio::task::spawn_blocking(move || saving.log.save()).await;
     saved.unwrap_or_else(|error| Err(io::Error::other(error)))
@@ -322,6 +325,7 @@ pub async fn keep(purges: Arc<Purges>) {
     meet(&purges, &met).await;
     loop {
         tokio::select! {
+            biased;
             _ = each.tick() => {
                 settle_all(&purges, &peers).await;
             }

@@ -67,6 +67,15 @@ impl Tiers {
         }
     }
 
+    /// One tier for owned blocks and one for copies, of `memory` bytes together.
+    pub(super) fn apart([owned, copies]: [Box<dyn BlockStore>; 2], memory: u64) -> Self {
+        Self {
+            apart: Some(copies),
+            copies_limit: memory / COPIES_SHARE.1 * COPIES_SHARE.0,
+            ..Self::of(owned, memory)
+        }
+    }
+
     /// Bytes that all parts may keep together.
     pub(super) fn limit(&self) -> u64 {
         self.limit
