@@ -206,13 +206,18 @@ impl Purges {
         let _ = self.known_file.set(file);
     }
 
+    /// Lets answers of other members that know of other purges settle logs with them.
+    pub fn settle_with_others(self: &Arc<Self>) {
+        told::settle_by(self);
+    }
+
     /// Keeps the log in this data directory. Where others may have purged since what is cached here was written, nothing
     /// of it is served until [`told::catch_up`] has asked. Blocks on the disk.
     pub fn log_in(self: &Arc<Self>, data_dir: &Path) {
         if self.reads.peers.is_none() {
             return;
         }
-        told::settle_by(self);
+        self.settle_with_others();
         let may_lack = self.log.keep_in(data_dir);
         self.set_veiled(may_lack);
     }

@@ -1,12 +1,13 @@
 //! The whole read path in one thread, under faults, decided by one number.
 //!
-//! A *seed* makes a world: a gateway without sockets, an origin that is slow, breaks and lies, objects that are
+//! A *seed* makes a world: a gateway, or a fleet of them, without sockets, an origin that is slow, breaks and lies, objects that are
 //! overwritten while they are read, and readers who check every byte. The clock is paused and jumps from event to
 //! event, so minutes take a moment, and one seed gives one trace: what a seed found can be looked at again.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`world`] | one seed from beginning to end: storm, calm, and the accounts at the end |
+//! | [`fleet`] | the same for several gateways: members, the network between them, who kills and parts them |
 //! | [`objects`] | what the origin holds, and held at any time before |
 //! | [`origin`] | the origin: S3 behind object_store's own HTTP seam, with faults |
 //! | [`tier`] | a memory tier whose order of eviction is known |
@@ -21,8 +22,10 @@
 //!
 //! Dependencies and why they are here: `object_store` for the error type of its HTTP seam, `async-trait` because that
 //! seam is one; `forebay-loadtest` for its pattern of bytes that tell their version; `httpdate` writes
-//! `Last-Modified`; `xxhash-rust` hashes the trace; `clap` and `anyhow` make the program.
+//! `Last-Modified`; `xxhash-rust` hashes the trace; `hyper-util` ends a member's
+//! connections; `serde_json` reads what a purge says; `clap` and `anyhow` make the program.
 
+pub mod fleet;
 pub mod mutation;
 pub mod objects;
 pub mod oracle;

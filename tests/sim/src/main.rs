@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use forebay_sim::mutation;
 use forebay_sim::trace::Told;
-use forebay_sim::{mutation, world};
+use forebay_sim::world::{self, Of};
 
 /// Runs the gateway's read path in simulated worlds, and says whether it kept its word.
 ///
@@ -21,6 +22,12 @@ struct Arguments {
     /// One seed only.
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "mutation"])]
     seed: Option<u64>,
+    /// Every seed is a fleet; without this and --alone those with odd numbers are.
+    #[arg(long, conflicts_with = "alone")]
+    fleet: bool,
+    /// Every seed is one gateway.
+    #[arg(long)]
+    alone: bool,
     /// Print the trace of --seed.
     #[arg(long, requires = "seed")]
     verbose: bool,
@@ -42,8 +49,13 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    let of = |seed| match (arguments.fleet, arguments.alone) {
+        (true, _) => Of::Fleet,
+        (_, true) => Of::One,
+        _ => Of::draw(seed),
+    };
     if let Some(seed) = arguments.seed {
-        let told = world::run(seed, arguments.verbose)?;
+        let told = world::run(of(seed), seed, arguments.verbose)?;
         for line in &told.lines {
             println!("{line}");
         }
@@ -60,7 +72,7 @@ fn main() -> anyhow::Result<ExitCode> {
         return hunt(&name, &seeds);
     }
     let mut good = true;
-    world::run_all(seeds, |seed, told| {
+    world::run_all(of, seeds, |seed, told| {
         good &= told.violations.is_empty();
         println!("{}", line(seed, &told));
         true

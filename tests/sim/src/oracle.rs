@@ -1,7 +1,8 @@
 //! Which answers are right: versions, freshness, purges.
 //!
-//! The oracle knows what the origin held at any time, what every reader was told, and when objects were purged. A read
-//! takes its measure when it begins, and is judged by it when its answer comes.
+//! The oracle knows what the origin held at any time, what every reader was told at which door, and when objects were
+//! purged. A read takes its measure when it begins, and is judged by it when its answer comes. A *door* is one start of
+//! one gateway: what one has told binds it, and no other.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,8 +39,8 @@ pub struct Oracle {
 
 #[derive(Debug, Default)]
 struct State {
-    told: BTreeMap<Name, u64>,
-    purged: BTreeMap<Name, Instant>,
+    told: BTreeMap<(Arc<str>, Name), u64>,
+    purged: BTreeMap<(Arc<str>, Name), Instant>,
     outages: BTreeMap<Kind, Instant>,
 }
 
@@ -48,7 +49,8 @@ struct State {
 pub struct Measure {
     /// When the read began.
     pub begun: Instant,
-    /// The newest version that anybody was told before.
+    door: Arc<str>,
+    /// The newest version that anybody was told there before.
     told: u64,
     /// When the object was last purged.
     purged: Option<Instant>,
@@ -63,19 +65,22 @@ impl Oracle {
         }
     }
 
-    /// What a read of `name` that begins now is measured by.
-    pub fn measure(&self, name: &Name) -> Measure {
+    /// What a read of `name` that begins now at `door` is measured by.
+    pub fn measure(&self, door: &Arc<str>, name: &Name) -> Measure {
         let state = self.lock();
+        let here = (Arc::clone(door), name.clone());
         Measure {
             begun: Instant::now(),
-            told: state.told.get(name).copied().unwrap_or(0),
-            purged: state.purged.get(name).copied(),
+            door: Arc::clone(door),
+            told: state.told.get(&here).copied().unwrap_or(0),
+            purged: state.purged.get(&here).copied(),
         }
     }
 
-    /// Notes that a purge of `name` is done.
-    pub fn purged(&self, name: &Name) {
-        self.lock().purged.insert(name.clone(), Instant::now());
+    /// Notes that a purge of `name` is done at `door`.
+    pub fn purged(&self, door: &Arc<str>, name: &Name) {
+        let here = (Arc::clone(door), name.clone());
+        self.lock().purged.insert(here, Instant::now());
     }
 
     /// Notes that the origin gives, or begins to delay, an answer that counts as an outage.
@@ -102,7 +107,7 @@ impl Oracle {
                 "version {version} of {name} came back after {told}"
             ));
         }
-        self.told(name, version);
+        self.told(measure, name, version);
         if name.kind == Kind::Fixed {
             return Ok(());
         }
@@ -125,9 +130,10 @@ impl Oracle {
         Err(format!("version {version} of {name} was {why}"))
     }
 
-    fn told(&self, name: &Name, version: u64) {
+    fn told(&self, measure: &Measure, name: &Name, version: u64) {
         let mut state = self.lock();
-        let newest = state.told.entry(name.clone()).or_default();
+        let here = (Arc::clone(&measure.door), name.clone());
+        let newest = state.told.entry(here).or_default();
         *newest = version.max(*newest);
     }
 
@@ -227,21 +233,25 @@ mod tests {
         let two = objects.put(&name, 10);
         let oracle = Oracle::new(objects);
         tokio::time::advance(FRESH_FOR).await;
-        let measure = oracle.measure(&name);
+        let door = "a".into();
+        let measure = oracle.measure(&door, &name);
         oracle.judge(&name, &measure, one, false).unwrap();
         oracle.judge(&name, &measure, two, false).unwrap();
+        // At another door it may still be told.
+        let elsewhere = oracle.measure(&"b".into(), &name);
+        oracle.judge(&name, &elsewhere, one, false).unwrap();
         // Who begins once the new version was told must not be told the old one.
-        let later = oracle.measure(&name);
+        let later = oracle.measure(&door, &name);
         assert!(oracle.judge(&name, &later, one, false).is_err());
         tokio::time::advance(SLACK * 2).await;
-        let mut late = oracle.measure(&name);
+        let mut late = oracle.measure(&door, &name);
         late.told = 0;
         assert!(oracle.judge(&name, &late, one, false).is_err());
         assert!(oracle.judge(&name, &late, two, true).is_err());
         oracle.outage(Kind::Models);
         oracle.judge(&name, &late, one, true).unwrap();
-        oracle.purged(&name);
-        let purged = oracle.measure(&name);
+        oracle.purged(&door, &name);
+        let purged = oracle.measure(&door, &name);
         assert!(oracle.judge(&name, &purged, one, true).is_err());
     }
 }

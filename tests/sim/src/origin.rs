@@ -6,6 +6,7 @@
 mod body;
 mod faults;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use self::body::{Ending, SimBody};
 use self::faults::{Asked, Fault, Nature};
-use crate::objects::{Content, Kind, Name, version_of_date};
+use crate::objects::{BLOCK, Content, Kind, Name, version_of_date};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -34,6 +35,7 @@ pub struct SimOrigin {
     /// Whether it may still do anything but answer.
     faulty: Arc<AtomicBool>,
     requests: AtomicU64,
+    given: Mutex<BTreeMap<(Name, u64, u64), u64>>,
 }
 
 impl fmt::Debug for SimOrigin {
@@ -63,6 +65,21 @@ impl SimOrigin {
             random: Mutex::new(random),
             faulty,
             requests: AtomicU64::new(0),
+            given: Mutex::default(),
+        }
+    }
+
+    /// How often each block of a version was asked for and given, by the block's number.
+    pub fn given(&self, name: &Name, version: u64) -> BTreeMap<u64, u64> {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = given.range((name.clone(), version, 0)..(name.clone(), version + 1, 0));
+        of.map(|((.., block), times)| (*block, *times)).collect()
+    }
+
+    fn note_given(&self, name: &Name, version: u64, range: &Range<u64>) {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        for block in range.start / BLOCK..range.end.div_ceil(BLOCK) {
+            *given.entry((name.clone(), version, block)).or_default() += 1;
         }
     }
 
@@ -168,6 +185,7 @@ impl SimOrigin {
             answer = answer.header(header::CONTENT_RANGE, text);
         }
         let bytes = if status == 200 { 0..held.size } else { range };
+        self.note_given(&asked.name, held.version, &bytes);
         let ending = Ending::of(fault, &mut luck.pace, bytes.end - bytes.start);
         let pace = luck.pace.clone();
         let body = SimBody::new(held.pattern(&asked.name), bytes, ending, pace);

@@ -2,22 +2,26 @@
 //!
 //! | module | its part |
 //! |---|---|
+//! | [`door`] | where they may read, and whether anybody is there |
 //! | [`ask`] | one request, and what its answer must look like for an object of a size |
 //! | [`socket`] | taking a body as a socket would, at a pace |
 //! | [`verify`] | headers and bytes against the oracle |
 
 pub mod ask;
+pub mod door;
 pub mod socket;
 pub mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use forebay_gateway::gateway::Gateway;
 use http::Request;
 use tokio::time::Instant;
 
 use self::ask::Ask;
+use self::door::{Doors, Gone};
 use self::socket::{End, Pace};
 use self::verify::Verdict;
 use crate::objects::{Content, Name};
@@ -25,9 +29,14 @@ use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::trace::Trace;
 
-/// What every reader works with.
+/// How long a reader waits where no door is open.
+const CLOSED: Duration = Duration::from_millis(200);
+
+/// What whoever reads at one door works with.
 #[derive(Debug)]
 pub struct Readers {
+    /// Which start of which gateway it is.
+    pub door: Arc<str>,
     /// What is tested.
     pub gateway: Arc<Gateway>,
     /// What is right.
@@ -35,7 +44,9 @@ pub struct Readers {
     /// What happened.
     pub trace: Arc<Trace>,
     /// Reads so far, for their names.
-    pub reads: AtomicU64,
+    pub reads: Arc<AtomicU64>,
+    /// Whether the gateway was killed.
+    pub gone: Arc<Gone>,
 }
 
 /// How a read ended.
@@ -71,61 +82,71 @@ impl Outcome {
     }
 }
 
+/// One reader: reads until `until`, with pauses, at one door or another.
+pub async fn wander(doors: Arc<Doors>, oracle: Arc<Oracle>, mut random: Random, until: Instant) {
+    let names = oracle.objects.names();
+    let mut known: Option<(Name, Content)> = None;
+    let slow = random.chance(30);
+    while Instant::now() < until {
+        let pause = *random.pick(&[0, 5, 300, 1500]);
+        tokio::time::sleep(random.millis(0..=pause)).await;
+        // Readers come back to what they just read, as loaders do.
+        let again = known.as_ref().filter(|_| random.chance(30));
+        let name = again.map_or_else(|| random.pick(&names).clone(), |(name, _)| name.clone());
+        let content = oracle.objects.current(&name);
+        let ask = Ask::draw(&mut random, &name, content, known.as_ref());
+        let pace = Pace::draw(&mut random, slow);
+        let Some(readers) = doors.pick(&mut random) else {
+            tokio::time::sleep(CLOSED).await;
+            continue;
+        };
+        let Outcome::Whole(content) = readers.read(&ask, pace).await else {
+            continue;
+        };
+        known = Some((name, content));
+    }
+}
+
+/// Many readers who want one object at once.
+pub async fn herd(doors: &Doors, oracle: &Oracle, mut random: Random) {
+    let names = oracle.objects.names();
+    let name = random.pick(&names).clone();
+    let content = oracle.objects.current(&name);
+    let mut herd = Vec::new();
+    for _ in 0..random.from(4..=12) {
+        let ask = Ask::draw(&mut random, &name, content, None);
+        let pace = Pace::draw(&mut random, false);
+        let Some(readers) = doors.pick(&mut random) else {
+            continue;
+        };
+        herd.push(tokio::spawn(async move {
+            readers.read(&ask, pace).await;
+        }));
+    }
+    for reader in herd {
+        // A panic is counted by the hook.
+        let _ = reader.await;
+    }
+}
+
 impl Readers {
-    /// One reader: reads until `until`, with pauses.
-    pub async fn wander(&self, mut random: Random, until: Instant) {
-        let names = self.oracle.objects.names();
-        let mut known: Option<(Name, Content)> = None;
-        let slow = random.chance(30);
-        while Instant::now() < until {
-            let pause = *random.pick(&[0, 5, 300, 1500]);
-            tokio::time::sleep(random.millis(0..=pause)).await;
-            // Readers come back to what they just read, as loaders do.
-            let again = known.as_ref().filter(|_| random.chance(30));
-            let name = again.map_or_else(|| random.pick(&names).clone(), |(name, _)| name.clone());
-            let content = self.oracle.objects.current(&name);
-            let ask = Ask::draw(&mut random, &name, content, known.as_ref());
-            let pace = Pace::draw(&mut random, slow);
-            let Outcome::Whole(content) = self.read(&ask, pace).await else {
-                continue;
-            };
-            known = Some((name, content));
-        }
-    }
-
-    /// Many readers who want one object at once.
-    pub async fn herd(self: &Arc<Self>, mut random: Random) {
-        let names = self.oracle.objects.names();
-        let name = random.pick(&names).clone();
-        let content = self.oracle.objects.current(&name);
-        let mut herd = Vec::new();
-        for _ in 0..random.from(4..=12) {
-            let ask = Ask::draw(&mut random, &name, content, None);
-            let pace = Pace::draw(&mut random, false);
-            let readers = Arc::clone(self);
-            herd.push(tokio::spawn(async move {
-                readers.read(&ask, pace).await;
-            }));
-        }
-        for reader in herd {
-            // A panic is counted by the hook.
-            let _ = reader.await;
-        }
-    }
-
     /// One read, from the request to the last byte.
     pub async fn read(&self, ask: &Ask, pace: Pace) -> Outcome {
         let number = self.reads.fetch_add(1, Ordering::Relaxed);
-        let who = format!("read {number}");
+        let who = format!("read {number} at {}", self.door);
         self.trace.note(&who, format_args!("{ask} {pace:?}"));
-        let outcome = self.judged(ask, pace, &who).await;
+        let outcome = tokio::select! {
+            biased;
+            () = self.gone.wait() => Outcome::Cut,
+            outcome = self.judged(ask, pace, &who) => outcome,
+        };
         self.trace.note(&who, format_args!("{outcome:?}"));
         self.trace.count(outcome.name());
         outcome
     }
 
     async fn judged(&self, ask: &Ask, pace: Pace, who: &str) -> Outcome {
-        let measure = self.oracle.measure(&ask.name);
+        let measure = self.oracle.measure(&self.door, &ask.name);
         let Ok(request): Result<Request<()>, _> = ask.request() else {
             self.trace
                 .violation(who, "the reader made no request of it");

@@ -4,8 +4,8 @@
 //! waits must be served in bounded time. In the *calm* everything must be readable, and be what the origin holds. At
 //! the *end* every lease, permit and fill must be back.
 
-mod end;
-mod storm;
+pub(crate) mod end;
+pub(crate) mod storm;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,20 +21,23 @@ use forebay_gateway::dataset::Datasets;
 use forebay_gateway::gateway::{Gateway, Parts};
 use forebay_gateway::settings::{DatasetSettings, Secret};
 use forebay_storage::block::BlockSize;
+use forebay_storage::memory::BlockStore;
 use forebay_storage::origin::{HttpClient, OriginUrl};
 use forebay_storage::residents::Residents;
 use forebay_storage::store::Store;
 
+use crate::fleet::Fleet;
 use crate::objects::{BLOCK, Kind, Name, Objects};
 use crate::oracle::{FRESH_FOR, Oracle, STALE_FOR};
 use crate::origin::SimOrigin;
 use crate::random::Random;
 use crate::reader::Readers;
+use crate::reader::door::Doors;
 use crate::tier::Tier;
 use crate::trace::{Told, Trace};
 
 /// Requests that the simulated gateway answers at once.
-const MAX_REQUESTS: usize = 24;
+pub(crate) const MAX_REQUESTS: usize = 24;
 
 thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
@@ -45,18 +48,37 @@ thread_local! {
 pub(crate) struct World {
     seed: u64,
     gateway: Arc<Gateway>,
-    store: Arc<Store>,
     oracle: Arc<Oracle>,
     readers: Arc<Readers>,
+    doors: Arc<Doors>,
     trace: Arc<Trace>,
     faulty: Arc<AtomicBool>,
+}
+
+/// What a seed is a world of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// One gateway.
+    One,
+    /// Several gateways that are a fleet.
+    Fleet,
+}
+
+impl Of {
+    /// What a seed makes where nobody says.
+    pub fn draw(seed: u64) -> Self {
+        match seed % 2 {
+            0 => Self::One,
+            _ => Self::Fleet,
+        }
+    }
 }
 
 /// Runs one seed; the trace keeps its lines if `verbose`.
 ///
 /// # Errors
 /// If the world can't be built; what happens in it is told by its trace.
-pub fn run(seed: u64, verbose: bool) -> anyhow::Result<Told> {
+pub fn run(of: Of, seed: u64, verbose: bool) -> anyhow::Result<Told> {
     count_panics();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -67,9 +89,12 @@ pub fn run(seed: u64, verbose: bool) -> anyhow::Result<Told> {
     let trace = runtime.block_on(async {
         // Nothing began at the beginning of time: spans that reach back must not end before it.
         tokio::time::advance(Duration::from_secs(60)).await;
-        let world = World::new(seed, verbose)?;
-        world.live().await;
-        anyhow::Ok(Arc::clone(&world.trace))
+        let trace = Arc::new(Trace::new(verbose));
+        match of {
+            Of::One => World::new(seed, Arc::clone(&trace))?.live().await,
+            Of::Fleet => Fleet::new(seed, Arc::clone(&trace))?.live().await,
+        }
+        anyhow::Ok(trace)
     })?;
     if PANICS.get() > before {
         trace.violation("the gateway", "a task panicked");
@@ -81,19 +106,23 @@ pub fn run(seed: u64, verbose: bool) -> anyhow::Result<Told> {
 ///
 /// # Errors
 /// If a world can't be built.
-pub fn run_all(seeds: Range<u64>, mut each: impl FnMut(u64, Told) -> bool) -> anyhow::Result<()> {
+pub fn run_all(
+    of: impl Fn(u64) -> Of + Sync,
+    seeds: Range<u64>,
+    mut each: impl FnMut(u64, Told) -> bool,
+) -> anyhow::Result<()> {
     let next = AtomicU64::new(seeds.start);
     let (sender, results) = mpsc::sync_channel(64);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let sender = sender.clone();
-            let (next, end) = (&next, seeds.end);
+            let (next, end, of) = (&next, seeds.end, &of);
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     // A receiver that is gone has seen enough.
-                    if seed >= end || sender.send((seed, run(seed, false))).is_err() {
+                    if seed >= end || sender.send((seed, run(of(seed), seed, false))).is_err() {
                         return;
                     }
                 }
@@ -130,8 +159,7 @@ fn count_panics() {
 }
 
 impl World {
-    fn new(seed: u64, verbose: bool) -> anyhow::Result<Self> {
-        let trace = Arc::new(Trace::new(verbose));
+    fn new(seed: u64, trace: Arc<Trace>) -> anyhow::Result<Self> {
         let mut random = Random::new(seed, "world");
         let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random))));
         let faulty = Arc::new(AtomicBool::new(true));
@@ -143,19 +171,14 @@ impl World {
         );
         let block_size = BlockSize::new(u32::try_from(BLOCK)?);
         let connections = *random.pick(&[3, 16, 64]);
-        let settings: Vec<_> = Kind::ALL
-            .into_iter()
-            .map(|kind| dataset(kind, connections))
-            .collect::<Result<_, _>>()?;
-        let datasets = Datasets::new(&settings, block_size, HttpClient::new(origin))
-            .map_err(|mistakes| anyhow!(mistakes.join("; ")))?;
-        let memory = *random.pick(&[24 << 20, 64 << 20]);
+        let datasets = datasets(connections, HttpClient::new(origin))?;
+        let memory = random.pick(&[Memory::Little, Memory::Enough]).bytes();
         let residents = Arc::new(Residents::default());
         let capacity = memory / 100 * 70;
-        let tier = Tier::new(capacity, Arc::clone(&residents), Arc::clone(&trace));
-        let store = Store::with_tier(memory, block_size, Box::new(tier), residents, None);
+        let tier = tier(capacity, &residents, &trace);
+        let store = Store::with_tier(memory, block_size, tier, residents, None);
         let gateway = Gateway::new(Parts {
-            store: Arc::clone(&store),
+            store,
             datasets: Arc::new(datasets),
             access: Access::open(),
             name: "sim".into(),
@@ -165,17 +188,21 @@ impl World {
             fleet: None,
         })?;
         let readers = Arc::new(Readers {
+            door: "sim".into(),
             gateway: Arc::clone(&gateway),
             oracle: Arc::clone(&oracle),
             trace: Arc::clone(&trace),
-            reads: AtomicU64::new(0),
+            reads: Arc::default(),
+            gone: Arc::default(),
         });
+        let doors = Arc::new(Doors::default());
+        doors.open("sim", Arc::clone(&readers));
         Ok(Self {
             seed,
             gateway,
-            store,
             oracle,
             readers,
+            doors,
             trace,
             faulty,
         })
@@ -191,8 +218,36 @@ impl World {
     }
 }
 
+/// How much memory a gateway has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Memory {
+    Little,
+    Enough,
+}
+
+impl Memory {
+    pub(crate) fn bytes(self) -> u64 {
+        match self {
+            Self::Little => 24 << 20,
+            Self::Enough => 64 << 20,
+        }
+    }
+}
+
+pub(crate) fn tier(
+    capacity: u64,
+    residents: &Arc<Residents>,
+    trace: &Arc<Trace>,
+) -> Box<dyn BlockStore> {
+    Box::new(Tier::new(
+        capacity,
+        Arc::clone(residents),
+        Arc::clone(trace),
+    ))
+}
+
 /// What is there in the beginning: sizes at the edges of blocks, some of many blocks.
-fn objects(random: &mut Random) -> Objects {
+pub(crate) fn objects(random: &mut Random) -> Objects {
     let objects = Objects::default();
     for kind in Kind::ALL {
         let count = match kind {
@@ -208,7 +263,7 @@ fn objects(random: &mut Random) -> Objects {
 }
 
 /// Bytes of an object.
-fn size(random: &mut Random) -> u64 {
+pub(crate) fn size(random: &mut Random) -> u64 {
     match random.below(6) {
         0 => random.below(2),
         1 => BLOCK + random.below(3) - 1,
@@ -217,6 +272,16 @@ fn size(random: &mut Random) -> u64 {
         4 => random.from(1..=8 * BLOCK),
         _ => random.from(8 * BLOCK..=40 * BLOCK),
     }
+}
+
+/// All kinds of datasets, over `origin`.
+pub(crate) fn datasets(connections: usize, origin: HttpClient) -> anyhow::Result<Datasets> {
+    let settings: Vec<_> = Kind::ALL
+        .into_iter()
+        .map(|kind| dataset(kind, connections))
+        .collect::<Result<_, _>>()?;
+    let block_size = BlockSize::new(u32::try_from(BLOCK)?);
+    Datasets::new(&settings, block_size, origin).map_err(|mistakes| anyhow!(mistakes.join("; ")))
 }
 
 fn dataset(kind: Kind, connections: usize) -> anyhow::Result<DatasetSettings> {

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use forebay_sim::{mutation, world};
+use forebay_sim::mutation;
+use forebay_sim::world::{self, Of};
 
 #[test]
 fn hundreds_of_seeds_keep_every_promise() {
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut broken = Vec::new();
-    world::run_all(0..400, |seed, told| {
-        for (what, times) in told.counts {
-            *counts.entry(what).or_default() += times;
-        }
-        if let Some(first) = told.violations.first() {
-            broken.push(format!("seed {seed}: {first}"));
-        }
-        true
-    })
+    world::run_all(
+        |_| Of::One,
+        0..400,
+        |seed, told| {
+            for (what, times) in told.counts {
+                *counts.entry(what).or_default() += times;
+            }
+            if let Some(first) = told.violations.first() {
+                broken.push(format!("seed {seed}: {first}"));
+            }
+            true
+        },
+    )
     .expect("worlds can be built");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     // A storm in which nothing happens would prove nothing.
@@ -58,14 +63,14 @@ fn hundreds_of_seeds_keep_every_promise() {
 #[test]
 fn one_seed_twice_gives_one_trace_and_another_seed_another() {
     for seed in 1000..1005 {
-        let first = world::run(seed, true).expect("a world can be built");
-        let again = world::run(seed, true).expect("a world can be built");
+        let first = world::run(Of::One, seed, true).expect("a world can be built");
+        let again = world::run(Of::One, seed, true).expect("a world can be built");
         let lines = first.lines.iter().zip(&again.lines);
         for (number, (one, other)) in lines.enumerate() {
             assert_eq!(one, other, "seed {seed}, line {number}");
         }
         assert_eq!(first, again, "seed {seed}");
-        let other = world::run(seed + 1, false).expect("a world can be built");
+        let other = world::run(Of::One, seed + 1, false).expect("a world can be built");
         assert_ne!(first.hash, other.hash);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_gateway::gateway::Gateway;
 use forebay_storage::block::OVERHEAD;
 use http::StatusCode;
 use tokio::task::JoinSet;
@@ -12,13 +13,14 @@ use crate::objects::{Kind, Name};
 use crate::reader::Outcome;
 use crate::reader::ask::Ask;
 use crate::reader::socket::Pace;
+use crate::trace::Trace;
 
 /// Until nothing that was true in the storm may still be told: versions, stale versions, negative answers, and
 /// questions that were never answered.
-const SETTLED: Duration = Duration::from_secs(30);
+pub(crate) const SETTLED: Duration = Duration::from_secs(30);
 
 /// How long a read may take when nothing goes wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Readers of each object in the calm.
 const READERS: usize = 3;
@@ -55,62 +57,72 @@ impl World {
 
     /// Counts what was lent.
     pub(super) async fn end(&self) {
-        let fills_done = async {
-            while self.store.running_fills() > 0 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, fills_done).await.is_err() {
-            let running = self.store.running_fills();
-            let what = format!("{running} fills run on with nobody to follow them");
-            self.trace.violation("end", what);
-        }
-        // The last fill's task may be a step from its end.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let (leased, held) = (self.store.budget().used(), self.store.memory_usage());
-        let known = self.store.residents().total();
-        let charged = known.bytes + known.blocks * u64::from(OVERHEAD);
-        if leased != held || charged != held {
-            let what = format!("{leased} bytes are leased, {held} held, known: {known:?}");
-            self.trace.violation("end", what);
-        }
-        let waiting = self.store.budget().waiting();
-        let in_flight = self.gateway.metrics.requests_in_flight.get();
-        if waiting != 0 || in_flight != 0 {
-            let what = format!("{waiting} reservations and {in_flight} requests are left");
-            self.trace.violation("end", what);
-        }
-        self.trace.note("end", format_args!("{held} bytes held"));
-        self.permits().await;
-    }
-
-    /// Holds as many answers as there are permits: one that was lost is missed now, and one too many refused.
-    async fn permits(&self) {
         let names = self.oracle.objects.names();
         let there = |name: &&Name| {
             let current = self.oracle.objects.current(name);
             name.kind == Kind::Fixed && current.is_some_and(|content| content.size > 0)
         };
-        let Some(name) = names.iter().find(there) else {
+        let held = names.iter().find(there);
+        accounts("end", &self.gateway, &self.trace, held).await;
+    }
+}
+
+/// Counts what a gateway has lent; `held` is an object of at least a byte, to try its permits with.
+pub(crate) async fn accounts(
+    who: &str,
+    gateway: &Arc<Gateway>,
+    trace: &Trace,
+    held: Option<&Name>,
+) {
+    let store = &gateway.reads.store;
+    let fills_done = async {
+        while store.running_fills() > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, fills_done).await.is_err() {
+        let running = store.running_fills();
+        let what = format!("{running} fills run on with nobody to follow them");
+        trace.violation(who, what);
+    }
+    // The last fill's task may be a step from its end.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (leased, in_memory) = (store.budget().used(), store.memory_usage());
+    let known = store.residents().total();
+    let charged = known.bytes + known.blocks * u64::from(OVERHEAD);
+    if leased != in_memory || charged != in_memory {
+        let what = format!("{leased} bytes are leased, {in_memory} held, known: {known:?}");
+        trace.violation(who, what);
+    }
+    let waiting = store.budget().waiting();
+    let in_flight = gateway.metrics.requests_in_flight.get();
+    if waiting != 0 || in_flight != 0 {
+        let what = format!("{waiting} reservations and {in_flight} requests are left");
+        trace.violation(who, what);
+    }
+    trace.note(who, format_args!("{in_memory} bytes held"));
+    if let Some(name) = held {
+        permits(who, gateway, trace, name).await;
+    }
+}
+
+/// Holds as many answers as there are permits: one that was lost is missed now, and one too many refused.
+async fn permits(who: &str, gateway: &Arc<Gateway>, trace: &Trace, name: &Name) {
+    let mut held = Vec::new();
+    for number in 0..=MAX_REQUESTS {
+        let Ok(request) = Ask::whole(name).request() else {
             return;
         };
-        let mut held = Vec::new();
-        for number in 0..=MAX_REQUESTS {
-            let Ok(request) = Ask::whole(name).request() else {
-                return;
-            };
-            let answer = self.gateway.handle(request).await;
-            let last = number == MAX_REQUESTS;
-            let wanted = match last {
-                false => StatusCode::OK,
-                true => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            if answer.status() != wanted {
-                let status = answer.status();
-                let what = format!("{status} for request {number} of {MAX_REQUESTS} permits");
-                self.trace.violation("end", what);
-            }
-            held.push(answer);
+        let answer = gateway.handle(request).await;
+        let wanted = match number == MAX_REQUESTS {
+            false => StatusCode::OK,
+            true => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if answer.status() != wanted {
+            let status = answer.status();
+            let what = format!("{status} for request {number} of {MAX_REQUESTS} permits");
+            trace.violation(who, what);
         }
+        held.push(answer);
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forebay_gateway::gateway::{Gateway, Remote};
+use forebay_gateway::gateway::Remote;
+use forebay_ring::State;
 use http::Request;
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -13,16 +15,17 @@ use super::{World, size};
 use crate::objects::{Kind, Name, Objects};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::reader::Readers;
+use crate::reader;
+use crate::reader::door::Doors;
 use crate::reader::socket::{self, Pace};
 use crate::trace::Trace;
 
 /// How long new reads begin and things change.
-const STORM: Duration = Duration::from_secs(15);
+pub(crate) const STORM: Duration = Duration::from_secs(15);
 
 /// How long after the faults' end the last read may take: the slowest reader takes the largest object, 40 blocks of
 /// four segments, at 400 ms a piece, and some of them ask twice.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 impl World {
     /// Lets the storm rage, and waits until all who began in it are done.
@@ -31,14 +34,15 @@ impl World {
         let mut random = Random::new(self.seed, "storm");
         let mut tasks = JoinSet::new();
         for number in 0..random.from(3..=6) {
-            let readers = Arc::clone(&self.readers);
+            let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
             let random = Random::new(self.seed, &format!("reader {number}"));
-            tasks.spawn(async move { readers.wander(random, until).await });
+            tasks.spawn(reader::wander(doors, oracle, random, until));
         }
+        let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
         let herds = Random::new(self.seed, "herds");
-        tasks.spawn(herds_until(Arc::clone(&self.readers), herds, until));
+        tasks.spawn(herds_until(doors, oracle, herds, until));
         let changes = Changes {
-            gateway: Arc::clone(&self.gateway),
+            doors: Arc::clone(&self.doors),
             oracle: Arc::clone(&self.oracle),
             trace: Arc::clone(&self.trace),
             random: Random::new(self.seed, "changes"),
@@ -57,23 +61,28 @@ impl World {
     }
 }
 
-async fn herds_until(readers: Arc<Readers>, mut random: Random, until: Instant) {
+pub(crate) async fn herds_until(
+    doors: Arc<Doors>,
+    oracle: Arc<Oracle>,
+    mut random: Random,
+    until: Instant,
+) {
     while Instant::now() < until {
         tokio::time::sleep(random.millis(500..=5000)).await;
-        readers.herd(random.fork()).await;
+        reader::herd(&doors, &oracle, random.fork()).await;
     }
 }
 
 /// Who overwrites, deletes and purges.
-struct Changes {
-    gateway: Arc<Gateway>,
-    oracle: Arc<Oracle>,
-    trace: Arc<Trace>,
-    random: Random,
+pub(crate) struct Changes {
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) oracle: Arc<Oracle>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) random: Random,
 }
 
 impl Changes {
-    async fn go_on(mut self, until: Instant) {
+    pub(crate) async fn go_on(mut self, until: Instant) {
         // One world in five stays as it is.
         let pause = *self.random.pick(&[100, 400, 1000, 3000, 100_000]);
         let names = self.oracle.objects.names();
@@ -114,7 +123,11 @@ impl Changes {
         self.trace.count("overwritten");
     }
 
-    async fn purge(&self, name: &Name) {
+    /// Purges at one door. It holds at all that answered, and at no other.
+    async fn purge(&mut self, name: &Name) {
+        let Some(readers) = self.doors.pick(&mut self.random) else {
+            return;
+        };
         let remote = Remote {
             tls: false,
             address: ([127, 0, 0, 1], 1).into(),
@@ -125,13 +138,55 @@ impl Changes {
             self.trace.violation("changes", "no request to purge with");
             return;
         };
-        let answer = self.gateway.handle_from(remote, request).await;
-        let status = answer.status();
-        self.oracle.purged(name);
-        self.trace
-            .note("changes", format_args!("purge {name}: {status}"));
+        let fleet = readers.gateway.state.fleet();
+        let asked = fleet
+            .peers
+            .values()
+            .filter(|peer| peer.state != State::Down);
+        let asked = asked.filter_map(|peer| {
+            let name = peer.member.name();
+            Some((name, Arc::clone(&self.doors.of(name)?.door)))
+        });
+        let asked: Vec<(&str, Arc<str>)> = asked.collect();
+        let mut told = Vec::new();
+        let purged = async {
+            let answer = readers.gateway.handle_from(remote, request).await;
+            let status = answer.status();
+            let body = socket::drain(answer.into_body(), &Pace::FAST, |piece| {
+                told.extend_from_slice(piece);
+                Ok(())
+            });
+            (status, body.await)
+        };
+        let (status, body) = tokio::select! {
+            biased;
+            () = readers.gone.wait() => return,
+            purged = purged => purged,
+        };
+        let told: Value = serde_json::from_slice(&told).unwrap_or_default();
+        let absent = &told["absent_members"];
+        self.trace.note(
+            "changes",
+            format_args!(
+                "purge {name} at {}: {status}, absent: {absent}",
+                readers.door
+            ),
+        );
+        let absent: Vec<&str> = absent
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        for (member, door) in asked {
+            if !absent.contains(&member) {
+                self.oracle.purged(&door, name);
+            }
+        }
         self.trace.count("purged");
-        let body = socket::drain(answer.into_body(), &Pace::FAST, |_| Ok(())).await;
+        if !absent.is_empty() {
+            self.trace.count("purged where not all answer");
+        }
         if status != 200 || body.is_err() {
             self.trace.violation("changes", format!("purge: {status}"));
         }

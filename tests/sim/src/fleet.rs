@@ -1,0 +1,157 @@
+//! One seed of a fleet from beginning to end: storm, calm, a member more or less, and the accounts at the end.
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`network`] | connections and packets between members |
+//! | [`member`] | one start of one gateway, with all that it does by itself |
+//! | `nemesis` | who kills, parts, adds and drains members |
+//! | `calm` | what must hold once that ends |
+
+mod calm;
+pub mod member;
+mod nemesis;
+pub mod network;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::member::Member;
+use self::nemesis::Nemesis;
+use self::network::{Network, Node};
+use crate::oracle::Oracle;
+use crate::origin::SimOrigin;
+use crate::random::Random;
+use crate::reader;
+use crate::reader::door::Doors;
+use crate::trace::Trace;
+use crate::world::storm::{Changes, PATIENCE, STORM, herds_until};
+use crate::world::{Memory, objects};
+
+/// How long the members of the beginning may take to find each other.
+const FOUND: Duration = Duration::from_secs(10);
+
+/// A fleet, and all that is around it.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) seed: u64,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) oracle: Arc<Oracle>,
+    pub(crate) origin: Arc<SimOrigin>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) faulty: Arc<AtomicBool>,
+    /// How many members there are in the beginning, and whom everybody asks for the others.
+    pub(crate) size: Node,
+    /// Whether they are in two zones.
+    pub(crate) zones: bool,
+    pub(crate) connections: usize,
+    pub(crate) memory: Memory,
+    pub(crate) reads: Arc<AtomicU64>,
+    members: Mutex<BTreeMap<Node, Arc<Member>>>,
+}
+
+impl Fleet {
+    pub(crate) fn new(seed: u64, trace: Arc<Trace>) -> anyhow::Result<Arc<Self>> {
+        let mut random = Random::new(seed, "fleet");
+        let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random))));
+        let faulty = Arc::new(AtomicBool::new(true));
+        let origin = SimOrigin::new(
+            seed,
+            Arc::clone(&oracle),
+            Arc::clone(&trace),
+            Arc::clone(&faulty),
+        );
+        let fleet = Arc::new(Self {
+            seed,
+            network: Network::new(seed, Arc::clone(&trace)),
+            doors: Arc::default(),
+            origin: Arc::new(origin),
+            oracle,
+            faulty,
+            size: random.from(3..=5) as Node,
+            zones: random.chance(30),
+            connections: *random.pick(&[8, 64]),
+            memory: *random.pick(&[Memory::Little, Memory::Enough]),
+            reads: Arc::default(),
+            members: Mutex::default(),
+            trace,
+        });
+        for node in 1..=fleet.size {
+            fleet.start(node)?;
+        }
+        Ok(fleet)
+    }
+
+    /// Starts a member.
+    pub(crate) fn start(self: &Arc<Self>, node: Node) -> anyhow::Result<()> {
+        let member = Member::start(self, node)?;
+        self.lock().insert(node, member);
+        Ok(())
+    }
+
+    /// Those that were started last under each number and go on.
+    pub(crate) fn alive(&self) -> Vec<Arc<Member>> {
+        let members = self.lock();
+        let alive = members
+            .values()
+            .filter(|member| !member.readers.gone.is_set());
+        alive.cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Node, Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn live(self: Arc<Self>) {
+        let size = self.size;
+        self.trace.note("fleet", format_args!("{size} members"));
+        let found = Instant::now() + FOUND;
+        while self.doors.all().len() < usize::from(size) && Instant::now() < found {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.trace.note("fleet", format_args!("storm"));
+        self.storm().await;
+        self.trace.note("fleet", format_args!("calm"));
+        self.calm().await;
+        self.trace.note("fleet", format_args!("end"));
+        self.end().await;
+    }
+
+    async fn storm(self: &Arc<Self>) {
+        let until = Instant::now() + STORM;
+        let mut random = Random::new(self.seed, "storm");
+        let mut tasks = JoinSet::new();
+        for number in 0..random.from(3..=6) {
+            let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
+            let random = Random::new(self.seed, &format!("reader {number}"));
+            tasks.spawn(reader::wander(doors, oracle, random, until));
+        }
+        let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
+        let herds = Random::new(self.seed, "herds");
+        tasks.spawn(herds_until(doors, oracle, herds, until));
+        let changes = Changes {
+            doors: Arc::clone(&self.doors),
+            oracle: Arc::clone(&self.oracle),
+            trace: Arc::clone(&self.trace),
+            random: Random::new(self.seed, "changes"),
+        };
+        tasks.spawn(changes.go_on(until));
+        tasks.spawn(Nemesis::new(self).rage(until));
+        tokio::time::sleep_until(until).await;
+        self.faulty.store(false, Ordering::Relaxed);
+        self.network.calm_down();
+        self.trace.note("fleet", format_args!("the faults end"));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            let what = format!("{} tasks still wait after the storm", tasks.len());
+            self.trace.violation("fleet", what);
+        }
+        self.trace
+            .note("fleet", format_args!("all readers are done"));
+    }
+}

@@ -1,0 +1,129 @@
+//! What must hold once nothing goes wrong any more: one table, everything readable, the origin read once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Fleet;
+use super::member::Member;
+use super::network::Node;
+use crate::objects::{BLOCK, Kind, Name};
+use crate::random::Random;
+use crate::reader::Outcome;
+use crate::reader::ask::Ask;
+use crate::reader::socket::Pace;
+use crate::world::end::{PATIENCE, SETTLED, accounts};
+
+/// Until all members must have the same table: two halves that were parted look for each other this often, and a member
+/// that is lost keeps its place for as long.
+const AGREED: Duration = Duration::from_secs(90);
+
+/// The number of a member that comes in the calm.
+const NEWCOMER: Node = 9;
+
+impl Fleet {
+    /// Everything is readable everywhere; what is new is read from the origin once, and twice at most while somebody comes.
+    pub(super) async fn calm(self: &Arc<Self>) {
+        tokio::time::sleep(SETTLED).await;
+        self.agree().await;
+        for name in self.oracle.objects.names() {
+            self.read_everywhere(&name).await;
+        }
+        let mut random = Random::new(self.seed, "calm");
+        self.read_new("once", &mut random, 1).await;
+        // Somebody comes, and somebody goes, while more is read.
+        if random.chance(50) {
+            if let Err(error) = self.start(NEWCOMER) {
+                self.trace.violation("calm", format_args!("{error:#}"));
+            }
+        } else if let [first, _, ..] = &self.alive()[..] {
+            let (fleet, first) = (Arc::clone(self), Arc::clone(first));
+            tokio::spawn(async move { first.leave(&fleet).await });
+        }
+        tokio::time::sleep(random.millis(0..=1500)).await;
+        self.read_new("change", &mut random, 2).await;
+        tokio::time::sleep(SETTLED).await;
+        self.agree().await;
+    }
+
+    /// Waits until all members have the same table.
+    async fn agree(&self) {
+        let until = Instant::now() + AGREED;
+        loop {
+            let epochs = |member: &Arc<Member>| member.epoch();
+            let mut epochs: Vec<String> = self.alive().iter().map(epochs).collect();
+            epochs.dedup();
+            let open = self.doors.all().len();
+            if epochs.len() <= 1 && open == self.alive().len() {
+                return;
+            }
+            if Instant::now() >= until {
+                let what = format!(
+                    "{} tables in the fleet, {open} members want readers",
+                    epochs.len()
+                );
+                return self.trace.violation("calm", what);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Reads an object at all members at once; each read must be whole and of what is current.
+    async fn read_everywhere(&self, name: &Name) {
+        let mut tasks = JoinSet::new();
+        let doors = self.doors.all();
+        for readers in &doors {
+            let (readers, ask) = (Arc::clone(readers), Ask::whole(name));
+            tasks.spawn(async move { readers.read(&ask, Pace::FAST).await });
+        }
+        let wanted = self.oracle.objects.current(name);
+        let wanted = wanted.map_or(Outcome::Absent, Outcome::Whole);
+        for _ in doors {
+            match tokio::time::timeout(PATIENCE, tasks.join_next()).await {
+                Ok(Some(Ok(outcome))) if outcome == wanted => {}
+                Ok(Some(Ok(outcome))) => {
+                    let what = format!("{outcome:?} of {name} instead of {wanted:?}");
+                    self.trace.violation("calm", what);
+                }
+                Ok(_) => self.trace.violation("calm", "a reader came to a bad end"),
+                Err(_) => {
+                    let what = format!("{name} did not come in {PATIENCE:?}");
+                    self.trace.violation("calm", what);
+                }
+            }
+        }
+    }
+
+    /// Reads new objects everywhere, twice; the origin may give each block so often.
+    async fn read_new(&self, why: &str, random: &mut Random, times: u64) {
+        for number in 0..2 {
+            let name = Name {
+                kind: Kind::Models,
+                key: format!("{why}-{number}.bin"),
+            };
+            let size = random.from(1..=12 * BLOCK);
+            let content = self.oracle.objects.put(&name, size);
+            self.read_everywhere(&name).await;
+            self.read_everywhere(&name).await;
+            let given = self.origin.given(&name, content.version);
+            if let Some((block, given)) = given.iter().find(|(_, given)| **given > times) {
+                let what = format!("the origin gave block {block} of {name} {given} times");
+                self.trace.violation("calm", what);
+            }
+        }
+    }
+
+    /// Counts what each member has lent.
+    pub(super) async fn end(&self) {
+        let name = Name {
+            kind: Kind::Models,
+            key: "once-0.bin".into(),
+        };
+        for member in self.alive() {
+            let gateway = &member.readers.gateway;
+            accounts(&member.readers.door, gateway, &self.trace, Some(&name)).await;
+        }
+    }
+}
