@@ -29,8 +29,14 @@ use crate::random::Random;
 use crate::reader;
 use crate::reader::door::Doors;
 use crate::trace::Trace;
-use crate::world::storm::{Changes, PATIENCE, STORM, herds_until};
+use crate::world::storm::{Changes, PATIENCE, herds_until};
 use crate::world::{Memory, objects};
+
+/// How long new reads begin, things change and members come and go.
+const STORM: Duration = Duration::from_secs(12);
+
+/// Blocks of the largest objects: each is an extent of its own, and every byte goes through several members.
+const LARGEST: u64 = 10;
 
 /// How long the members of the beginning may take to find each other.
 const FOUND: Duration = Duration::from_secs(10);
@@ -58,7 +64,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new(seed: u64, trace: Arc<Trace>) -> anyhow::Result<Arc<Self>> {
         let mut random = Random::new(seed, "fleet");
-        let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random))));
+        let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random, LARGEST))));
         let faulty = Arc::new(AtomicBool::new(true));
         let origin = SimOrigin::new(
             seed,
@@ -76,7 +82,7 @@ impl Fleet {
             size: random.from(3..=5) as Node,
             zones: random.chance(30),
             connections: *random.pick(&[8, 64]),
-            memory: *random.pick(&[Memory::Little, Memory::Enough]),
+            memory: *random.pick(&[Memory::Least, Memory::Enough]),
             reads: Arc::default(),
             members: Mutex::default(),
             trace,
@@ -126,7 +132,7 @@ impl Fleet {
         let until = Instant::now() + STORM;
         let mut random = Random::new(self.seed, "storm");
         let mut tasks = JoinSet::new();
-        for number in 0..random.from(3..=6) {
+        for number in 0..random.from(2..=4) {
             let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
             let random = Random::new(self.seed, &format!("reader {number}"));
             tasks.spawn(reader::wander(doors, oracle, random, until));
@@ -139,6 +145,7 @@ impl Fleet {
             oracle: Arc::clone(&self.oracle),
             trace: Arc::clone(&self.trace),
             random: Random::new(self.seed, "changes"),
+            largest: LARGEST,
         };
         tasks.spawn(changes.go_on(until));
         tasks.spawn(Nemesis::new(self).rage(until));

@@ -36,6 +36,9 @@ use crate::reader::door::Doors;
 use crate::tier::Tier;
 use crate::trace::{Told, Trace};
 
+/// Blocks of the largest objects of one gateway.
+const LARGEST: u64 = 40;
+
 /// Requests that the simulated gateway answers at once.
 pub(crate) const MAX_REQUESTS: usize = 24;
 
@@ -161,7 +164,7 @@ fn count_panics() {
 impl World {
     fn new(seed: u64, trace: Arc<Trace>) -> anyhow::Result<Self> {
         let mut random = Random::new(seed, "world");
-        let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random))));
+        let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random, LARGEST))));
         let faulty = Arc::new(AtomicBool::new(true));
         let origin = SimOrigin::new(
             seed,
@@ -221,6 +224,7 @@ impl World {
 /// How much memory a gateway has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Memory {
+    Least,
     Little,
     Enough,
 }
@@ -228,6 +232,7 @@ pub(crate) enum Memory {
 impl Memory {
     pub(crate) fn bytes(self) -> u64 {
         match self {
+            Self::Least => 16 << 20,
             Self::Little => 24 << 20,
             Self::Enough => 64 << 20,
         }
@@ -247,7 +252,7 @@ pub(crate) fn tier(
 }
 
 /// What is there in the beginning: sizes at the edges of blocks, some of many blocks.
-pub(crate) fn objects(random: &mut Random) -> Objects {
+pub(crate) fn objects(random: &mut Random, largest: u64) -> Objects {
     let objects = Objects::default();
     for kind in Kind::ALL {
         let count = match kind {
@@ -256,21 +261,21 @@ pub(crate) fn objects(random: &mut Random) -> Objects {
         };
         for number in 0..count {
             let key = format!("{number}.bin");
-            objects.put(&Name { kind, key }, size(random));
+            objects.put(&Name { kind, key }, size(random, largest));
         }
     }
     objects
 }
 
-/// Bytes of an object.
-pub(crate) fn size(random: &mut Random) -> u64 {
+/// Bytes of an object of at most so many blocks.
+pub(crate) fn size(random: &mut Random, largest: u64) -> u64 {
     match random.below(6) {
         0 => random.below(2),
         1 => BLOCK + random.below(3) - 1,
         2 => 3 * BLOCK + 17,
         3 => random.from(1..=BLOCK),
-        4 => random.from(1..=8 * BLOCK),
-        _ => random.from(8 * BLOCK..=40 * BLOCK),
+        4 => random.from(1..=largest / 5 * BLOCK),
+        _ => random.from(largest / 5 * BLOCK..=largest * BLOCK),
     }
 }
 

@@ -103,7 +103,7 @@ impl Fleet {
                 kind: Kind::Models,
                 key: format!("{why}-{number}.bin"),
             };
-            let size = random.from(1..=12 * BLOCK);
+            let size = random.from(1..=6 * BLOCK);
             let content = self.oracle.objects.put(&name, size);
             self.read_everywhere(&name).await;
             self.read_everywhere(&name).await;

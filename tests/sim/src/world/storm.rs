@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{World, size};
+use super::{LARGEST, World, size};
 use crate::objects::{Kind, Name, Objects};
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -21,7 +21,7 @@ use crate::reader::socket::{self, Pace};
 use crate::trace::Trace;
 
 /// How long new reads begin and things change.
-pub(crate) const STORM: Duration = Duration::from_secs(15);
+const STORM: Duration = Duration::from_secs(15);
 
 /// How long after the faults' end the last read may take: the slowest reader takes the largest object, 40 blocks of
 /// four segments, at 400 ms a piece, and some of them ask twice.
@@ -46,6 +46,7 @@ impl World {
             oracle: Arc::clone(&self.oracle),
             trace: Arc::clone(&self.trace),
             random: Random::new(self.seed, "changes"),
+            largest: LARGEST,
         };
         tasks.spawn(changes.go_on(until));
         tokio::time::sleep_until(until).await;
@@ -79,6 +80,8 @@ pub(crate) struct Changes {
     pub(crate) oracle: Arc<Oracle>,
     pub(crate) trace: Arc<Trace>,
     pub(crate) random: Random,
+    /// Blocks of the largest objects.
+    pub(crate) largest: u64,
 }
 
 impl Changes {
@@ -116,7 +119,10 @@ impl Changes {
     fn overwrite(&mut self, name: &Name) {
         let before = self.objects().current(name);
         let same = before.filter(|_| self.random.chance(60));
-        let size = same.map_or_else(|| size(&mut self.random), |content| content.size);
+        let size = same.map_or_else(
+            || size(&mut self.random, self.largest),
+            |content| content.size,
+        );
         let now = self.objects().put(name, size);
         self.trace
             .note("changes", format_args!("{name} is {now:?}"));
