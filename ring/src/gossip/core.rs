@@ -5,7 +5,7 @@
 //! same calls with the same seed make the same packets (their nonces aside), which is what a simulator needs.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +58,8 @@ pub struct Core {
     next_sync: Duration,
     early: usize,
     sync_with: Option<SocketAddr>,
+    /// Who is suspected, and since when, or when it was last told of that.
+    suspected: BTreeMap<u64, Duration>,
     raised: bool,
     left: bool,
     changed: bool,
@@ -103,6 +105,7 @@ impl Core {
             next_sync: now + syncing::FIRST,
             early: 1,
             sync_with: None,
+            suspected: BTreeMap::new(),
             raised: false,
             left: false,
             changed: true,
@@ -180,6 +183,7 @@ impl Core {
         }
         let timer = self.outbox.timers.peek().map(|Reverse(timed)| timed.at.0);
         let soonest = timer.map_or(self.next_sync, |timer| timer.min(self.next_sync));
+        let soonest = self.tell_due().map_or(soonest, |due| due.min(soonest));
         match self.view_due {
             Some(due) => soonest.min(due),
             None => soonest,
@@ -361,6 +365,14 @@ impl Core {
     fn look(&mut self, now: Duration, ages: &Ages) {
         self.wrote.store(false, Ordering::Relaxed);
         let own = self.foca.identity();
+        let suspected = self
+            .foca
+            .iter_members()
+            .filter(|one| one.state() == Heard::Suspect);
+        let since = |key: u64| self.suspected.get(&key).copied().unwrap_or(now);
+        self.suspected = suspected
+            .map(|one| (one.id().key, since(one.id().key)))
+            .collect();
         for member in self.foca.iter_membership_state() {
             let id = member.id();
             if id.key == own.key {

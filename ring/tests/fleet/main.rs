@@ -168,6 +168,25 @@ fn three_lose_and_find_each_other_over_a_partition() {
 }
 
 #[test]
+fn a_suspicion_ends_though_whoever_began_it_was_parted_too() {
+    let one: [fn(std::net::SocketAddr) -> bool; 3] = [
+        |other| other == world::address(0),
+        |other| other == world::address(1),
+        |other| other == world::address(2),
+    ];
+    for seed in 100..300 {
+        let mut world = settled(seed, 5);
+        // One after the other, each in the middle of what it found out about the one before.
+        for turn in 0..4 {
+            world.partition = Some(one[(seed + turn) as usize % 3]);
+            world.run_for(ms(300 + (seed * 377 + turn * 811) % 4500));
+        }
+        world.partition = None;
+        world.until("all see all again", ms(35_000), |world| world.converged(5));
+    }
+}
+
+#[test]
 fn halves_of_40_find_each_other_after_a_partition() {
     let mut world = settled(6, 40);
     world.partition = Some(|address| address.port() == 7071 && address > world::address(19));

@@ -18,6 +18,10 @@ pub(super) const FIRST: Duration = Duration::from_secs(EARLY[0]);
 /// How often a member compares what it knows with another, once it has settled.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// A suspicion that has lasted for so long is told to the member that it is about, so that it can say that it is well:
+/// whoever began it may be gone, or have been parted from the others itself, and then nobody else would ever end it.
+const LASTING: Duration = Duration::from_secs(5);
+
 /// Nobody asks whether a member has had its place for longer.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
@@ -51,6 +55,9 @@ impl Core {
         if let Some(to) = self.sync_with.take() {
             return Some(to);
         }
+        if let Some(to) = self.tell_suspected(now) {
+            return Some(to);
+        }
         if now < self.next_sync {
             return None;
         }
@@ -72,14 +79,35 @@ impl Core {
             .map(|member| member.id().address)
     }
 
-    /// A request to sync with whoever is at `to`, a member or a seed.
+    /// When somebody is to be told next that it is suspected.
+    pub(super) fn tell_due(&self) -> Option<Duration> {
+        self.suspected.values().min().map(|since| *since + LASTING)
+    }
+
+    /// Where somebody is who is to be told now that it is suspected.
+    fn tell_suspected(&mut self, now: Duration) -> Option<SocketAddr> {
+        let lasting = self.suspected.iter_mut();
+        let (key, since) = lasting.min_by_key(|(_, since)| **since)?;
+        if now < *since + LASTING {
+            return None;
+        }
+        *since = now;
+        let mut members = self.foca.iter_members();
+        members
+            .find(|member| member.id().key == *key)
+            .map(|member| member.id().address)
+    }
+
+    /// A request to sync with whoever is at `to`, a member or a seed. One that is suspected hears of that.
     pub fn request(&mut self, now: Duration, to: SocketAddr) -> Sync {
-        let instance = self
+        let member = self
             .foca
             .iter_members()
-            .find(|member| member.id().address == to)
-            .map_or(0, |member| member.id().rank.instance);
-        self.ask(now, instance, Vec::new())
+            .find(|member| member.id().address == to);
+        let instance = member.map_or(0, |member| member.id().rank.instance);
+        let suspected = member.filter(|member| member.state() == Heard::Suspect);
+        let suspected = suspected.map(|member| (member.clone(), 0));
+        self.ask(now, instance, suspected.into_iter().collect())
     }
 
     fn ask(&mut self, now: Duration, to: u64, known: Vec<Known>) -> Sync {

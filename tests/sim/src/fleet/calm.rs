@@ -7,7 +7,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Fleet;
-use super::member::Member;
 use super::network::Node;
 use crate::objects::{BLOCK, Kind, Name};
 use crate::random::Random;
@@ -48,22 +47,22 @@ impl Fleet {
         self.agree().await;
     }
 
-    /// Waits until all members have the same table.
+    /// Waits until all members have the same table, and each sees all others alive.
     async fn agree(&self) {
         let until = Instant::now() + AGREED;
+        let mut before = String::new();
         loop {
-            let epochs = |member: &Arc<Member>| member.epoch();
-            let mut epochs: Vec<String> = self.alive().iter().map(epochs).collect();
-            epochs.dedup();
-            let open = self.doors.all().len();
-            if epochs.len() <= 1 && open == self.alive().len() {
-                return;
+            let alive = self.alive();
+            let differing = alive.iter().find_map(|member| member.differs(&alive));
+            let Some(differing) = differing else {
+                return self.trace.note("calm", format_args!("all agree"));
+            };
+            if before != differing {
+                self.trace.note("calm", format_args!("{differing}"));
+                before.clone_from(&differing);
             }
             if Instant::now() >= until {
-                let what = format!(
-                    "{} tables in the fleet, {open} members want readers",
-                    epochs.len()
-                );
+                let what = format!("they do not agree within {AGREED:?}: {differing}");
                 return self.trace.violation("calm", what);
             }
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -14,6 +14,7 @@ use forebay_gateway::peer::client::{Http, Syncs};
 use forebay_gateway::peer::handshake::{self, Identity, Keys};
 use forebay_gateway::peer::wire;
 use forebay_gateway::{purge, serve};
+use forebay_ring::State;
 use forebay_ring::gossip::{self, Membership};
 use forebay_ring::seal::FleetKeys;
 use forebay_storage::block::BlockSize;
@@ -194,9 +195,34 @@ impl Member {
         self.kill(fleet);
     }
 
-    /// The name of its table of the fleet.
-    pub(super) fn epoch(&self) -> String {
-        self.readers.gateway.state.fleet().table.epoch().to_owned()
+    /// What it sees otherwise than that these are the fleet, and well.
+    pub(super) fn differs(&self, alive: &[Arc<Self>]) -> Option<String> {
+        let gateway = &self.readers.gateway;
+        let (fleet, door) = (gateway.state.fleet(), &self.readers.door);
+        let placed: Vec<&str> = fleet
+            .table
+            .members()
+            .iter()
+            .map(forebay_ring::Member::name)
+            .collect();
+        let wanted: Vec<&str> = alive.iter().map(|member| member.name.as_str()).collect();
+        if placed != wanted {
+            return Some(format!("{door} places blocks at {placed:?}"));
+        }
+        let seen = |peer: &forebay_ring::Peer| match &gateway.reads.peers {
+            Some(peers) => peers.state(peer),
+            None => peer.state,
+        };
+        let other = wanted.iter().find_map(|name| {
+            let peer = fleet.peer(name)?;
+            let state = seen(peer);
+            (state != State::Alive).then(|| {
+                let told = peer.state;
+                format!("{door} sees {name} {state} and is told {told}")
+            })
+        });
+        let is_open = !gateway.state.is_starting();
+        other.or_else(|| (!is_open).then(|| format!("{door} is not ready")))
     }
 }
 
