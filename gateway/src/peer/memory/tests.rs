@@ -112,10 +112,16 @@ fn world_over<P: Peer + 'static>(
 }
 
 async fn read(gateway: &Arc<Gateway>, path: &str) -> (StatusCode, Vec<u8>) {
-    let request = Request::get(path)
-        .header("host", "gateway")
-        .body(Empty::<Bytes>::new())
-        .unwrap();
+    read_if(gateway, path, None).await
+}
+
+/// The same, only if it is of the version with this ETag.
+async fn read_if(gateway: &Arc<Gateway>, path: &str, etag: Option<&str>) -> (StatusCode, Vec<u8>) {
+    let mut request = Request::get(path).header("host", "gateway");
+    if let Some(etag) = etag {
+        request = request.header("if-match", etag);
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     let response = gateway.handle(request).await;
     (response.status(), drain(response.into_body()).await)
 }
@@ -155,6 +161,25 @@ async fn three_gateways_read_the_origin_once_and_serve_the_same_bytes() {
     assert_eq!(origin_bytes(&world), bytes.len() as u64);
     let (status, _) = read(&world.gateways[1], "/models/nothing").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_member_knows_does_not_refuse_a_client_that_knows_more() {
+    let world = world("memory-condition", &["a", "b"]);
+    let table = &world._fleets[1].borrow().table.clone();
+    let mut keys = (0..).map(|number| format!("{number}.bin"));
+    let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == "a";
+    let key = keys.find(owned).unwrap();
+    let path = format!("/models/{key}");
+    std::fs::write(world.dir.join(&key), b"before").unwrap();
+    let (status, body) = read(&world.gateways[0], &path).await;
+    assert_eq!((status, &*body), (StatusCode::OK, &b"before"[..]));
+    std::fs::write(world.dir.join(&key), b"and after").unwrap();
+    let dataset = world.gateways[1].datasets.get("models").unwrap();
+    let object = ObjectId::new("models", key.as_str());
+    let now = dataset.origin.head(&object).await.unwrap();
+    let (status, body) = read_if(&world.gateways[1], &path, now.etag()).await;
+    assert_eq!((status, &*body), (StatusCode::OK, &b"and after"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
