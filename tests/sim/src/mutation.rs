@@ -21,7 +21,7 @@ macro_rules! patches {
     };
 }
 
-/// The bugs by name.
+/// The bugs of one gateway, by name.
 const MUTATIONS: [(&str, &str); 18] = patches![
     "absent-for-ever",
     "conditions-ignored",
@@ -43,6 +43,17 @@ const MUTATIONS: [(&str, &str); 18] = patches![
     "unpaid-segment",
 ];
 
+/// The bugs of fleets, by name.
+const OF_FLEETS: [(&str, &str); 7] = patches![
+    "block-beside",
+    "no-age",
+    "purge-not-told",
+    "silent-for-ever",
+    "sums-ignored",
+    "suspected-for-ever",
+    "version-beside",
+];
+
 /// The name of the copy with all bugs in it, and of what is built there.
 const COPY: &str = "planted";
 
@@ -55,9 +66,17 @@ pub struct Found {
     pub line: String,
 }
 
-/// The names of all planted bugs, in alphabetical order.
+/// The names of all planted bugs, those of one gateway first.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    MUTATIONS.iter().map(|(name, _)| *name)
+    MUTATIONS.iter().chain(&OF_FLEETS).map(|(name, _)| *name)
+}
+
+/// The worlds that a bug is looked for in.
+fn worlds(name: &str) -> &'static str {
+    match OF_FLEETS.iter().any(|(of_fleets, _)| *of_fleets == name) {
+        true => "--fleet",
+        false => "--alone",
+    }
 }
 
 /// Whether there is a bug of this name.
@@ -82,7 +101,7 @@ pub fn check(name: &str) -> anyhow::Result<()> {
 pub fn hunt(program: &Path, name: &str, seeds: Range<u64>) -> anyhow::Result<Option<Found>> {
     check(name)?;
     let mut simulator = Command::new(program)
-        .arg("--seeds")
+        .args([worlds(name), "--seeds"])
         .arg(format!("{}..{}", seeds.start, seeds.end))
         .env("FOREBAY_PLANTED", name)
         .stdout(Stdio::piped())
@@ -127,7 +146,7 @@ pub fn build() -> anyhow::Result<PathBuf> {
     }
     copy_tree(&root, &staged).context("copy the workspace")?;
     apply(&staged, COPY, PLANTED)?;
-    for (name, patch) in MUTATIONS {
+    for (name, patch) in MUTATIONS.into_iter().chain(OF_FLEETS) {
         apply(&staged, name, patch)?;
     }
     rename(&staged, name)?;

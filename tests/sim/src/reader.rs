@@ -167,6 +167,9 @@ impl Readers {
         let (length, cache) = (header("content-length"), header("cache-status"));
         self.trace
             .note(who, format_args!("{status} {length:?} {cache:?}"));
+        if cache.is_some_and(|cache| cache.contains("peer")) {
+            self.trace.count("answers: from a member");
+        }
         if cache.is_some_and(|cache| cache.contains("ttl=-")) {
             self.trace.count("answers: stale");
         }

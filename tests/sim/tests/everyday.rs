@@ -1,17 +1,18 @@
 //! What the simulator must show every day: seeds without a violation, determinism, and a planted bug found.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use forebay_sim::mutation;
 use forebay_sim::world::{self, Of};
 
-#[test]
-fn hundreds_of_seeds_keep_every_promise() {
+/// How often what happened in the worlds of these seeds, none of which may have a violation.
+fn keep_promises(of: Of, seeds: Range<u64>) -> BTreeMap<&'static str, u64> {
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut broken = Vec::new();
     world::run_all(
-        |_| Of::One,
-        0..400,
+        |_| of,
+        seeds,
         |seed, told| {
             for (what, times) in told.counts {
                 *counts.entry(what).or_default() += times;
@@ -24,6 +25,17 @@ fn hundreds_of_seeds_keep_every_promise() {
     )
     .expect("worlds can be built");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let reads = counts
+        .iter()
+        .filter(|(what, _)| what.starts_with("reads: "));
+    let reads: u64 = reads.map(|(_, times)| times).sum();
+    assert!(counts["reads: whole"] * 100 >= reads * 70, "{counts:#?}");
+    counts
+}
+
+#[test]
+fn hundreds_of_seeds_keep_every_promise() {
+    let counts = keep_promises(Of::One, 0..400);
     // A storm in which nothing happens would prove nothing.
     for what in [
         "reads: whole",
@@ -53,24 +65,42 @@ fn hundreds_of_seeds_keep_every_promise() {
         let times = counts.get(what).copied().unwrap_or(0);
         assert!(times >= 10, "{what}: {times} times; all: {counts:#?}");
     }
-    let reads = counts
-        .iter()
-        .filter(|(what, _)| what.starts_with("reads: "));
-    let reads: u64 = reads.map(|(_, times)| times).sum();
-    assert!(counts["reads: whole"] * 100 >= reads * 70, "{counts:#?}");
+}
+
+#[test]
+fn hundreds_of_fleets_keep_every_promise() {
+    let counts = keep_promises(Of::Fleet, 0..300);
+    for what in [
+        "blows: a member is killed",
+        "blows: a member is parted",
+        "blows: a way is cut",
+        "blows: a member comes",
+        "blows: a member drains",
+        "purged where not all answer",
+        "connections broken",
+        "bytes changed",
+        "packets lost",
+        "answers: from a member",
+    ] {
+        let times = counts.get(what).copied().unwrap_or(0);
+        assert!(times >= 10, "{what}: {times} times; all: {counts:#?}");
+    }
 }
 
 #[test]
 fn one_seed_twice_gives_one_trace_and_another_seed_another() {
-    for seed in 1000..1005 {
-        let first = world::run(Of::One, seed, true).expect("a world can be built");
-        let again = world::run(Of::One, seed, true).expect("a world can be built");
+    for (of, seed) in [Of::One, Of::Fleet]
+        .into_iter()
+        .flat_map(|of| (1000..1005).map(move |seed| (of, seed)))
+    {
+        let first = world::run(of, seed, true).expect("a world can be built");
+        let again = world::run(of, seed, true).expect("a world can be built");
         let lines = first.lines.iter().zip(&again.lines);
         for (number, (one, other)) in lines.enumerate() {
-            assert_eq!(one, other, "seed {seed}, line {number}");
+            assert_eq!(one, other, "{of:?}, seed {seed}, line {number}");
         }
-        assert_eq!(first, again, "seed {seed}");
-        let other = world::run(Of::One, seed + 1, false).expect("a world can be built");
+        assert_eq!(first, again, "{of:?}, seed {seed}");
+        let other = world::run(of, seed + 1, false).expect("a world can be built");
         assert_ne!(first.hash, other.hash);
     }
 }

@@ -40,6 +40,8 @@ pub struct Nature {
     pace: u64,
     /// Percent of connections that break at some time.
     breaks: u64,
+    /// Percent of connections that change a byte at some time.
+    flips: u64,
     /// Percent of datagrams that are lost.
     lost: u64,
 }
@@ -50,6 +52,7 @@ impl Nature {
             slowest_us: *random.pick(&[200, 2000, 20_000]),
             pace: *random.pick(&[4_000, 50_000, 500_000]),
             breaks: *random.pick(&[0, 0, 10, 40]),
+            flips: *random.pick(&[0, 0, 20]),
             lost: *random.pick(&[0, 1, 10]),
         }
     }

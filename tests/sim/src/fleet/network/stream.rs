@@ -22,6 +22,11 @@ use crate::random::Random;
 /// Bytes under way at most, one way.
 const WINDOW: usize = 128 << 10;
 
+/// A byte is changed only so far within so large a piece: in the bytes of blocks, which have checksums, and not in what is
+/// said of them.
+const FLIPPED_AT: usize = 8 << 10;
+const FLIPPED_IN: usize = 16 << 10;
+
 /// Where the way is cut, it is tried again after so long.
 const AGAIN: Duration = Duration::from_millis(40);
 
@@ -104,6 +109,8 @@ struct ConnState {
     pipes: [Pipe; 2],
     /// After how many bytes more it breaks.
     breaks_after: Option<u64>,
+    /// After how many large pieces more one has a byte changed.
+    flips_after: Option<u64>,
     broken: bool,
     luck: Random,
 }
@@ -147,12 +154,15 @@ impl Stream {
     fn pair(network: &Arc<Network>, ends: [Life; 2], mut luck: Random) -> [Self; 2] {
         let breaks = luck.chance(network.nature.breaks) && !network.is_calm();
         let after = luck.below(600_000);
+        let flips = luck.chance(network.nature.flips) && !network.is_calm();
+        let flips_after = luck.below(8);
         let conn = Arc::new(Conn {
             network: Arc::clone(network),
             ends,
             state: Mutex::new(ConnState {
                 pipes: Default::default(),
                 breaks_after: breaks.then_some(after),
+                flips_after: flips.then_some(flips_after),
                 broken: false,
                 luck,
             }),
@@ -261,8 +271,18 @@ impl AsyncWrite for Stream {
         let at = at.max(now + delay);
         pipe.last = Some(at);
         pipe.bytes += length;
-        let piece = Bytes::copy_from_slice(&bytes[..length]);
-        pipe.under_way.push_back((at, piece));
+        let mut piece = bytes[..length].to_vec();
+        if length >= FLIPPED_IN
+            && let Some(left) = state.flips_after
+        {
+            state.flips_after = left.checked_sub(1);
+            if left == 0 && !network.is_calm() {
+                network.trace.count("bytes changed");
+                piece[FLIPPED_AT] ^= 1;
+            }
+        }
+        let pipe = &mut state.pipes[self.end];
+        pipe.under_way.push_back((at, piece.into()));
         if let Some(reader) = pipe.reader.take() {
             reader.wake();
         }
