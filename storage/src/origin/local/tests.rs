@@ -147,3 +147,49 @@ async fn a_file_over_another_with_its_time_and_size_is_another_version() {
     );
     assert_ne!(before.get(header::ETAG), after.get(header::ETAG));
 }
+
+#[tokio::test]
+async fn drafts_of_two_gateways_with_one_process_number_are_two_files() {
+    let scratch = Scratch::new("drafts");
+    // What another gateway writes whose process has our number, as all have in containers.
+    let theirs: Vec<String> = (0..2_000)
+        .map(|number| format!("{}/{}-{number}", super::write::DRAFTS, std::process::id()))
+        .collect();
+    theirs.iter().for_each(|draft| scratch.put(draft, "theirs"));
+    let directory = scratch.open();
+    let (one, other) = (directory.draft("a", None), directory.draft("a", None));
+    let (one, other) = (one.await.unwrap(), other.await.unwrap());
+    one.write(0, vec!["one".into()]).await.unwrap();
+    other.write(0, vec!["other".into()]).await.unwrap();
+    other.finish().await.unwrap();
+    let root = scratch.0.join("root");
+    assert_eq!(std::fs::read_to_string(root.join("a")).unwrap(), "other");
+    one.finish().await.unwrap();
+    assert_eq!(std::fs::read_to_string(root.join("a")).unwrap(), "one");
+    for draft in theirs {
+        assert_eq!(std::fs::read_to_string(root.join(draft)).unwrap(), "theirs");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_made_behind_a_link_that_leads_out() {
+    let scratch = Scratch::new("out");
+    let (root, outside) = (scratch.0.join("root"), scratch.0.join("outside"));
+    std::fs::create_dir_all(&outside).unwrap();
+    scratch.put("in/b", "inside");
+    symlink("../outside", root.join("out")).unwrap();
+    symlink("in", root.join("link")).unwrap();
+    let directory = scratch.open();
+    let draft = directory.draft("out/new/a", None).await.unwrap();
+    let refused = draft.finish().await;
+    assert!(
+        matches!(refused, Err(OriginError::BadAnswer(_))),
+        "{refused:?}"
+    );
+    assert!(std::fs::read_dir(&outside).unwrap().next().is_none());
+    let draft = directory.draft("link/new/a", None).await.unwrap();
+    draft.write(0, vec!["through".into()]).await.unwrap();
+    draft.finish().await.unwrap();
+    let text = std::fs::read_to_string(root.join("in/new/a")).unwrap();
+    assert_eq!(text, "through");
+}

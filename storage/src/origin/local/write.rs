@@ -2,7 +2,9 @@
 //! half of one.
 
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use rustix::fs::XattrFlags;
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
 
 use super::{Directory, blocking, is_plain, resolve};
 use crate::error::OriginError;
@@ -21,7 +24,7 @@ use crate::origin::write::SOURCE;
 /// Where drafts are, below the root. No key begins with it.
 pub(super) const DRAFTS: &str = ".forebay-drafts";
 
-/// Names no two drafts of one process alike.
+/// Counts the drafts of this process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Drafts of other lives are looked for with the first draft of a process, and with every thousandth.
@@ -64,13 +67,7 @@ fn begin(root: &Path, key: &str, source: Option<&str>) -> Result<Draft, OriginEr
     if number.is_multiple_of(SWEEP_EACH) {
         sweep(&drafts);
     }
-    let draft = drafts.join(format!("{}-{number}", std::process::id()));
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&draft)
-        .map_err(|error| failed(&error))?;
+    let (draft, file) = open(&drafts).map_err(|error| failed(&error))?;
     if let Some(source) = source {
         let name = format!("user.{SOURCE}");
         // A file system that keeps no attributes has its files copied anew by the same copy.
@@ -82,6 +79,20 @@ fn begin(root: &Path, key: &str, source: Option<&str>) -> Result<Draft, OriginEr
         place: root.join(key),
         root: root.to_owned(),
     })
+}
+
+/// A file that nobody else writes to. Gateways on several machines may share the directory, and in containers all have
+/// the same process number: so its name is random, and it is never one that is there.
+fn open(drafts: &Path) -> io::Result<(PathBuf, File)> {
+    loop {
+        let name = RandomState::new().build_hasher().finish();
+        let draft = drafts.join(format!("{name:016x}"));
+        match File::options().write(true).create_new(true).open(&draft) {
+            Ok(file) => return Ok((draft, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Takes drafts away that nobody finishes any more.
@@ -128,18 +139,43 @@ impl Draft {
         let file = Arc::clone(&self.file);
         let (draft, place, root) = (self.draft.clone(), self.place.clone(), self.root.clone());
         blocking(move || {
-            let above = place.parent().unwrap_or(&root);
-            std::fs::create_dir_all(above).map_err(|error| failed(&error))?;
-            // A link on the way may lead out of the root, where nothing is ours to write.
-            let inside = above.canonicalize().map_err(|error| failed(&error))?;
-            if !inside.starts_with(&root) {
-                return Err(bad("a link leads out of the directory"));
-            }
+            let name = place
+                .file_name()
+                .ok_or_else(|| bad("the file has no name"))?;
+            let above = enter(&root, place.parent().unwrap_or(&root))?;
             file.sync_all().map_err(|error| failed(&error))?;
-            std::fs::rename(&draft, &place).map_err(|error| failed(&error))
+            let moved = rustix::fs::renameat(CWD, &draft, &above, name);
+            moved.map_err(|errno| failed(&errno.into()))?;
+            // The name is to survive a loss of power too.
+            above.sync_all().map_err(|error| failed(&error))
         })
         .await
     }
+}
+
+/// The directory at `path`, made where it is not there. Each on the way is opened below the one before and looked at
+/// before anything is made in it: a link may lead out of the root, where nothing is ours to write.
+fn enter(root: &Path, path: &Path) -> Result<File, OriginError> {
+    let below = path.strip_prefix(root);
+    let below = below.map_err(|_| bad("the file is not below the directory"))?;
+    let mut directory = File::open(root).map_err(|error| failed(&error))?;
+    for part in below.components() {
+        let part = part.as_os_str();
+        let mode = Mode::from_raw_mode(0o777);
+        match rustix::fs::mkdirat(&directory, part, mode) {
+            Ok(()) => directory.sync_all().map_err(|error| failed(&error))?,
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(&errno.into())),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&directory, part, flags, Mode::empty());
+        directory = File::from(opened.map_err(|errno| failed(&errno.into()))?);
+        let is = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        if !is.map_err(|error| failed(&error))?.starts_with(root) {
+            return Err(bad("a link leads out of the directory"));
+        }
+    }
+    Ok(directory)
 }
 
 impl Drop for Draft {
