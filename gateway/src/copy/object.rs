@@ -10,7 +10,7 @@ use bytes::Bytes;
 use forebay_storage::class::{Class, Urgency};
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
-use forebay_storage::origin::write::{Meta, Payload, Upload, source_in, source_of};
+use forebay_storage::origin::write::{Meta, Payload, Upload, looks_like_md5, source_in, source_of};
 use forebay_storage::version::Version;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
@@ -145,7 +145,7 @@ impl Work {
         if *size != item.size {
             return Ok(false);
         }
-        if etag.is_some() && *etag == item.etag && etag.as_deref().is_some_and(is_md5) {
+        if etag.is_some() && *etag == item.etag && etag.as_deref().is_some_and(looks_like_md5) {
             return Ok(true);
         }
         let source = match item.version {
@@ -361,21 +361,3 @@ impl Work {
 
 /// So few bytes are summed at once; more would keep others from this thread.
 const SUMMED_HERE: u64 = 256 << 10;
-
-/// Whether an ETag is what S3 makes of an object that was put at once and is not encrypted with a key of its own.
-fn is_md5(etag: &str) -> bool {
-    let etag = etag.trim_matches('"');
-    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_etag_of_one_put_is_a_sum() {
-        assert!(is_md5("\"0cc175b9c0f1b6a831c399e269772661\""));
-        assert!(!is_md5("\"0cc175b9c0f1b6a831c399e269772661-2\""));
-        assert!(!is_md5("\"1-2-3\""));
-    }
-}

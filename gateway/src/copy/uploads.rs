@@ -1,7 +1,6 @@
 //! Uploads in parts that were begun: written down before their first part, so that the same copy goes on with them
 //! after a kill.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +8,8 @@ use bytes::Bytes;
 use forebay_storage::origin::documents::Documents;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::keeping::file;
 
 /// An upload that was begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +74,11 @@ impl Uploads {
             }
             (None, Some(directory)) => {
                 let directory = directory.clone();
-                let written =
-                    tokio::task::spawn_blocking(move || write(&directory, &name, &text)).await;
+                let written = tokio::task::spawn_blocking(move || {
+                    std::fs::create_dir_all(&directory)?;
+                    file::write(&directory.join(name), &text)
+                });
+                let written = written.await;
                 match written {
                     Ok(written) => written.map_err(|error| error.to_string()),
                     Err(error) => Err(error.to_string()),
@@ -111,14 +115,4 @@ fn name(dataset: &str, key: &str) -> String {
         "{:032x}.json",
         xxh3_128(format!("{dataset}/{key}").as_bytes())
     )
-}
-
-fn write(directory: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let path = directory.join(name);
-    let part = path.with_extension("part");
-    let mut file = std::fs::File::create(&part)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(part, path)
 }

@@ -16,7 +16,7 @@ use md5::{Digest, Md5};
 use super::answer::bad;
 use super::s3::S3;
 use super::s3_xml;
-use super::write::{PartDone, Payload, Written};
+use super::write::{PartDone, Payload, Written, looks_like_md5};
 use crate::class::Urgency;
 use crate::error::OriginError;
 
@@ -237,11 +237,6 @@ impl Page {
         })?;
         Ok(page)
     }
-}
-
-fn looks_like_md5(etag: &str) -> bool {
-    let etag = etag.trim_matches('"');
-    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_md5(etag: &str, md5: &[u8; 16]) -> bool {

@@ -138,6 +138,12 @@ pub fn source_in(headers: &HeaderMap) -> Option<&str> {
     headers.get(SOURCE_HEADER)?.to_str().ok()
 }
 
+/// Whether an ETag looks like what S3 makes of an object that was put at once and is not encrypted with a key of its own.
+pub fn looks_like_md5(etag: &str) -> bool {
+    let etag = etag.trim_matches('"');
+    etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// An object is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Written {
@@ -437,5 +443,17 @@ fn store_error(error: &Error) -> OriginError {
         Error::Unauthenticated { .. } => OriginError::Refused { status: 401 },
         Error::Precondition { .. } | Error::AlreadyExists { .. } => OriginError::Changed,
         _ => bad("it did not take a part of an object"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_etag_of_one_put_is_a_sum() {
+        assert!(looks_like_md5("\"0cc175b9c0f1b6a831c399e269772661\""));
+        assert!(!looks_like_md5("\"0cc175b9c0f1b6a831c399e269772661-2\""));
+        assert!(!looks_like_md5("\"1-2-3\""));
     }
 }

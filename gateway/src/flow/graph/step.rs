@@ -58,17 +58,16 @@ impl Draft {
         if let Err(clause) = judge_name(name) {
             told(format!("its `name` {clause}"));
         }
-        let mut number = |key: &str, usual: u64| match step.get(key).map(Value::as_u64) {
-            None => usual,
+        let retries = match step.get("retries").map(Value::as_u64) {
+            None => 0,
             Some(Some(number)) if number <= MOST_RETRIES => number,
             Some(_) => {
                 told(format!(
-                    "`{key}` must be a whole number from 0 to {MOST_RETRIES}"
+                    "`retries` must be a whole number from 0 to {MOST_RETRIES}"
                 ));
-                usual
+                0
             }
         };
-        let retries = number("retries", 0);
         let mut span = |key: &str, usual: Duration| match step.get(key).map(time) {
             None => usual,
             Some(Ok(time)) => time,
@@ -78,15 +77,10 @@ impl Draft {
             }
         };
         let (backoff, timeout) = (span("backoff", BACKOFF), span("timeout", TIMEOUT));
-        let when = match step.get("when").map(Value::as_str) {
-            None | Some(Some("success")) => When::Success,
-            Some(Some("failure")) => When::Failure,
-            Some(Some("always")) => When::Always,
-            Some(_) => {
-                told("`when` must be \"success\", \"failure\" or \"always\"".into());
-                When::Success
-            }
-        };
+        let when = when_of(step.get("when")).unwrap_or_else(|| {
+            told("`when` must be \"success\", \"failure\" or \"always\"".into());
+            When::Success
+        });
         let needs = match step.get("needs") {
             None => Vec::new(),
             Some(needs) => names(needs).unwrap_or_else(|| {
@@ -133,6 +127,16 @@ impl Draft {
                 false => Policy::Stop(clean_up),
             },
         })
+    }
+}
+
+/// How the steps that it needs have to have ended.
+fn when_of(when: Option<&Value>) -> Option<When> {
+    match when.map(Value::as_str) {
+        None | Some(Some("success")) => Some(When::Success),
+        Some(Some("failure")) => Some(When::Failure),
+        Some(Some("always")) => Some(When::Always),
+        Some(_) => None,
     }
 }
 
