@@ -158,8 +158,8 @@ impl Copier {
         u64::from(self.grains) * GRAIN
     }
 
-    /// Forgets what is known of objects that were written, here and at all members that answer.
-    async fn changed(&self, dataset: &str, keys: Vec<String>) {
+    /// Forgets what is known of objects that were written, or may have been, here and at all members that answer.
+    pub(crate) async fn changed(&self, dataset: &str, keys: Vec<String>) {
         if keys.is_empty() {
             return;
         }
@@ -167,6 +167,8 @@ impl Copier {
             dataset: dataset.to_owned(),
             keys,
         };
+        // Before, so that nobody learns from here what was; and after, for the same was learnt of others meanwhile.
+        self.forget(&changed);
         if let Some(peers) = &self.reads.peers {
             // Texts always serialise.
             let body = serde_json::to_vec(&changed).unwrap_or_default();
@@ -175,7 +177,7 @@ impl Copier {
                 .await
             {
                 if let Err(error) = told {
-                    tracing::info!(member, %error, "a member was not told of copies: it finds out within fresh_for");
+                    tracing::info!(member, %error, "a member was not told of objects that changed: it finds out within fresh_for");
                 }
             }
         }
@@ -190,10 +192,8 @@ impl Copier {
     }
 
     fn forget(&self, changed: &Changed) {
-        let keys: BTreeSet<&str> = changed.keys.iter().map(String::as_str).collect();
-        self.reads
-            .versions
-            .forget(&changed.dataset, |key| keys.contains(key));
+        let keys = changed.keys.iter().map(String::as_str);
+        self.reads.versions.forget_keys(&changed.dataset, keys);
         self.listings.forget(&changed.dataset);
     }
 

@@ -332,6 +332,27 @@ impl Versions {
             .retain(|object| table.known.contains_key(object));
     }
 
+    /// The same for these keys alone, whichever others are known. Versions that a client named stay: their bytes never
+    /// change.
+    pub fn forget_keys<'a>(&self, dataset: &str, keys: impl IntoIterator<Item = &'a str>) {
+        let (dataset, null) = (Arc::<str>::from(dataset), Arc::<str>::from("null"));
+        let mut table = self.lock();
+        for key in keys {
+            let current = ObjectId::new(Arc::clone(&dataset), key);
+            let unversioned = ObjectId {
+                version_id: Some(Arc::clone(&null)),
+                ..current.clone()
+            };
+            for object in [current, unversioned] {
+                table.known.remove(&object);
+                table.absent.remove(&object);
+                for direct in [true, false] {
+                    table.asking.remove(&(object.clone(), direct));
+                }
+            }
+        }
+    }
+
     /// Forgets the known versions that `wanted` picks, and says whether there were any.
     pub fn forget_versions(&self, wanted: impl Fn(&ObjectId, &Version) -> bool) -> bool {
         let mut table = self.lock();

@@ -1,5 +1,6 @@
 //! What an object store tells of its objects: what is known of them is doubtful then, and what watches them looks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -64,6 +65,8 @@ async fn s3(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, P
         Problem::new(StatusCode::BAD_REQUEST, detail)
     })?;
     let (mut doubted, mut unknown) = (0u64, 0u64);
+    // All that it says of a dataset is one question to the others.
+    let mut keys: BTreeMap<Arc<str>, BTreeSet<String>> = BTreeMap::new();
     for Record { s3: subject } in told.records {
         let key = subject.object.key.replace('+', " ");
         let Ok(key) = percent_decode_str(&key).decode_utf8() else {
@@ -73,16 +76,20 @@ async fn s3(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, P
         let datasets = state.datasets.all();
         let held = datasets.iter().filter_map(|dataset| {
             let key = dataset.key_of(&subject.bucket.name, &key)?;
-            Some((dataset, key.to_owned()))
+            Some((Arc::clone(&dataset.name), key.to_owned()))
         });
-        let held: Vec<_> = held.collect();
-        unknown += u64::from(held.is_empty());
+        let before = doubted;
         for (dataset, key) in held {
             doubted += 1;
-            doubt(&state, &dataset.name, &key).await;
-            for schedule in state.flows.schedules() {
-                schedule.changed(&dataset.name, &key);
-            }
+            keys.entry(dataset).or_default().insert(key);
+        }
+        unknown += u64::from(doubted == before);
+    }
+    for (dataset, keys) in keys {
+        let told: Vec<String> = keys.iter().cloned().collect();
+        state.copier.changed(&dataset, told).await;
+        for schedule in state.flows.schedules() {
+            keys.iter().for_each(|key| schedule.changed(&dataset, key));
         }
     }
     Ok(axum::Json(json!({ "doubted": doubted, "unknown": unknown })).into_response())
@@ -91,19 +98,26 @@ async fn s3(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, P
 /// Has every member ask anew what an object's version is, or each object's if no key is named. Their blocks stay: they
 /// are of a version.
 pub(super) async fn doubt(state: &Arc<State>, dataset: &str, key: &str) {
+    if !key.is_empty() {
+        return state.copier.changed(dataset, vec![key.to_owned()]).await;
+    }
     doubt_here(state, dataset, key);
     let path = fleet::path_of(DOUBT, dataset, key);
     for (name, answer) in fleet::ask_others(state, &Method::POST, &path).await {
         if let Err(error) = answer {
             // It asks by itself once what it knows is due.
-            tracing::debug!(member = name, %error, "a member was not told that an object may have changed");
+            tracing::debug!(member = name, %error, "a member was not told that objects may have changed");
         }
     }
+    // What was learnt meanwhile of a member that was not told yet.
+    doubt_here(state, dataset, key);
 }
 
 /// The same for this gateway.
 pub(super) fn doubt_here(state: &State, dataset: &str, key: &str) {
-    let wanted = |known: &str| key.is_empty() || known == key;
-    state.reads.versions.forget(dataset, wanted);
+    match key {
+        "" => state.reads.versions.forget(dataset, |_| true),
+        key => state.reads.versions.forget_keys(dataset, [key]),
+    }
     state.listings.forget(dataset);
 }

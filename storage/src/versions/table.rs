@@ -1,5 +1,6 @@
 //! What answers, and questions that got none, change about what is known.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -37,10 +38,22 @@ impl Table {
             Some(known) => *known = entry,
             None => {
                 self.known.insert(object.clone(), entry);
+                if self.turns.len() >= 2 * REMEMBERED {
+                    self.sort_turns();
+                }
                 self.turns.push_back(object.clone());
                 self.make_room();
             }
         }
+    }
+
+    /// Leaves each known object one turn. One that was forgotten by its key left its own behind, which is met when it
+    /// comes; where the same is forgotten and known again all the time, none ever comes.
+    fn sort_turns(&mut self) {
+        let mut met = HashSet::with_capacity(self.known.len());
+        let known = &self.known;
+        self.turns
+            .retain(|object| known.contains_key(object) && met.insert(object.clone()));
     }
 
     /// Forgets by turns, but passes over once whoever was used since the last time.

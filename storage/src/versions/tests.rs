@@ -174,6 +174,51 @@ async fn what_is_forgotten_while_it_is_asked_is_not_noted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_are_forgotten_alone_and_with_what_is_being_asked_of_them() {
+    let versions = Arc::new(Versions::default());
+    let named = |id: Option<&str>| ObjectId {
+        version_id: id.map(Into::into),
+        ..object()
+    };
+    let other = ObjectId::new("models", "b");
+    let elsewhere = ObjectId::new("others", "a");
+    let all = [named(None), named(Some("null")), named(Some("v1"))];
+    for object in all.iter().chain([&other, &elsewhere]) {
+        versions.observe(object, &version("\"x\""), Instant::now());
+    }
+    let asking = tokio::spawn({
+        let versions = Arc::clone(&versions);
+        async move {
+            let ask = || async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(found("\"old\""))
+            };
+            versions.look_up(&object(), ask).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    versions.forget_keys("models", ["a"]);
+    assert!(asking.await.unwrap().is_ok());
+    for object in &all[..2] {
+        assert!(matches!(versions.known(object, &RULES), Known::Unknown));
+    }
+    for object in [&all[2], &other, &elsewhere] {
+        assert!(matches!(versions.known(object, &RULES), Known::Fresh(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_forgotten_again_and_again_takes_no_more_room() {
+    let versions = Versions::default();
+    let (object, version) = (object(), version("\"x\""));
+    for _ in 0..3 * REMEMBERED {
+        versions.observe(&object, &version, Instant::now());
+        versions.forget_keys("models", ["a"]);
+    }
+    assert!(versions.lock().turns.len() <= 2 * REMEMBERED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_keeps_what_is_known() {
     let versions = Arc::new(Versions::default());
     versions.observe(&object(), &version("\"x\""), Instant::now());
