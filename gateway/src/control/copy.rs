@@ -1,5 +1,6 @@
 //! `POST /-/copy/{dataset}/{prefix}?to=DATASET/PREFIX`: copying, told of line by line while it lasts.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,41 +51,8 @@ async fn copy(
     Query(params): Params,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let bad = |sentence: String| Problem::new(StatusCode::BAD_REQUEST, sentence);
-    let mut order = CopyOrder {
-        from: Place { dataset, prefix },
-        to: Place {
-            dataset: String::new(),
-            prefix: String::new(),
-        },
-        glob: None,
-        rate: None,
-        dry: false,
-    };
-    for (name, value) in &params {
-        match name.as_str() {
-            "to" => {
-                let place = Place::parse(value);
-                order.to = place.ok_or_else(|| bad("`to` is DATASET or DATASET/PREFIX".into()))?;
-            }
-            "glob" => order.glob = Some(value.clone()),
-            "rate" => {
-                let rate = size::parse(value);
-                order.rate = Some(rate.map_err(|clause| bad(format!("`rate` {clause}")))?);
-            }
-            "dry" => order.dry = value == "true",
-            // Those of a presigned request were looked at by whoever judged it.
-            name if name.to_ascii_lowercase().starts_with("x-amz-") => {}
-            name => {
-                let sentence =
-                    format!("a copy has no parameter {name:?}: it has to, glob, rate and dry");
-                return Err(bad(sentence));
-            }
-        }
-    }
-    if order.to.dataset.is_empty() {
-        return Err(bad("say where to: ?to=DATASET/PREFIX".into()));
-    }
+    let order = asked(Place { dataset, prefix }, &params);
+    let order = order.map_err(|sentence| Problem::new(StatusCode::BAD_REQUEST, sentence))?;
     let copy = Copy::new(&state.copier, order)?;
     let accept = headers.get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
@@ -95,6 +63,52 @@ async fn copy(
     };
     let body = Body::from_stream(told(copy, json));
     Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+}
+
+/// What a copy from this place is asked for, or what is wrong with it.
+fn asked(from: Place, params: &HashMap<String, String>) -> Result<CopyOrder, String> {
+    let mut order = CopyOrder {
+        from,
+        to: Place {
+            dataset: String::new(),
+            prefix: String::new(),
+        },
+        glob: None,
+        rate: None,
+        dry: false,
+    };
+    for (name, value) in params {
+        match name.as_str() {
+            "to" => {
+                let place = Place::parse(value);
+                order.to = place.ok_or("`to` is DATASET or DATASET/PREFIX")?;
+            }
+            "glob" => order.glob = Some(value.clone()),
+            "rate" => {
+                let rate = size::parse(value);
+                order.rate = Some(rate.map_err(|clause| format!("`rate` {clause}"))?);
+            }
+            "dry" => {
+                order.dry = match value.as_str() {
+                    "true" => true,
+                    "false" => false,
+                    // Whoever meant to look only is not to have copied.
+                    _ => return Err("`dry` is true or false".into()),
+                };
+            }
+            // Those of a presigned request were looked at by whoever judged it.
+            name if name.to_ascii_lowercase().starts_with("x-amz-") => {}
+            name => {
+                return Err(format!(
+                    "a copy has no parameter {name:?}: it has to, glob, rate and dry"
+                ));
+            }
+        }
+    }
+    match order.to.dataset.is_empty() {
+        true => Err("say where to: ?to=DATASET/PREFIX".into()),
+        false => Ok(order),
+    }
 }
 
 /// A copy that runs, and whoever is told of it. When nobody is any more, it is cancelled.
@@ -178,5 +192,28 @@ impl Running {
             (Err(error), false) => format!("failed {error}\n"),
         };
         text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_dry_copy_is_asked_for_with_true_and_nothing_that_is_neither_copies() {
+        let dry = |dry: Option<&str>| {
+            let place = Place::parse("a").unwrap();
+            let to = ("to".to_owned(), "b/".to_owned());
+            let dry = dry.map(|dry| ("dry".to_owned(), dry.to_owned()));
+            let params = [to].into_iter().chain(dry).collect();
+            asked(place, &params).map(|order| order.dry)
+        };
+        assert_eq!(dry(None), Ok(false));
+        assert_eq!(dry(Some("false")), Ok(false));
+        assert_eq!(dry(Some("true")), Ok(true));
+        for odd in ["", "1", "yes", "True"] {
+            assert_eq!(dry(Some(odd)), Err("`dry` is true or false".to_owned()));
+        }
     }
 }
