@@ -359,7 +359,7 @@ impl<'de> Deserialize<'de> for Files {
     }
 }
 
-/// The bytes of a small object, read as a client would.
+/// The bytes of a small object, read as a client would, but behind all of those.
 ///
 /// # Errors
 /// What keeps them from being had, as a sentence with the key.
@@ -385,13 +385,15 @@ pub(crate) async fn whole(
     let sheet = crew.paper.sheet(version.size.saturating_mul(2)).await;
     let sheet = sheet.ok_or_else(|| full(crew, 0))?;
     let pieces = [Piece::Range(0..version.size)];
-    let mut reader = Reader::new(
+    let _leave = reads.demand.leave().await;
+    let reader = Reader::new(
         Arc::clone(reads),
         Arc::clone(dataset),
         object,
         version,
         pieces,
     );
+    let mut reader = reader.for_nobody();
     let mut bytes = Vec::new();
     loop {
         match reader.step(usize::MAX) {

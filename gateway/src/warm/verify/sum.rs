@@ -22,7 +22,8 @@ use crate::warm::order::Copies;
 use crate::warm::place::Crew;
 use crate::warm::remote;
 
-/// Bytes that one question to a member is about: it answers within a fraction of a second, off a disk too.
+/// Bytes that one question to a member is about: it answers within a fraction of a second, off a disk too. And bytes
+/// that are read with one leave.
 const AT_A_TIME: u64 = 64 << 20;
 
 /// Pieces that are looked at before others get their turn on this thread.
@@ -163,7 +164,7 @@ pub(crate) async fn here(
     Ok(sum.finalize())
 }
 
-/// Hands these bytes of a version to `take`, in their order.
+/// Hands these bytes of a version to `take`, in their order. Nobody waits for them, so whoever reads goes first.
 async fn each(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
@@ -172,29 +173,33 @@ async fn each(
     bytes: Range<u64>,
     mut take: impl FnMut(&[u8]) + Send,
 ) -> Result<(), OriginError> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let mut reader = Reader::new(
-        Arc::clone(reads),
-        Arc::clone(dataset),
-        object.clone(),
-        Arc::clone(version),
-        [Piece::Range(bytes)],
-    );
-    let mut pieces = 0u32;
-    loop {
-        match reader.step(usize::MAX) {
-            Step::Bytes(bytes, _) => take(&bytes),
-            Step::Wait => reader.waiting().await,
-            Step::End => return Ok(()),
-            Step::Fail(error) => return Err(error),
+    let (mut start, mut pieces) = (bytes.start, 0u32);
+    while start < bytes.end {
+        let end = start.saturating_add(AT_A_TIME).min(bytes.end);
+        let _leave = reads.demand.leave().await;
+        let reader = Reader::new(
+            Arc::clone(reads),
+            Arc::clone(dataset),
+            object.clone(),
+            Arc::clone(version),
+            [Piece::Range(start..end)],
+        );
+        let mut reader = reader.for_nobody();
+        loop {
+            match reader.step(usize::MAX) {
+                Step::Bytes(bytes, _) => take(&bytes),
+                Step::Wait => reader.waiting().await,
+                Step::End => break,
+                Step::Fail(error) => return Err(error),
+            }
+            pieces = pieces.wrapping_add(1);
+            if pieces.is_multiple_of(TURN) {
+                tokio::task::yield_now().await;
+            }
         }
-        pieces += 1;
-        if pieces.is_multiple_of(TURN) {
-            tokio::task::yield_now().await;
-        }
+        start = end;
     }
+    Ok(())
 }
 
 #[cfg(test)]
