@@ -163,12 +163,19 @@ impl Jobs {
         self.closed.subscribe()
     }
 
-    /// Takes a job and sets its pins, or finds the one that does just that already. To be seen through: a job of which
-    /// the future is dropped is in no order.
+    /// Takes a job and sets its pins, or finds the one that does just that already. Dropping the future ends nothing: the
+    /// job is taken all the same.
     ///
     /// # Errors
     /// If it can't be written down, or a pin can't be set; or if too many wait.
     pub async fn take(self: &Arc<Self>, order: Order, pins: Vec<Pin>) -> io::Result<Arc<Job>> {
+        let jobs = Arc::clone(self);
+        // In a task of its own: one that is in the table and never said to be written would keep its place for good.
+        let taken = tokio::spawn(async move { jobs.take_through(order, pins).await }).await;
+        taken.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    async fn take_through(self: &Arc<Self>, order: Order, pins: Vec<Pin>) -> io::Result<Arc<Job>> {
         let sheet = self.sheet(&order).await?;
         let (job, is_new) = {
             let mut table = self.table();
@@ -485,3 +492,6 @@ async fn too_late(job: &Job) {
     let left = time.saturating_sub(age.unwrap_or(Duration::ZERO));
     tokio::time::sleep(left).await;
 }
+
+#[cfg(test)]
+mod tests;

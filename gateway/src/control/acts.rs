@@ -1,5 +1,6 @@
 //! What steps of flows do: the same as whoever asks under `/-/`, or on the command line of a member.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use forebay_ring::State as MemberState;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{State, events, pins, purge, warm};
@@ -14,8 +17,10 @@ use crate::copy::{Copy, CopyOrder};
 use crate::flow::ask::Asker;
 use crate::flow::graph::{Action, Pinned, Scale, Wait, Warmed};
 use crate::flow::{Hands, Told, exec};
-use crate::warm::job::State as JobState;
-use crate::warm::order::Tier;
+use crate::pins::Pin;
+use crate::warm::Jobs;
+use crate::warm::job::{Job, State as JobState};
+use crate::warm::order::{Order, Tier};
 
 /// Between two words of how a step does.
 const EACH: Duration = Duration::from_secs(1);
@@ -77,17 +82,10 @@ impl Acts {
         };
         let has_nvme = state.reads.store.nvme().is_some();
         let order = warmed.order(keys, has_nvme)?;
-        let jobs = &state.jobs;
-        // One that was begun by somebody else is not ours to cancel.
-        let mut others = jobs.all().into_iter();
-        let others = others.any(|job| job.order == order && !job.state().is_over());
         let pins = warm::pins_of(&state, &order).await;
         let pins = pins.map_err(|problem| problem.detail)?;
-        let job = jobs.take(order, pins).await;
+        let job = job_of(&state.jobs, order, pins, told).await;
         let job = job.map_err(|error| format!("the job can't be taken: {error}"))?;
-        if !others {
-            told.job(&job.id);
-        }
         let mut states = job.states();
         loop {
             told.say(job.line().trim_end().to_owned());
@@ -198,6 +196,63 @@ impl Hands for Acts {
         }
         .boxed()
     }
+}
+
+/// A job that was taken for a step. Where nobody has noted it by the time that this is dropped, the step was stopped
+/// meanwhile, and nobody would cancel it.
+struct Taken {
+    jobs: Arc<Jobs>,
+    job: Arc<Job>,
+    /// It was begun by somebody else, or noted: then it goes on.
+    goes_on: bool,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.goes_on {
+            return;
+        }
+        let (jobs, job) = (Arc::clone(&self.jobs), Arc::clone(&self.job));
+        // Without a runtime the gateway ends, and so does the job.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            if let Err(error) = jobs.cancel(&job).await {
+                tracing::warn!(job = job.id, %error, "the job of a step that was stopped goes on");
+            }
+        });
+    }
+}
+
+/// Takes a job for a step.
+async fn job_of(
+    jobs: &Arc<Jobs>,
+    order: Order,
+    pins: Vec<Pin>,
+    told: &Told,
+) -> io::Result<Arc<Job>> {
+    // One that was begun by somebody else is not ours to cancel.
+    let mut others = jobs.all().into_iter();
+    let others = others.any(|job| job.order == order && !job.state().is_over());
+    let (sender, taken) = oneshot::channel();
+    let jobs = Arc::clone(jobs);
+    tokio::spawn(async move {
+        let taken = jobs.take(order, pins).await.map(|job| Taken {
+            jobs,
+            job,
+            goes_on: others,
+        });
+        // Nobody is there to have it if the step was stopped.
+        let _ = sender.send(taken);
+    });
+    let taken = taken.await;
+    let mut taken = taken.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+    if !others {
+        told.job(&taken.job.id);
+        taken.goes_on = true;
+    }
+    Ok(Arc::clone(&taken.job))
 }
 
 /// The keys that an object names, one a line.

@@ -1,6 +1,5 @@
 //! Warming under `/-/`: jobs taken, told of, cancelled and tried again; and how much of a prefix is resident.
 
-use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -117,10 +116,7 @@ async fn retry(
 
 async fn take(state: &Arc<State>, order: Order, headers: &HeaderMap) -> Result<Response, Problem> {
     let pins = pins_of(state, &order).await?;
-    let jobs = Arc::clone(&state.jobs);
-    // In a task of its own: a client that leaves ends nothing.
-    let taken = tokio::spawn(async move { jobs.take(order, pins).await }).await;
-    let taken = taken.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let taken = state.jobs.take(order, pins).await;
     let job = taken.map_err(|error| {
         let detail = format!("the job can't be taken: {error}");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
