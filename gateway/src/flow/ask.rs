@@ -150,7 +150,33 @@ fn good(answer: &Answer, url: &str) -> Result<(), String> {
     }
 }
 
-/// The URL without its query.
-fn place(url: &str) -> &str {
-    url.split('?').next().unwrap_or(url)
+/// The URL without its query and without a user, either of which may be a secret.
+pub(super) fn place(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or(url);
+    let (scheme, rest) = match url.split_once("//") {
+        Some((scheme, rest)) => (format!("{scheme}//"), rest),
+        None => (String::new(), url),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn what_may_be_a_secret_in_a_url_is_not_told() {
+        for (url, told) in [
+            ("https://h:1/a/b?token=t", "https://h:1/a/b"),
+            ("https://me:t@h/a", "https://h/a"),
+            ("https://h?t", "https://h"),
+            ("h/a#t", "h/a"),
+            ("//me@t@h/a@b", "//h/a@b"),
+            ("", ""),
+        ] {
+            assert_eq!(place(url), told);
+        }
+    }
 }

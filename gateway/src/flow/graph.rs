@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub use self::action::{Action, Pinned, Purged, Scale, Wait, Warmed};
 use self::step::Draft;
+use super::ask::place;
 use crate::settings::{FlowSettings, UrlPrefix, duration};
 
 /// No body of a request for a flow is longer.
@@ -301,9 +302,10 @@ fn time(value: &Value) -> Result<Duration, String> {
     }
 }
 
-/// A URL that the settings allow.
+/// A URL that the settings allow. What may be a secret in it is not told.
 fn allowed(url: &str, rules: &Rules<'_>) -> Result<(), String> {
-    let parsed = UrlPrefix::parse(url).map_err(|clause| format!("{url:?} {clause}"))?;
+    let place = place(url);
+    let parsed = UrlPrefix::parse(url).map_err(|clause| format!("{place:?} {clause}"))?;
     match rules
         .allowed
         .urls
@@ -312,7 +314,7 @@ fn allowed(url: &str, rules: &Rules<'_>) -> Result<(), String> {
     {
         true => Ok(()),
         false => Err(format!(
-            "{url:?} is not below any of `urls` in [flows] of the settings, and flows reach nothing else"
+            "{place:?} is not below any of `urls` in [flows] of the settings, and flows reach nothing else"
         )),
     }
 }

@@ -1,5 +1,6 @@
 //! `[flows]`: what flows may run and reach. Nothing else can be.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::Uri;
@@ -43,8 +44,10 @@ impl UrlPrefix {
             return Err(wrong("it names a user"));
         }
         let path = uri.path();
-        // What a server may take for a way up is nobody's prefix.
-        let odd = |segment: &str| matches!(segment, "." | "..");
+        // What a server may take for a way up is nobody's prefix: some read `..;x` as `..`, with a parameter.
+        let odd = |segment: &str| {
+            segment == "." || segment.starts_with("..") || segment.starts_with(".;")
+        };
         let lower = path.to_ascii_lowercase();
         let hidden = ["%2e", "%2f", "%5c", "\\"];
         if path.split('/').any(odd) || hidden.iter().any(|hidden| lower.contains(hidden)) {
@@ -64,6 +67,15 @@ impl UrlPrefix {
         let same = (&self.scheme, &self.host, self.port) == (&url.scheme, &url.host, url.port);
         let rest = url.path.strip_prefix(&self.path);
         same && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether it is of this machine alone.
+    fn is_on_loopback(&self) -> bool {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost"
+            || host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     }
 
     /// As it was written.
@@ -88,6 +100,14 @@ pub(super) fn read(top: &Section<'_>, report: &mut Report) -> FlowSettings {
     });
     let token = section.read("kubernetes_token", report, token);
     let authorities = section.read("kubernetes_ca", report, value::file);
+    if let (Some(api), Some(token)) = (&api, &token)
+        && api.value.scheme == "http"
+        && !api.value.is_on_loopback()
+    {
+        let sentence = "the token would be sent in clear to `kubernetes`: write its URL with https://, or leave the token \
+                        out where a proxy on this machine adds it";
+        report.add(&token.place, sentence);
+    }
     let kubernetes = api.map(|api| KubernetesSettings {
         api: api.value.text.trim_end_matches('/').to_owned(),
         token: token.as_ref().map(|token| token.value.clone()),
@@ -200,6 +220,9 @@ mod tests {
             "http://me@h/",
             "http://h/a/../b",
             "http://h/a/%2E%2e/b",
+            "http://h/a/..;/b",
+            "http://h/a/..;x=y/b",
+            "http://h/a/.;/b",
             "http://h/a%2fb",
             "http://h/a%5cb",
             "/etc/passwd",

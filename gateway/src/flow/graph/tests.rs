@@ -208,3 +208,16 @@ fn what_is_no_flow_is_refused_with_a_sentence() {
     }
     assert!(Graph::source(&[0xff]).is_err());
 }
+
+#[test]
+fn a_secret_in_a_url_is_told_in_no_mistake() {
+    for url in [
+        "http://elsewhere/a?token=SECRET",
+        "http://me:SECRET@hooks:8080/a",
+        "ftp://hooks/a?SECRET",
+    ] {
+        let told = mistake(one(&format!("notify = {{ url = \"{url}\" }}")));
+        assert!(told.contains("/a\""), "{told}");
+        assert!(!told.contains("SECRET"), "{told}");
+    }
+}

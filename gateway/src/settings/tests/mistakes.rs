@@ -222,6 +222,28 @@ fn cors_takes_origins_and_nothing_else() {
 }
 
 #[test]
+fn a_token_is_not_sent_in_clear_to_another_machine() {
+    let told = |url: &str| {
+        let token = "kubernetes_token = { file = '/run/token' }";
+        let text = format!("[flows]\nkubernetes = '{url}'\n{token}\n");
+        load(&text, &Flags::default()).err().unwrap_or_default()
+    };
+    for url in ["http://10.0.0.1:8080", "http://kubernetes.default.svc"] {
+        let mistakes = told(url);
+        let sent = |mistake: &String| mistake.contains("the token would be sent in clear");
+        assert!(mistakes.iter().any(sent), "{mistakes:?}");
+    }
+    for url in [
+        "https://10.0.0.1",
+        "http://127.0.0.1:8001",
+        "http://[::1]:8001",
+        "http://localhost:8001",
+    ] {
+        assert_eq!(told(url), [""; 0], "{url}");
+    }
+}
+
+#[test]
 fn tables_and_lists_in_the_wrong_form_are_mistakes() {
     assert!(mistake("cache = 1").starts_with("1: `cache` must be a table, headed [cache]"));
     assert!(mistake("[datasets]\nname = 'models'").contains("head each one with [[datasets]]"));
