@@ -5,6 +5,7 @@
 //! | [`graph`] | what a flow is asked for, judged before anything begins |
 //! | [`record`] | how it does, as it is written down and told |
 //! | [`plan`] | what comes next: pure functions of the two |
+//! | `take` | taking a flow |
 //! | `run` | one flow from its first step to its end |
 //! | `keep` | whose flow is whose, and those whose gateway died |
 //! | [`exec`], [`ask`] | running a program, and asking a URL |
@@ -25,8 +26,10 @@ pub mod plan;
 pub mod record;
 mod run;
 pub mod schedule;
+mod take;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,22 +39,18 @@ use futures::future::BoxFuture;
 use prometheus::IntCounterVec;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::graph::{Action, Graph, Rules};
 use self::record::{Process, Record, State, StepRecord};
 use self::schedule::Schedule;
 use crate::dataset::Datasets;
-use crate::keeping::cabinet::{Cabinet, CabinetError, Mark};
+use crate::keeping::cabinet::{Cabinet, Mark};
 use crate::keeping::lease::{Lease, Own};
 use crate::keeping::time;
 use crate::settings::FlowSettings;
 
 /// Flows that are over and still told of.
 const REMEMBERED: usize = 100;
-
-/// Flows that may be on their way.
-const MOST: usize = 100;
 
 /// What does steps.
 pub trait Hands: fmt::Debug + Send + Sync {
@@ -100,6 +99,8 @@ struct Table {
     /// By when they were taken, and their name.
     flows: BTreeMap<(u64, String), Arc<Flow>>,
     count: u64,
+    /// Flows that are being written down, and not in the table yet.
+    taking: usize,
 }
 
 /// One flow.
@@ -344,50 +345,6 @@ impl Flows {
         self.graph(source).map_err(NotTaken::Wrong)
     }
 
-    /// Takes a flow, and begins it. Without a name it is given one.
-    ///
-    /// # Errors
-    /// If one of that name is there already, or if it can't be written down.
-    pub async fn take(
-        self: &Arc<Self>,
-        graph: Graph,
-        id: Option<String>,
-    ) -> Result<Arc<Flow>, NotTaken> {
-        let setup = self.setup()?;
-        let id = {
-            let mut table = self.table();
-            let on_their_way = table.flows.values().filter(|flow| !flow.state().is_over());
-            if on_their_way.count() >= MOST {
-                let why =
-                    format!("{MOST} flows are on their way already; come again once some are over");
-                return Err(NotTaken::NotNow(why));
-            }
-            table.count += 1;
-            id.unwrap_or_else(|| {
-                let id = xxh3_64_with_seed(&table.count.to_le_bytes(), self.seed);
-                format!("{id:016x}")
-            })
-        };
-        let mut record = Record::new(id.clone(), &graph);
-        self.own.holder().clone_into(&mut record.holder);
-        record.turn = 1;
-        let bytes = serde_json::to_vec(&record).unwrap_or_default().into();
-        let mark = match setup.cabinet.put(&id, bytes, None).await {
-            Ok(mark) => mark,
-            Err(CabinetError::Changed) => return Err(NotTaken::There),
-            Err(error) => {
-                return Err(NotTaken::NotNow(format!(
-                    "it can't be written down: {error}"
-                )));
-            }
-        };
-        let flow = Flow::new(Ok(graph), record);
-        flow.lease().note(mark, self.own.holder(), 1);
-        self.insert(&flow);
-        self.see_through(Arc::clone(&flow));
-        Ok(flow)
-    }
-
     /// The flow of that name.
     pub fn get(&self, id: &str) -> Option<Arc<Flow>> {
         let table = self.table();
@@ -410,9 +367,16 @@ impl Flows {
         graph_in(source, allowed, &self.datasets, self.has_nvme)
     }
 
-    fn insert(&self, flow: &Arc<Flow>) {
+    /// Puts a flow into the table, unless it is there by now; then that one is told.
+    fn insert(&self, flow: &Arc<Flow>) -> Option<Arc<Flow>> {
         let place = (flow.record().created, flow.id.clone());
-        self.table().flows.insert(place, Arc::clone(flow));
+        match self.table().flows.entry(place) {
+            Entry::Occupied(there) => Some(Arc::clone(there.get())),
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(flow));
+                None
+            }
+        }
     }
 
     fn forget(&self, flow: &Flow) {

@@ -112,10 +112,8 @@ async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let flow = known(&state, &id)?;
-    state.flows.cancel(&flow).await.map_err(|error| {
-        let detail = format!("whoever works on the flow can't be told: {error}");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-    })?;
+    let cancelled = state.flows.cancel(&flow).await;
+    cancelled.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
     Ok((StatusCode::ACCEPTED, axum::Json(flow.json())).into_response())
 }
 

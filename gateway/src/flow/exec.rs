@@ -99,7 +99,7 @@ pub fn kill_left(process: &Process) {
 }
 
 /// When a process began, as the kernel counts (proc_pid_stat(5), field 22).
-fn began(pid: Pid) -> Option<String> {
+pub(super) fn began(pid: Pid) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     // Its name stands in brackets and may hold spaces.
     let (_, fields) = stat.rsplit_once(')')?;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use super::record::{Record, State};
-use super::{Flow, Flows, REMEMBERED, Setup};
+use super::{Flow, Flows, REMEMBERED, Setup, exec};
 use crate::keeping::cabinet::CabinetError;
 use crate::keeping::lease::{LEASE, TICK, TRIES};
 use crate::keeping::millis;
@@ -72,10 +74,15 @@ impl Flows {
         }
         for flow in self.all() {
             let over = flow.state().is_over();
+            if first && flow.is_theirs() {
+                self.kill_left(&flow);
+            }
             if flow.is_theirs() && !over {
                 let (anybodys, ours) = {
                     let lease = flow.lease();
-                    let ours = first && self.own.is_a_run_of_ours(&lease.holder);
+                    // One of this very run may be about to be known.
+                    let earlier = lease.holder != self.own.holder();
+                    let ours = first && earlier && self.own.is_a_run_of_ours(&lease.holder);
                     (lease.is_anybodys(), ours)
                 };
                 if anybodys || ours {
@@ -87,6 +94,18 @@ impl Flows {
             }
         }
         Ok(())
+    }
+
+    /// Ends the programs that an earlier run of this gateway left behind, whoever works on their flow by now.
+    fn kill_left(&self, flow: &Flow) {
+        let left: Vec<_> = {
+            let record = flow.record();
+            let begun = record.steps.iter().filter_map(|step| step.process.as_ref());
+            let left = begun.chain(&record.left).cloned();
+            left.filter(|process| *process.member == *self.member)
+                .collect()
+        };
+        left.iter().for_each(exec::kill_left);
     }
 
     /// Takes over what the document of a flow says. False: it is not ours.
@@ -114,17 +133,19 @@ impl Flows {
         let ours = record.holder == self.own.holder();
         let flow = match known {
             Some(flow) => flow,
-            // It was taken a moment ago, and is about to be known.
-            None if ours => return Ok(true),
             None => {
                 let graph = self.graph(record.source.clone());
                 let flow = Flow::new(
                     graph.map_err(|mistakes| mistakes.join("; ")),
                     record.clone(),
                 );
+                // One of ours too, for it may be that its taker never heard that it was written. Else it is about to be
+                // known, and then another one is in its place.
                 flow.theirs.send_replace(true);
-                self.insert(&flow);
-                flow
+                match self.insert(&flow) {
+                    Some(there) => return Ok(!there.is_theirs()),
+                    None => flow,
+                }
             }
         };
         flow.lease().note(mark, &record.holder, record.turn);
@@ -140,20 +161,32 @@ impl Flows {
     }
 
     async fn take_over(self: &Arc<Self>, flow: &Arc<Flow>) {
+        let mut given_up = None;
         if let Err(mistakes) = &flow.graph {
             let seen = flow.lease().seen;
             if seen.is_some_and(|seen| seen.elapsed() < LEASE * LEFT_TO_OTHERS) {
                 return;
             }
-            flow.change(|record| {
+            given_up = Some(flow.change(|record| {
+                let before = record.clone();
                 record.state = State::Failed;
                 record.finished = Some(millis(SystemTime::now()));
                 record.error = Some(format!(
                     "this gateway may not do what it asks for: {mistakes}"
                 ));
+                (before, record.clone())
+            }));
+        }
+        let written = self.write(flow).await;
+        if let (Some((before, failed)), false) = (given_up, written == Written::Ours) {
+            // It goes on as its document says. What another member wrote meanwhile is known by now, and holds.
+            flow.change(|record| {
+                if *record == failed {
+                    *record = before;
+                }
             });
         }
-        if self.write(flow).await == Written::Ours {
+        if written == Written::Ours {
             tracing::info!(
                 flow = flow.id,
                 "a flow that nobody works on any more is taken over"
@@ -193,13 +226,11 @@ impl Flows {
                 // Texts and numbers always serialise.
                 serde_json::to_vec(&record).unwrap_or_default()
             };
-            match setup
-                .cabinet
-                .put(&flow.id, bytes.into(), mark.as_ref())
-                .await
-            {
+            let began = Instant::now();
+            let put = setup.cabinet.put(&flow.id, bytes.into(), mark.as_ref());
+            match put.await {
                 Ok(mark) => {
-                    flow.lease().note(mark, holder, turn);
+                    flow.lease().hold(mark, holder, turn, began);
                     flow.written.store(changes, Ordering::Release);
                     return Written::Ours;
                 }
@@ -219,18 +250,37 @@ impl Flows {
         Written::NotNow
     }
 
-    /// Wants no more of a flow: its steps are stopped, and what is to clean up does.
+    /// Wants no more of a flow: its steps are stopped, and what is to clean up does. It is written down when this
+    /// returns, so that it holds whatever becomes of this gateway.
     ///
     /// # Errors
-    /// If another member works on it and can't be told.
-    pub async fn cancel(&self, flow: &Arc<Flow>) -> Result<(), CabinetError> {
+    /// A sentence: another member works on it and can't be told, or it can't be written down.
+    pub async fn cancel(&self, flow: &Arc<Flow>) -> Result<(), String> {
         let Some(setup) = self.setup.get() else {
             return Ok(());
         };
         if !flow.is_theirs() {
+            if flow.state().is_over() {
+                return Ok(());
+            }
             flow.cancel.send_replace(true);
-            return Ok(());
+            flow.change(|record| record.cancel = true);
+            match self.write(flow).await {
+                Written::Ours => return Ok(()),
+                Written::Theirs => {}
+                Written::NotNow => {
+                    return Err(
+                        "it is stopped here, and that can't be written down now: should this gateway die before it is, the                          flow goes on"
+                            .into(),
+                    );
+                }
+            }
         }
+        let told = self.cancel_theirs(setup, flow).await;
+        told.map_err(|error| format!("whoever works on the flow can't be told: {error}"))
+    }
+
+    async fn cancel_theirs(&self, setup: &Setup, flow: &Flow) -> Result<(), CabinetError> {
         for _ in 0..TRIES {
             let Some((bytes, mark)) = setup.cabinet.get(&flow.id).await? else {
                 return Ok(());

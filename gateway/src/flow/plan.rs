@@ -6,6 +6,9 @@ use super::graph::{Graph, Policy, When};
 use super::record::{Record, State, StepRecord, StepState};
 use crate::keeping::millis;
 
+/// How often a step is begun anew whose gateway stopped or died: more often than a fleet is restarted one by one.
+const MOST_RESUMED: u32 = 30;
+
 /// The steps that begin now, marked as running. Those that never will are skipped; if nothing runs and nothing begins,
 /// the flow is over.
 pub fn next(graph: &Graph, record: &mut Record) -> Vec<usize> {
@@ -120,12 +123,23 @@ fn stop(graph: &Graph, record: &mut Record, end: State, why: String, mut clean_u
     record.clean_up = clean_up;
 }
 
-/// Has the steps that ran when their gateway died run again: that try does not count.
-pub fn resume(record: &mut Record) {
+/// Has the steps that ran when their gateway died run again: that try does not count. One that was begun anew too often
+/// has failed: it may be what ends gateways.
+pub fn resume(graph: &Graph, record: &mut Record) {
+    for index in 0..record.steps.len() {
+        let step = &record.steps[index];
+        if step.state == StepState::Running && step.resumed >= MOST_RESUMED {
+            let why = format!(
+                "whoever ran it stopped or died {MOST_RESUMED} times and once more: it is not begun again"
+            );
+            ended(graph, record, index, Err(why));
+        }
+    }
     for step in &mut record.steps {
         if step.state == StepState::Running {
             step.state = StepState::Waiting;
             step.tries = step.tries.saturating_sub(1);
+            step.resumed += 1;
             step.detail = None;
         }
     }

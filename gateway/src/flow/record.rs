@@ -113,6 +113,9 @@ pub struct StepRecord {
     pub job: Option<String>,
     /// The process that it began.
     pub process: Option<Process>,
+    /// How often it was begun anew because its gateway stopped or died.
+    #[serde(default)]
+    pub resumed: u32,
 }
 
 /// What is written down of a flow.
@@ -140,6 +143,9 @@ pub struct Record {
     pub turn: u64,
     /// Somebody wants no more of it.
     pub cancel: bool,
+    /// Processes that other members may have left behind, for them to end once they are back.
+    #[serde(default)]
+    pub left: Vec<Process>,
     /// As it was asked for.
     pub source: Value,
 }
@@ -158,6 +164,7 @@ impl Record {
             steps: vec![StepRecord::default(); graph.steps.len()],
             holder: String::new(),
             turn: 0,
+            left: Vec::new(),
             cancel: false,
             source: graph.source.clone(),
         }

@@ -16,6 +16,9 @@ use crate::keeping::lease::TICK;
 /// The longest pause between two tries of a step.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Programs that others may have left behind, as far as they are remembered.
+const MOST_LEFT: usize = 100;
+
 /// How a step ended, and which.
 type Ended = (usize, Result<(), String>);
 
@@ -77,47 +80,94 @@ impl Flows {
         };
         run.tidy();
         let mut owed = Vec::new();
+        // What an earlier owner marked as stopped may go on.
+        let mut halts = flow.state() == State::Cleaning;
         loop {
+            if halts && !run.halt().await {
+                return run.leave().await;
+            }
             if owed.is_empty() {
                 owed = flow.change_if_news(|record| plan::next(graph, record));
             }
-            match self.write(flow).await {
+            match run.write().await {
                 Written::Ours if flow.state().is_over() => return,
                 Written::Ours => owed.drain(..).for_each(|step| run.begin(step)),
                 Written::Theirs => return,
                 // What runs goes on; nothing begins that is not written down.
                 Written::NotNow => {}
             }
-            match run.wait().await {
+            halts = match run.wait().await {
                 Came::Ended((step, result)) => {
-                    let stops = flow.change(|record| plan::ended(graph, record, step, result));
-                    if stops {
-                        run.halt().await;
-                        owed.clear();
-                    }
+                    flow.change(|record| plan::ended(graph, record, step, result))
                 }
                 Came::Cut(end, why) => {
                     flow.change(|record| plan::cut(graph, record, end, &why));
-                    run.halt().await;
-                    owed.clear();
+                    true
                 }
-                Came::Time => {}
-                Came::Leave => return,
+                Came::Time => false,
+                Came::Leave => return run.leave().await,
+            };
+            if halts {
+                owed.clear();
             }
         }
     }
 }
 
 impl Run<'_> {
-    /// Ends the programs that an earlier run of this gateway left behind.
+    /// Ends the programs that an earlier run of this gateway left behind, and remembers those that another member did: it
+    /// ends them once it is back.
     fn tidy(&self) {
         for step in self.of_state(StepState::Running) {
-            let process = self.flow.record().steps[step].process.take();
-            if let Some(process) = process.filter(|left| *left.member == *self.flows.member) {
+            let Some(process) = self.flow.record().steps[step].process.take() else {
+                continue;
+            };
+            if *process.member == *self.flows.member {
                 exec::kill_left(&process);
+                continue;
             }
+            let mut record = self.flow.record();
+            record.left.push(process);
+            let forgotten = record.left.len().saturating_sub(MOST_LEFT);
+            record.left.drain(..forgotten);
         }
-        self.flow.change(plan::resume);
+        self.flow.change(|record| plan::resume(self.graph, record));
+    }
+
+    /// Until when the flow is ours for sure. Once it is over, its last write alone is left, which is done by none or one.
+    fn until(&self) -> Option<Instant> {
+        let shared = self.flows.setup.get();
+        let shared = shared.is_some_and(|setup| setup.cabinet.is_shared());
+        let watched = shared && !self.flow.state().is_over();
+        let until = self.flow.lease().held_until();
+        until.filter(|_| watched)
+    }
+
+    /// Writes how the flow does, as long as it is ours for sure.
+    async fn write(&self) -> Written {
+        let write = self.flows.write(self.flow);
+        match self.until() {
+            Some(until) => {
+                let written = tokio::time::timeout_at(until, write).await;
+                written.unwrap_or(Written::NotNow)
+            }
+            None => write.await,
+        }
+    }
+
+    /// Lets go of the flow. One that is ours for sure no more may go on with another member by now; if none has it, it
+    /// goes on here once it can be written down.
+    async fn leave(mut self) {
+        if self.until().is_none_or(|until| Instant::now() < until) || self.flow.is_theirs() {
+            return;
+        }
+        let id = &self.flow.id;
+        tracing::info!(
+            flow = id,
+            "a flow can't be written down: its steps are stopped before another member begins them"
+        );
+        self.running.shutdown().await;
+        self.flow.theirs.send_replace(true);
     }
 
     fn of_state(&self, state: StepState) -> Vec<usize> {
@@ -155,6 +205,7 @@ impl Run<'_> {
             biased;
             () = self.flows.closing() => Came::Leave,
             _ = theirs.wait_for(|theirs| *theirs) => Came::Leave,
+            () = sleep(self.until()) => Came::Leave,
             _ = cancel.wait_for(|cancel| *cancel), if runs => Came::Cut(State::Cancelled, "it was cancelled".into()),
             () = sleep(deadline) => {
                 let why = format!("its deadline of {:?} passed", self.graph.deadline);
@@ -176,12 +227,32 @@ impl Run<'_> {
         Came::Cut(State::Failed, why.into())
     }
 
-    /// Ends the steps that were marked as stopped.
-    async fn halt(&mut self) {
+    /// Ends the steps that were marked as stopped. That may take its time, in which the flow is written again and again.
+    /// False: it goes on elsewhere or later.
+    async fn halt(&mut self) -> bool {
         self.running.shutdown().await;
-        for step in self.of_state(StepState::Cancelled) {
-            let action = &self.graph.steps[step].action;
-            self.hands.stop(action, &self.told(step)).await;
+        let stopped = self.of_state(StepState::Cancelled);
+        let stopping = async {
+            for step in stopped {
+                let action = &self.graph.steps[step].action;
+                self.hands.stop(action, &self.told(step)).await;
+            }
+        };
+        let mut stopping = std::pin::pin!(stopping);
+        loop {
+            let written = async {
+                tokio::time::sleep(TICK).await;
+                self.write().await
+            };
+            tokio::select! {
+                biased;
+                () = &mut stopping => return true,
+                () = self.flows.closing() => return false,
+                () = sleep(self.until()) => return false,
+                written = written => if written == Written::Theirs {
+                    return false;
+                },
+            }
         }
     }
 }

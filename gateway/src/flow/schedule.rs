@@ -48,7 +48,7 @@ pub struct Schedule {
 
 /// What is known of a schedule's runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Memory {
+pub(super) struct Memory {
     /// The time that was run or left out last, in milliseconds since 1970.
     last: u64,
     /// What that is watched was like.
@@ -56,6 +56,9 @@ struct Memory {
     /// Counts the changes that were seen.
     turn: u64,
 }
+
+/// The same, and what its document was like.
+type Known = (Memory, Mark);
 
 impl Schedule {
     /// That of these settings.
@@ -137,11 +140,12 @@ pub(super) async fn keep(flows: Arc<Flows>) {
 async fn keep_time(flows: &Arc<Flows>, schedule: &Schedule, table: &Timetable, run_missed: bool) {
     loop {
         let now = SystemTime::now();
-        let known = recall(flows, schedule, || Memory {
+        let first = Memory {
             last: millis(now),
             ..Memory::default()
-        });
-        let Some((mut memory, mark)) = known.await else {
+        };
+        let known = recall(flows, schedule, &first).await;
+        let Some((mut memory, mark)) = known else {
             tokio::time::sleep(TICK).await;
             continue;
         };
@@ -166,7 +170,7 @@ async fn keep_time(flows: &Arc<Flows>, schedule: &Schedule, table: &Timetable, r
             tracing::info!(schedule = name, %due, "a run that was missed is left out");
         }
         memory.last = millis(due);
-        remember(flows, schedule, &memory, &mark).await;
+        remember(flows, schedule, &memory, Some(&mark)).await;
     }
 }
 
@@ -178,9 +182,11 @@ async fn watch(
     every: Duration,
 ) {
     loop {
-        if let Some(dataset) = flows.datasets.get(dataset) {
+        // What is known is asked for first: a look that takes long must not be compared with what another member saw later.
+        let known = known(flows, schedule).await;
+        if let (Some(dataset), Ok(known)) = (flows.datasets.get(dataset), known) {
             match like(&dataset, what).await {
-                Ok(seen) => compare(flows, schedule, &dataset.name, what, seen).await,
+                Ok(seen) => compare(flows, schedule, (&dataset.name, what), known, seen).await,
                 Err(error) => {
                     tracing::debug!(schedule = schedule.name, %error, "what is watched can't be seen now");
                 }
@@ -191,18 +197,19 @@ async fn watch(
 }
 
 /// Begins a run if what is watched is other than it was.
-async fn compare(
+pub(super) async fn compare(
     flows: &Arc<Flows>,
     schedule: &Schedule,
-    dataset: &str,
-    what: &Watched,
+    (dataset, what): (&str, &Watched),
+    known: Option<Known>,
     seen: String,
 ) {
-    let known = recall(flows, schedule, || Memory {
-        seen: seen.clone(),
-        ..Memory::default()
-    });
-    let Some((mut memory, mark)) = known.await else {
+    let Some((mut memory, mark)) = known else {
+        let first = Memory {
+            seen,
+            ..Memory::default()
+        };
+        remember(flows, schedule, &first, None).await;
         return;
     };
     if memory.seen == seen {
@@ -210,6 +217,10 @@ async fn compare(
     }
     memory.turn += 1;
     if seen != ABSENT {
+        // It is seen again at the next look. Nothing is doubtful for a run that does not begin.
+        if goes(flows, schedule) {
+            return;
+        }
         let key = match what {
             Watched::Manifest(key) | Watched::Index(key) => key,
             Watched::Prefix(_) => "",
@@ -218,20 +229,25 @@ async fn compare(
             setup.hands.doubt(dataset, key).await;
         }
         if !begin(flows, schedule, &memory.turn.to_string()).await {
-            // It is seen again at the next look.
             return;
         }
     }
     memory.seen = seen;
-    remember(flows, schedule, &memory, &mark).await;
+    remember(flows, schedule, &memory, Some(&mark)).await;
+}
+
+/// Whether a run of it goes on.
+fn goes(flows: &Flows, schedule: &Schedule) -> bool {
+    let name = &schedule.name;
+    let is_ours = |id: &str| id.rsplit_once('-').is_some_and(|(known, _)| known == name);
+    let mut all = flows.all().into_iter();
+    all.any(|flow| is_ours(&flow.id) && !flow.state().is_over())
 }
 
 /// Begins a run. False: not now.
 async fn begin(flows: &Arc<Flows>, schedule: &Schedule, what: &str) -> bool {
     let name = &schedule.name;
-    let is_ours = |id: &str| id.rsplit_once('-').is_some_and(|(known, _)| known == name);
-    let goes = |flow: &Arc<super::Flow>| is_ours(&flow.id) && !flow.state().is_over();
-    if flows.all().iter().any(goes) {
+    if goes(flows, schedule) {
         tracing::debug!(schedule = name, what, "a run waits for the one before");
         return false;
     }
@@ -259,28 +275,28 @@ async fn begin(flows: &Arc<Flows>, schedule: &Schedule, what: &str) -> bool {
 }
 
 /// What is known of a schedule's runs; of one that was never seen, `first`.
-async fn recall(
-    flows: &Flows,
-    schedule: &Schedule,
-    first: impl FnOnce() -> Memory,
-) -> Option<(Memory, Mark)> {
-    let runs = &flows.setup.get()?.runs;
-    let first = first();
+async fn recall(flows: &Flows, schedule: &Schedule, first: &Memory) -> Option<Known> {
     for _ in 0..TRIES {
-        match read(runs, &schedule.name).await {
-            Ok(Some(known)) => return Some(known),
-            Ok(None) => match runs.put(&schedule.name, bytes(&first), None).await {
-                Ok(mark) => return Some((first, mark)),
-                Err(CabinetError::Changed) => {}
-                Err(_) => return None,
-            },
-            Err(error) => {
-                tracing::debug!(schedule = schedule.name, %error, "what a schedule ran is not known now");
-                return None;
-            }
+        if let Some(known) = known(flows, schedule).await.ok()? {
+            return Some(known);
+        }
+        let runs = &flows.setup.get()?.runs;
+        match runs.put(&schedule.name, bytes(first), None).await {
+            Ok(mark) => return Some((first.clone(), mark)),
+            Err(CabinetError::Changed) => {}
+            Err(_) => return None,
         }
     }
     None
+}
+
+/// The same; nothing is made of one that was never seen. An error is told.
+pub(super) async fn known(flows: &Flows, schedule: &Schedule) -> Result<Option<Known>, ()> {
+    let runs = &flows.setup.get().ok_or(())?.runs;
+    let known = read(runs, &schedule.name).await;
+    known.map_err(|error| {
+        tracing::debug!(schedule = schedule.name, %error, "what a schedule ran is not known now");
+    })
 }
 
 async fn read(runs: &Cabinet, name: &str) -> Result<Option<(Memory, Mark)>, CabinetError> {
@@ -296,15 +312,11 @@ async fn read(runs: &Cabinet, name: &str) -> Result<Option<(Memory, Mark)>, Cabi
 }
 
 /// Writes down what was run, unless another member did.
-async fn remember(flows: &Flows, schedule: &Schedule, memory: &Memory, mark: &Mark) {
+async fn remember(flows: &Flows, schedule: &Schedule, memory: &Memory, mark: Option<&Mark>) {
     let Some(setup) = flows.setup.get() else {
         return;
     };
-    match setup
-        .runs
-        .put(&schedule.name, bytes(memory), Some(mark))
-        .await
-    {
+    match setup.runs.put(&schedule.name, bytes(memory), mark).await {
         Ok(_) | Err(CabinetError::Changed) => {}
         Err(error) => {
             // The run's own document keeps it from being begun twice.

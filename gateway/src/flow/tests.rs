@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod kept;
+mod schedules;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
@@ -27,6 +30,21 @@ enum Try {
 struct Scripted {
     tries: Mutex<BTreeMap<String, VecDeque<Try>>>,
     stopped: Mutex<Vec<String>>,
+    /// How long it takes to stop a step.
+    stopping: Duration,
+    /// Tries that hung and were given up.
+    given_up: watch::Sender<usize>,
+    /// What was doubted.
+    doubted: Mutex<Vec<String>>,
+}
+
+/// A try that hangs, until this is dropped.
+struct Hung<'a>(&'a Scripted);
+
+impl Drop for Hung<'_> {
+    fn drop(&mut self) {
+        self.0.given_up.send_modify(|count| *count += 1);
+    }
 }
 
 impl Hands for Scripted {
@@ -42,6 +60,7 @@ impl Hands for Scripted {
                 Try::Good => Ok(()),
                 Try::Bad => Err("it broke".into()),
                 Try::Hangs => {
+                    let _hung = Hung(self);
                     told.say("it hangs".into());
                     std::future::pending().await
                 }
@@ -53,10 +72,12 @@ impl Hands for Scripted {
     fn stop<'a>(&'a self, _: &'a Action, told: &'a Told) -> BoxFuture<'a, ()> {
         let name = told.step_name().to_owned();
         self.stopped.lock().unwrap().push(name);
-        async {}.boxed()
+        tokio::time::sleep(self.stopping).boxed()
     }
 
-    fn doubt<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, ()> {
+    fn doubt<'a>(&'a self, dataset: &'a str, key: &'a str) -> BoxFuture<'a, ()> {
+        let doubted = format!("{dataset}/{key}");
+        self.doubted.lock().unwrap().push(doubted);
         async {}.boxed()
     }
 }
@@ -75,20 +96,33 @@ impl Drop for House {
 }
 
 fn house(name: &str, tries: &[(&str, &[Try])]) -> House {
-    let directory = std::env::temp_dir().join(format!("forebay-{name}-{}", std::process::id()));
+    let directory = directory(name);
+    let cabinet = Cabinet::own(&directory, "flows");
+    house_of("gw-0", cabinet, directory, scripted(tries))
+}
+
+fn directory(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("forebay-{name}-{}", std::process::id()))
+}
+
+fn scripted(tries: &[(&str, &[Try])]) -> Scripted {
+    let tries = tries.iter();
+    let tries = tries.map(|(step, tries)| ((*step).to_owned(), tries.iter().copied().collect()));
+    Scripted {
+        tries: Mutex::new(tries.collect()),
+        ..Scripted::default()
+    }
+}
+
+fn house_of(member: &str, cabinet: Cabinet, directory: PathBuf, hands: Scripted) -> House {
     let transport = origin::transport().unwrap();
     let datasets = Datasets::new(&[], BlockSize::new(1 << 20), transport).unwrap();
     let outcomes = IntCounterVec::new(Opts::new("flows_total", "flows"), &["outcome"]).unwrap();
-    let flows = Flows::new(Arc::new(datasets), false, &"gw-0".into(), 7, outcomes);
-    let tries = tries.iter();
-    let tries = tries.map(|(step, tries)| ((*step).to_owned(), tries.iter().copied().collect()));
-    let hands = Arc::new(Scripted {
-        tries: Mutex::new(tries.collect()),
-        ..Scripted::default()
-    });
+    let flows = Flows::new(Arc::new(datasets), false, &member.into(), 7, outcomes);
+    let hands = Arc::new(hands);
     flows.set_up(Setup {
         allowed: FlowSettings::default(),
-        cabinet: Cabinet::own(&directory, "flows"),
+        cabinet,
         runs: Cabinet::own(&directory, "schedules"),
         hands: Arc::clone(&hands) as Arc<dyn Hands>,
         schedules: Vec::new(),

@@ -52,6 +52,8 @@ pub struct Lease<M> {
     pub mark: Option<M>,
     /// When it was last seen to change.
     pub seen: Option<Instant>,
+    /// When the last write of ours began that was taken.
+    pub kept: Option<Instant>,
     /// Who works on it; empty: whoever wants to.
     pub holder: String,
     /// Counts the writes, so that each is news.
@@ -63,6 +65,7 @@ impl<M> Default for Lease<M> {
         Self {
             mark: None,
             seen: None,
+            kept: None,
             holder: String::new(),
             turn: 0,
         }
@@ -76,6 +79,18 @@ impl<M> Lease<M> {
         self.seen = Some(Instant::now());
         holder.clone_into(&mut self.holder);
         self.turn = turn;
+    }
+
+    /// Notes a write of ours that began then.
+    pub fn hold(&mut self, mark: M, holder: &str, turn: u64, began: Instant) {
+        self.note(mark, holder, turn);
+        self.kept = Some(began);
+    }
+
+    /// Until when nobody else can take it for anybody's: others may have seen the write as soon as it began. What is
+    /// left of the lease is for letting go.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.kept.map(|began| began + (LEASE - TICK))
     }
 
     /// Whether nobody works on it any more.
@@ -99,6 +114,11 @@ mod tests {
         lease.note((), own.holder(), 2);
         tokio::time::advance(LEASE).await;
         assert!(lease.is_anybodys());
+        let began = Instant::now();
+        tokio::time::advance(TICK).await;
+        lease.hold((), own.holder(), 3, began);
+        let left = lease.held_until().map(|until| until - Instant::now());
+        assert_eq!(left, Some(LEASE - 2 * TICK));
         assert!(own.is_a_run_of_ours("gw-0/0000000000000001"));
         assert!(!own.is_a_run_of_ours("gw-00/0000000000000001") && !own.is_a_run_of_ours(""));
     }

@@ -176,7 +176,30 @@ fn what_ran_when_its_gateway_died_runs_again_and_what_had_ended_does_not() {
     let text = serde_json::to_vec(&record).unwrap();
     let mut read: Record = serde_json::from_slice(&text).unwrap();
     assert_eq!(read, record);
-    resume(&mut read);
+    resume(&graph, &mut read);
     assert_eq!(next(&graph, &mut read), [1]);
     assert_eq!((read.steps[0].tries, read.steps[1].tries), (1, 2));
+}
+
+#[test]
+fn a_step_that_ends_every_gateway_that_runs_it_has_failed_at_last() {
+    let (graph, mut record) = graph(&[
+        ("a", "on_failure = \"tell\""),
+        ("tell", "when = \"failure\""),
+        ("beside", ""),
+    ]);
+    assert_eq!(next(&graph, &mut record), [0, 2]);
+    for _ in 0..MOST_RESUMED {
+        record.steps[0].tries += 1;
+        // It takes nothing with it that ran beside.
+        record.steps[2].resumed = 0;
+        resume(&graph, &mut record);
+        assert_eq!(next(&graph, &mut record), [0, 2]);
+    }
+    resume(&graph, &mut record);
+    assert_eq!(states(&record), ["failed", "waiting", "cancelled"]);
+    assert_eq!(next(&graph, &mut record), [1]);
+    ended(&graph, &mut record, 1, Ok(()));
+    next(&graph, &mut record);
+    assert_eq!(record.state, State::Failed);
 }
