@@ -39,6 +39,8 @@
 
 pub mod access;
 pub mod account;
+#[cfg(test)]
+mod alone;
 pub mod app;
 pub mod body;
 pub mod certificate;

@@ -84,7 +84,7 @@ impl Acts {
         let order = warmed.order(keys, has_nvme)?;
         let pins = warm::pins_of(&state, &order).await;
         let pins = pins.map_err(|problem| problem.detail)?;
-        let job = job_of(&state.jobs, order, pins, told).await;
+        let job = job_of(&state.jobs, order, pins, |id| told.job(id)).await;
         let job = job.map_err(|error| format!("the job can't be taken: {error}"))?;
         let mut states = job.states();
         loop {
@@ -225,12 +225,12 @@ impl Drop for Taken {
     }
 }
 
-/// Takes a job for a step.
+/// Takes a job for a step, and has it noted there if it is the step's own.
 async fn job_of(
     jobs: &Arc<Jobs>,
     order: Order,
     pins: Vec<Pin>,
-    told: &Told,
+    note: impl FnOnce(&str),
 ) -> io::Result<Arc<Job>> {
     // One that was begun by somebody else is not ours to cancel.
     let mut others = jobs.all().into_iter();
@@ -249,7 +249,7 @@ async fn job_of(
     let taken = taken.await;
     let mut taken = taken.unwrap_or_else(|error| Err(io::Error::other(error)))?;
     if !others {
-        told.job(&taken.job.id);
+        note(&taken.job.id);
         taken.goes_on = true;
     }
     Ok(Arc::clone(&taken.job))
@@ -304,4 +304,45 @@ fn alive(state: &State) -> usize {
             None => peer.state == MemberState::Alive,
         });
     seen.count()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::alone;
+
+    #[tokio::test]
+    async fn the_job_of_a_step_is_cancelled_if_the_step_was_stopped_while_it_was_taken() {
+        let directory = std::env::temp_dir().join(format!("forebay-acts-{}", std::process::id()));
+        let gateway = alone::gateway(&[]);
+        let jobs = &gateway.state.jobs;
+        jobs.keep_in(&directory);
+        let order = |prefix| Order::parse("models", prefix, b"", false).unwrap();
+        let mut noted = None;
+        let job = job_of(jobs, order("a/"), Vec::new(), |id| {
+            noted = Some(id.to_owned());
+        })
+        .await;
+        let job = job.unwrap();
+        assert_eq!(noted, Some(job.id.clone()));
+        {
+            let stopped = job_of(jobs, order("b/"), Vec::new(), |_| ());
+            let mut stopped = Box::pin(stopped);
+            assert!(futures::poll!(&mut stopped).is_pending());
+        }
+        let left = loop {
+            let left = jobs.all().into_iter().find(|job| job.order == order("b/"));
+            match left {
+                Some(left) => break left,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        let mut states = left.states();
+        let over = states.wait_for(JobState::is_over);
+        let over = tokio::time::timeout(Duration::from_secs(30), over).await;
+        assert_eq!(*over.unwrap().unwrap(), JobState::Cancelled);
+        assert_eq!(job.state(), JobState::Queued);
+        let _ = std::fs::remove_dir_all(directory);
+    }
 }

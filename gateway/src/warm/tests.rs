@@ -2,38 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use forebay_storage::block::BlockSize;
-use forebay_storage::origin;
-use forebay_storage::store::Store;
-
 use super::*;
-use crate::access::Access;
-use crate::dataset::Datasets;
-use crate::gateway::{Gateway, Parts};
+use crate::alone;
 
 /// How long is waited for what should come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn gateway() -> Arc<Gateway> {
-    let block_size = BlockSize::new(1 << 20);
-    let datasets = Datasets::new(&[], block_size, origin::transport().unwrap());
-    let parts = Parts {
-        store: Store::new(64 << 20, block_size, None),
-        datasets: Arc::new(datasets.unwrap()),
-        access: Access::open(),
-        name: "gw-0".into(),
-        max_requests: 1,
-        log_access: false,
-        seed: 7,
-        fleet: None,
-    };
-    Gateway::new(parts).unwrap()
-}
-
 #[tokio::test]
 async fn a_job_whose_taker_leaves_is_taken_all_the_same() {
     let directory = std::env::temp_dir().join(format!("forebay-take-{}", std::process::id()));
-    let gateway = gateway();
+    let gateway = alone::gateway(&[]);
     let jobs = &gateway.state.jobs;
     jobs.keep_in(&directory);
     let order = Order::parse("models", "", b"", false).unwrap();

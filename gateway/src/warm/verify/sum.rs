@@ -204,7 +204,43 @@ async fn each(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use forebay_storage::origin::OriginUrl;
+    use forebay_storage::stats::DatasetStats;
+
     use super::*;
+    use crate::alone;
+    use crate::settings::DatasetSettings;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_summed_is_read_in_its_turn_while_readers_wait() {
+        let directory = std::env::temp_dir().join(format!("forebay-sum-{}", std::process::id()));
+        let text = vec![7; 3 << 20];
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join("a"), &text).expect("a file");
+        let url = OriginUrl::parse(&format!("file://{}", directory.display()));
+        let settings = DatasetSettings::with_defaults("models", url.expect("a good address"));
+        let gateway = alone::gateway(&[settings]);
+        let (reads, dataset) = (&gateway.reads, gateway.datasets.get("models"));
+        let (dataset, object) = (dataset.expect("it was given"), ObjectId::new("models", "a"));
+        let current = reads.current(&dataset, &object, None, false).await;
+        let version = current.expect("the origin answers").version;
+        let reader = reads.demand.wait();
+        let turn = reads.demand.leave().await;
+        let sum = here(reads, &dataset, &object, &version, 0..3, Crc::Crc32c);
+        let mut sum = std::pin::pin!(sum);
+        let early = tokio::time::timeout(Duration::from_secs(1), &mut sum).await;
+        assert!(early.is_err());
+        let asked = DatasetStats::get(&dataset.origin.stats().origin_gets);
+        assert_eq!(asked, 0);
+        drop((turn, reader));
+        let expected = crc_fast::checksum(Crc::Crc32c.algorithm(), &text);
+        assert_eq!(sum.await, Ok(expected));
+        // Nor does it count as a reader itself.
+        assert!(!reads.demand.is_there());
+        let _ = std::fs::remove_dir_all(directory);
+    }
 
     #[test]
     fn checksums_are_those_that_object_stores_mean() {
