@@ -110,10 +110,13 @@ fn every_planted_bug_is_found_out() {
     let program = mutation::build().expect("the bugs can be planted");
     let mut missed = Vec::new();
     for name in mutation::names() {
-        match mutation::hunt(&program, name, 0..100).expect("the simulator runs") {
+        match mutation::hunt(&program, name, 0..300).expect("the simulator runs") {
             Some(found) => println!("{name}: {}", found.line),
             None => missed.push(name),
         }
     }
-    assert!(missed.is_empty(), "no seed of a hundred found {missed:?}");
+    assert!(
+        missed.is_empty(),
+        "no seed of three hundred found {missed:?}"
+    );
 }
