@@ -80,6 +80,9 @@ async fn ask(
             None => say!("{which} none"),
         }
     }
+    if let Some(why) = answer["unread"].as_str() {
+        say!("{why}: switch it to a revision, or clear it");
+    }
     for member in answer["members"].as_array().into_iter().flatten() {
         let name = member["member"].as_str().unwrap_or_default();
         let word = match member["agrees"].as_bool() {

@@ -321,7 +321,7 @@ where
         return purged.map_or_else(unknown, |purged| text(purged.to_string()));
     }
     if path.starts_with(revision::PATH) {
-        let body = Limited::new(body, revision::LONGEST).collect().await;
+        let body = Limited::new(body, revision::LONGEST_TOLD).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let told = state.revisions.answer(&parts.method, path, &body).await;
         return told.map_or_else(unknown, |told| text(told.to_string()));

@@ -31,7 +31,9 @@ impl From<NotSwitched> for Problem {
             NotSwitched::NoStore | NotSwitched::Changed | NotSwitched::Taken(_) => {
                 StatusCode::CONFLICT
             }
-            NotSwitched::Unreached(_) | NotSwitched::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+            NotSwitched::Unreached(_) | NotSwitched::Behind(_) | NotSwitched::Away(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             NotSwitched::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
@@ -64,7 +66,12 @@ async fn described(state: &State, dataset: &Dataset) -> Value {
         .into_iter()
         .map(|(name, told)| match told {
             Ok(told) => {
-                let agrees = told["number"].as_u64() == Some(standing.number);
+                let id = standing
+                    .current
+                    .as_ref()
+                    .map(|revision| revision.id.as_str());
+                let same = told["number"].as_u64() == Some(standing.number);
+                let agrees = same && told["id"].as_str() == id;
                 json!({ "member": name, "revision": told["id"], "agrees": agrees })
             }
             Err(_) => json!({ "member": name, "revision": null, "agrees": null }),
@@ -77,6 +84,7 @@ async fn described(state: &State, dataset: &Dataset) -> Value {
         "current": revision(&standing.current),
         "previous": revision(&standing.previous),
         "members": members,
+        "unread": state.revisions.unread(&dataset.name).as_deref(),
     })
 }
 

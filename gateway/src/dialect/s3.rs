@@ -98,7 +98,9 @@ async fn revision(
     let wanted = wanted.map(|wanted| wanted.to_str().unwrap_or_default());
     let found = Box::pin(revisions.of(&dataset.name, wanted)).await;
     found.map_err(|why| match why {
-        NotNow::Unconfirmed => S3Error::new(Code::ServiceUnavailable, why.to_string()),
+        NotNow::Unconfirmed | NotNow::Unread(_) => {
+            S3Error::new(Code::ServiceUnavailable, why.to_string())
+        }
         NotNow::Unknown => S3Error::precondition_failed(REVISION.as_str()),
     })
 }

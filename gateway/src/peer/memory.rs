@@ -59,4 +59,4 @@ impl Peer for InMemory {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

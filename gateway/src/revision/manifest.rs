@@ -1,9 +1,10 @@
 //! A revision: which keys there are, and which version of each.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use forebay_storage::listing::{ListPage, ListRequest, ListedObject, page};
+use forebay_storage::listing::{ListPage, ListRequest, ListedObject, Start, page};
 use forebay_storage::object::ObjectId;
 use forebay_storage::version::{Version, VersionKey};
 use http::{HeaderMap, HeaderValue, header};
@@ -161,7 +162,16 @@ impl Revision {
 
     /// A page of the list of its keys.
     pub fn page(&self, request: &ListRequest) -> ListPage {
-        let objects = self.keys.iter().map(|(key, pinned)| ListedObject {
+        // A page costs what is on it, wherever it begins.
+        let first = match &request.start {
+            Start::Beginning => request.prefix.as_str(),
+            Start::After(last) | Start::Marker(last) | Start::Token(last) => {
+                last.as_str().max(&request.prefix)
+            }
+        };
+        let following = (Bound::Included(first), Bound::Unbounded);
+        let keys = self.keys.range::<str, _>(following);
+        let objects = keys.map(|(key, pinned)| ListedObject {
             key: key.clone(),
             size: pinned.size,
             etag: Some(pinned.etag.clone()),

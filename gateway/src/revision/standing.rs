@@ -35,6 +35,14 @@ impl Standing {
         }
     }
 
+    /// The same under another number.
+    pub(super) fn renumbered(&self, number: u64) -> Self {
+        Self {
+            number,
+            ..self.clone()
+        }
+    }
+
     /// The revision of this id, if it is one of the two.
     pub fn named(&self, id: &str) -> Option<&Arc<Revision>> {
         let both = [&self.current, &self.previous];
@@ -52,13 +60,34 @@ impl Standing {
         }
     }
 
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let document: Document = serde_json::from_slice(text).ok()?;
-        let revision = |written: Option<Written>| match written {
-            Some(written) => Revision::of(written).ok().map(|one| Some(Arc::new(one))),
-            None => Some(None),
+    /// The id of what it has.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.current.as_ref().map(|revision| revision.id.as_str())
+    }
+
+    /// Whether both are the same switch to the same revision.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let same = |one: &Option<Arc<Revision>>, other: &Option<Arc<Revision>>| match (one, other) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.id == other.id && one.is_same(other),
+            _ => false,
         };
-        Some(Self {
+        self.number == other.number
+            && same(&self.current, &other.current)
+            && same(&self.previous, &other.previous)
+    }
+
+    /// That of a document.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
+        let document: Document = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let revision = |written: Option<Written>| {
+            let revision = written.map(Revision::of).transpose()?;
+            Ok::<_, String>(revision.map(Arc::new))
+        };
+        Ok(Self {
             number: document.number,
             current: revision(document.current)?,
             previous: revision(document.previous)?,

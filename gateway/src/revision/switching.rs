@@ -8,7 +8,8 @@ use forebay_storage::origin::documents::{DocumentError, Documents};
 use http::Method;
 use serde_json::Value;
 
-use super::{HOLD, PATH, PLACE, Revision, Revisions, Standing, write};
+use super::confirm::serves;
+use super::{HOLD, PATH, PLACE, Revision, Revisions, Standing};
 use crate::peer::PeerError;
 
 /// Why a dataset was not switched.
@@ -25,6 +26,12 @@ pub enum NotSwitched {
          out of the fleet, and switch again"
     )]
     Unreached(String),
+    /// A member answers, and serves something else.
+    #[error(
+        "the state store has the switch, but the member {0} does not serve by it yet, and answers 503 once it is sure: \
+         see that it reaches the state store, and what GET /-/revision says of it"
+    )]
+    Behind(String),
     /// Somebody else switches.
     #[error("somebody else switched the dataset meanwhile: see what it has, and switch again")]
     Changed,
@@ -44,7 +51,8 @@ impl Revisions {
     /// reader who does not name it.
     ///
     /// # Errors
-    /// Why it was not switched: then everything is as it was, but for [`NotSwitched::Away`].
+    /// Why it was not switched: then everything is as it was, but for [`NotSwitched::Away`] and
+    /// [`NotSwitched::Behind`].
     pub async fn switch(
         &self,
         dataset: &str,
@@ -52,36 +60,45 @@ impl Revisions {
     ) -> Result<Arc<Standing>, NotSwitched> {
         let _one = self.switching.lock().await;
         let to = to.map(Arc::new);
-        match self.documents.get() {
+        let standing = match self.documents.get() {
             Some(documents) => self.switch_fleet(documents, dataset, to).await?,
             None => self.switch_alone(dataset, to).await?,
+        };
+        let here = self.standing(dataset).unwrap_or_default();
+        match here.number == standing.number && here.id() == standing.id() {
+            true => Ok(standing),
+            false => Err(NotSwitched::Changed),
         }
-        Ok(self.standing(dataset).unwrap_or_default())
     }
 
     async fn switch_alone(
         &self,
         dataset: &str,
         to: Option<Arc<Revision>>,
-    ) -> Result<(), NotSwitched> {
+    ) -> Result<Arc<Standing>, NotSwitched> {
         let alone = |peers: &Arc<crate::peer::Peers>| peers.fleet().peers.len() <= 1;
         if !self.reads.peers.as_ref().is_none_or(alone) {
             return Err(NotSwitched::NoStore);
         }
-        let known = self.standing(dataset).unwrap_or_default();
-        let Some(next) = next(&known, to)? else {
-            return Ok(());
+        let known = self.table.get(dataset).unwrap_or_default();
+        let standing = known.standing;
+        let next = match next(&standing, to)? {
+            Some(next) => Arc::new(next),
+            None if known.unread.is_some() => Arc::new(standing.renumbered(standing.number + 1)),
+            None if standing.number == 0 => return Ok(standing),
+            // It is written down once more: the disk may have lost it.
+            None => standing,
         };
-        if let Some(directory) = self.directory.get().cloned() {
+        if let Some(disk) = self.disk.get().map(Arc::clone) {
             let (dataset, text) = (dataset.to_owned(), next.text());
-            let written = tokio::task::spawn_blocking(move || write(&directory, &dataset, &text));
+            let written = tokio::task::spawn_blocking(move || disk.write(&dataset, || text));
             let written = written
                 .await
                 .unwrap_or_else(|error| Err(std::io::Error::other(error)));
             written.map_err(|error| NotSwitched::Disk(error.to_string()))?;
         }
-        self.install(dataset, &next);
-        Ok(())
+        self.learn(dataset, &next);
+        Ok(next)
     }
 
     async fn switch_fleet(
@@ -89,23 +106,31 @@ impl Revisions {
         documents: &Documents,
         dataset: &str,
         to: Option<Arc<Revision>>,
-    ) -> Result<(), NotSwitched> {
+    ) -> Result<Arc<Standing>, NotSwitched> {
+        // Puts down what the store has lost.
+        self.look().await.map_err(of_store)?;
         let name = format!("{PLACE}/{dataset}.json");
         let found = documents.get(&name).await.map_err(of_store)?;
-        let (known, tag) = match found {
-            Some((text, tag)) => {
-                let broken =
-                    || NotSwitched::Away("the state store's revision can't be read".into());
-                (Standing::parse(&text).ok_or_else(broken)?, Some(tag))
-            }
-            None => (Standing::default(), None),
+        let here = self.standing(dataset).unwrap_or_default();
+        let (written, tag) = match found {
+            // What can't be read is replaced.
+            Some((text, tag)) => (Standing::parse(&text).ok(), Some(tag)),
+            None => (None, None),
         };
-        if tag.is_none() && to.is_none() {
-            return Ok(());
+        let is_read = written.is_some();
+        let known = written.map_or_else(|| Arc::clone(&here), Arc::new);
+        let told = self.ask(dataset).await;
+        let numbers = told.iter().filter_map(|(_, told)| told.as_ref().ok());
+        let numbers = numbers.filter_map(|told| told["number"].as_u64());
+        // Whoever knows a higher number would take the new standing for an old one.
+        let above = numbers.fold(known.number.max(here.number), u64::max);
+        if tag.is_none() && to.is_none() && above == 0 {
+            return Ok(known);
         }
-        let Some(next) = next(&known, to)? else {
-            // Another gateway may have done it.
-            return self.look().await.map_err(of_store);
+        let next = match next(&known, to)? {
+            None if is_read && above == known.number => Arc::clone(&known),
+            Some(next) => Arc::new(next.renumbered(above + 1)),
+            None => Arc::new(known.renumbered(above + 1)),
         };
         let text = Bytes::from(next.text());
         let told = self.tell(&format!("prepare/{dataset}"), text.clone()).await;
@@ -116,27 +141,57 @@ impl Revisions {
                 return Err(NotSwitched::Unreached(member));
             }
         }
-        let put = match &tag {
-            Some(tag) => documents.replace(&name, text, tag).await,
-            None => documents.create(&name, text).await,
-        };
-        put.map_err(of_store)?;
-        let number = next.number;
-        self.install(dataset, &next);
-        let told = self
-            .tell(&format!("commit/{dataset}/{number}"), Bytes::new())
-            .await;
-        let on = |told: &Value| told["number"].as_u64() >= Some(number);
-        let switched = told.iter().filter(|(_, told)| told.as_ref().is_ok_and(on));
-        let others = self.others();
-        if switched.count() < others {
-            tracing::info!(
-                dataset,
-                "not all members answer: the switch is acknowledged once none of them serves what was before"
-            );
-            tokio::time::sleep(HOLD).await;
+        if next.number != known.number {
+            let put = match &tag {
+                Some(tag) => documents.replace(&name, text, tag).await,
+                None => documents.create(&name, text).await,
+            };
+            put.map_err(of_store)?;
+        }
+        self.learn(dataset, &next);
+        self.see_it_served(dataset, &next).await?;
+        Ok(next)
+    }
+
+    /// Tells all others that it is written, and returns once none of them serves anything else.
+    pub(super) async fn see_it_served(
+        &self,
+        dataset: &str,
+        next: &Standing,
+    ) -> Result<(), NotSwitched> {
+        let path = format!("commit/{dataset}/{}", next.number);
+        let told = self.tell(&path, Bytes::new()).await;
+        let done =
+            |told: &Result<Value, PeerError>| told.as_ref().is_ok_and(|told| serves(told, next));
+        if told.iter().filter(|(_, told)| done(told)).count() >= self.others() {
+            return Ok(());
+        }
+        tracing::info!(
+            dataset,
+            "not all members answer: the switch is acknowledged once none of them serves what was before"
+        );
+        tokio::time::sleep(HOLD).await;
+        for (member, told) in self.ask(dataset).await {
+            match &told {
+                Ok(told) if told["number"].as_u64() > Some(next.number) => {
+                    return Err(NotSwitched::Changed);
+                }
+                Ok(_) if !done(&told) => return Err(NotSwitched::Behind(member)),
+                _ => {}
+            }
         }
         Ok(())
+    }
+
+    /// What all others serve by.
+    async fn ask(&self, dataset: &str) -> Vec<(String, Result<Value, PeerError>)> {
+        match &self.reads.peers {
+            Some(peers) => {
+                let path = format!("{PATH}number/{dataset}");
+                peers.ask_others(&Method::GET, &path, Bytes::new()).await
+            }
+            None => Vec::new(),
+        }
     }
 
     async fn tell(&self, path: &str, body: Bytes) -> Vec<(String, Result<Value, PeerError>)> {

@@ -90,10 +90,12 @@ impl Documents {
         let stats = Arc::new(DatasetStats::default());
         let connector = Connector::new(url.to_string(), transport, stats, CONNECTIONS);
         let remote = build::remote(url, options, &connector.telling(&Exchange::default()))?;
-        Ok(Self {
-            store: remote.store,
-            prefix: remote.prefix,
-        })
+        Ok(Self::over(remote.store, remote.prefix))
+    }
+
+    /// Those of a store whose names begin with `prefix`, which is empty or ends in a slash.
+    pub fn over(store: Arc<dyn ObjectStore>, prefix: String) -> Self {
+        Self { store, prefix }
     }
 
     /// Whether the store does what it has to, tried with a document of this name that nobody else uses.

@@ -50,10 +50,10 @@ fn fleet(own: &str, names: &[&str]) -> Arc<Fleet> {
     })
 }
 
-struct World {
-    dir: std::path::PathBuf,
-    network: Arc<InMemory>,
-    gateways: Vec<Arc<Gateway>>,
+pub(crate) struct World {
+    pub(crate) dir: std::path::PathBuf,
+    pub(crate) network: Arc<InMemory>,
+    pub(crate) gateways: Vec<Arc<Gateway>>,
     _fleets: Vec<watch::Sender<Arc<Fleet>>>,
 }
 
@@ -63,7 +63,7 @@ impl Drop for World {
     }
 }
 
-fn world(test: &str, names: &[&str]) -> World {
+pub(crate) fn world(test: &str, names: &[&str]) -> World {
     world_over(test, names, |network| network)
 }
 
