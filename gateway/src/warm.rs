@@ -32,7 +32,7 @@ mod progress;
 pub(crate) mod rate;
 mod record;
 pub mod remote;
-mod resident;
+pub(crate) mod resident;
 mod shared;
 mod verify;
 mod work;

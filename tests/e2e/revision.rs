@@ -251,6 +251,14 @@ fn a_dataset_with_a_revision_has_its_keys_in_their_versions_and_nothing_else() {
     assert!(none["current"].is_null());
     let _ = switch(&gateway, "?manifest=manifest.json", "").expect(200);
     let _ = gateway.get("/models/c").expect(404);
+    let resident = gateway.get("/-/resident/models").expect(503);
+    let resident: Value = serde_json::from_slice(&resident.body).expect("JSON");
+    let said = (
+        &resident["revision"],
+        &resident["objects"],
+        &resident["bytes"],
+    );
+    assert_eq!(said, (&"v1".into(), &2.into(), &2000.into()));
     let read = gateway.get("/models/a").expect(200);
     assert_eq!(read.need("x-forebay-revision"), "v1");
     assert_eq!(read.body, oracle::bytes("a", 1, 1000));

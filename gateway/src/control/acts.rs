@@ -280,9 +280,8 @@ async fn resident(
 ) -> Result<(), String> {
     let dataset = state.datasets.get(dataset);
     let dataset = dataset.ok_or("its dataset is there no more")?;
-    let (crew, listings) = (&state.jobs.crew, &state.listings);
-    let resident = crew.resident(listings, &dataset, prefix, tier).await;
-    let resident = resident.map_err(|error| error.to_string())?;
+    let resident = warm::resident_in(state, &dataset, prefix, tier).await;
+    let (_, resident) = resident.map_err(|problem| problem.detail)?;
     let enough = match percent >= 100.0 {
         true => resident.is_all(),
         false => resident.objects > 0 && resident.percent() >= percent,

@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use forebay_storage::version::VersionKey;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ use crate::dataset::Dataset;
 use crate::revision::{LONGEST, NotSwitched, PATH, Revision};
 use crate::settings::size::shown;
 use crate::warm::list::whole;
+use crate::warm::order::Tier;
 
 /// The routes of revisions.
 pub(super) fn routes() -> axum::Router<Arc<State>> {
@@ -139,30 +141,40 @@ fn judge(params: &HashMap<String, String>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The keys of a revision below a prefix, with their sizes and versions.
+pub(super) fn objects(
+    dataset: &Dataset,
+    revision: &Revision,
+    prefix: &str,
+) -> Result<Vec<(String, u64, VersionKey)>, Problem> {
+    let mut objects = Vec::new();
+    for (key, pinned) in revision.keys().filter(|(key, _)| key.starts_with(prefix)) {
+        let version = pinned.bare(dataset, key);
+        let version =
+            version.ok_or_else(|| bad(format!("{key} has more bytes than any object")))?;
+        objects.push((key.to_owned(), pinned.size, version.key));
+    }
+    Ok(objects)
+}
+
 /// Refuses a revision of which something is not resident with its owners.
 async fn require_resident(
     state: &State,
     dataset: &Arc<Dataset>,
     revision: &Revision,
 ) -> Result<(), Problem> {
-    let mut objects = Vec::new();
-    for (key, pinned) in revision.keys() {
-        let version = pinned.bare(dataset, key);
-        let version =
-            version.ok_or_else(|| bad(format!("{key} has more bytes than any object")))?;
-        objects.push((key.to_owned(), pinned.size, version.key));
-    }
+    let objects = objects(dataset, revision, "")?;
     let resident = state
         .jobs
         .crew
-        .resident_of(dataset, objects.into_iter())
+        .resident_of(dataset, objects.into_iter(), Tier::Any)
         .await;
     if resident.is_all() {
         return Ok(());
     }
     let detail = format!(
         "the revision {} is resident to {:.1} %: {} of {} bytes of its {} objects, missing among others {}; warm it, and \
-         switch again",
+         switch again: a job warms what the origin has, so these versions have to be there",
         revision.id,
         resident.percent(),
         resident.resident_bytes,

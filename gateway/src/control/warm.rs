@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 
 use super::told::{How, told};
 use super::{Params, Problem, State, known};
+use crate::dataset::Dataset;
 use crate::pins::{self, Pin, expiry};
 use crate::settings::size::shown;
 use crate::warm::job::{Job, State as JobState};
 use crate::warm::order::{Order, Tier};
 use crate::warm::paper::Sheet;
+use crate::warm::resident::Resident;
 
 /// No body of a request for a job is longer: it takes the keys of some hundred thousand objects.
 const LONGEST: u64 = 16 << 20;
@@ -226,9 +228,8 @@ async fn resident(
         Some(tier) => Tier::parse(tier)
             .ok_or_else(|| bad(format!("tier is memory, nvme or any, not {tier:?}")))?,
     };
-    let (crew, listings) = (&state.jobs.crew, &state.listings);
-    let resident = crew.resident(listings, &dataset, &prefix, tier).await;
-    let resident = resident.map_err(|error| Problem::of_origin(&error))?;
+    let resident = resident_in(&state, &dataset, &prefix, tier).await?;
+    let (revision, resident) = (resident.0, resident.1);
     let status = match resident.is_all() {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -240,6 +241,31 @@ async fn resident(
         "bytes": resident.bytes,
         "resident_bytes": resident.resident_bytes,
         "missing": resident.missing,
+        "revision": revision,
     });
     Ok((status, axum::Json(answer)).into_response())
+}
+
+/// What of all that readers may read below a prefix is resident: of the dataset's revision, whose id comes first, or, if
+/// it has none, of what its origin has.
+///
+/// # Errors
+/// If it is not known now which revision it has, or what the origin says.
+pub(super) async fn resident_in(
+    state: &State,
+    dataset: &Arc<Dataset>,
+    prefix: &str,
+    tier: Tier,
+) -> Result<(Option<String>, Resident), Problem> {
+    let crew = &state.jobs.crew;
+    let revision = state.revisions.of(&dataset.name, None).await;
+    let revision =
+        revision.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string()))?;
+    let Some(revision) = revision else {
+        let resident = crew.resident(&state.listings, dataset, prefix, tier).await;
+        return Ok((None, resident.map_err(|error| Problem::of_origin(&error))?));
+    };
+    let objects = super::revision::objects(dataset, &revision, prefix)?;
+    let resident = crew.resident_of(dataset, objects.into_iter(), tier).await;
+    Ok((Some(revision.id.clone()), resident))
 }

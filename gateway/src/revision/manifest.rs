@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dataset::Dataset;
+use crate::dialect::target::MAX_KEY_BYTES;
 
 /// No id is longer.
 const LONGEST_ID: usize = 64;
@@ -64,7 +65,29 @@ impl Revision {
                  {{\"id\":\"v2\",\"keys\":[{{\"key\":\"a\",\"etag\":\"\\\"x\\\"\",\"size\":1}}]}}"
             )
         })?;
-        Self::of(written)
+        let revision = Self::of(written)?;
+        revision.judge()?;
+        Ok(revision)
+    }
+
+    /// Whether each of its keys can be read, and all of it counted.
+    fn judge(&self) -> Result<(), String> {
+        for key in self.keys.keys() {
+            let dots = key.split('/').any(|part| matches!(part, "." | ".."));
+            if dots || key.len() > MAX_KEY_BYTES || key.contains('\0') {
+                return Err(format!(
+                    "the manifest has the key {key:.80?}: a key has at most {MAX_KEY_BYTES} bytes, no zero byte, and \
+                     neither . nor .. between its slashes"
+                ));
+            }
+        }
+        let mut sizes = self.keys.values().map(|pinned| pinned.size);
+        match sizes.try_fold(0, u64::checked_add) {
+            Some(_) => Ok(()),
+            None => Err(
+                "the manifest's sizes come to more than 2^64 bytes: no object is so large".into(),
+            ),
+        }
     }
 
     pub(super) fn of(written: Written) -> Result<Self, String> {
@@ -238,6 +261,9 @@ mod tests {
             r#"{"keys":[{"key":"a","etag":"\"x","size":1}]}"#,
             r#"{"keys":[{"key":"a","etag":"x","size":-1}]}"#,
             r#"{"keys":[{"key":"a","etag":"x","size":1},{"key":"a","etag":"y","size":1}]}"#,
+            r#"{"keys":[{"key":"../x","etag":"x","size":1}]}"#,
+            r#"{"keys":[{"key":"a\u0000","etag":"x","size":1}]}"#,
+            r#"{"keys":[{"key":"a","etag":"x","size":18446744073709551615},{"key":"b","etag":"x","size":1}]}"#,
             r#"{"id":"a b","keys":[{"key":"a","etag":"x","size":1}]}"#,
             r#"{"colour":1,"keys":[{"key":"a","etag":"x","size":1}]}"#,
         ] {

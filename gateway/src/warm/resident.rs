@@ -86,8 +86,9 @@ impl Crew {
         self: &Arc<Self>,
         dataset: &Arc<Dataset>,
         objects: impl Iterator<Item = (String, u64, VersionKey)>,
+        tier: Tier,
     ) -> Resident {
-        let order = Order::all(&dataset.name, "", Tier::Any);
+        let order = Order::all(&dataset.name, "", tier);
         let entries = objects.map(|(key, size, version)| Entry {
             key: key.into(),
             size,
