@@ -31,6 +31,8 @@ struct Page {
     /// Pages are numbered as they are asked for; two may be asked for at one instant.
     number: u64,
     answer: watch::Receiver<Option<Answer>>,
+    /// Whoever waits for the answer has a receiver of it.
+    waiting: Arc<watch::Sender<()>>,
 }
 
 impl Page {
@@ -53,24 +55,70 @@ impl Listings {
     /// What the origin answered.
     pub async fn page(self: &Arc<Self>, dataset: &Arc<Dataset>, request: &ListRequest) -> Answer {
         let asked = (Arc::clone(&dataset.name), request.clone());
-        let answer = {
+        let (answer, _waits) = {
             let mut pages = self.lock();
-            match pages.get(&asked) {
-                Some(page) if page.holds(dataset) => page.answer.clone(),
+            let page = match pages.get(&asked) {
+                Some(page) if page.holds(dataset) => page.clone(),
                 _ => {
-                    let number = self.asked.fetch_add(1, Ordering::Relaxed);
-                    let page = ask(Arc::clone(dataset), request.clone(), number);
-                    let answer = page.answer.clone();
-                    pages.insert(asked, page);
+                    let page = self.ask(dataset, &asked);
+                    pages.insert(asked, page.clone());
                     make_room(&mut pages);
-                    answer
+                    page
                 }
-            }
+            };
+            // Under the lock: whoever gives a page up looks there whether anybody waits.
+            let waits = page.waiting.subscribe();
+            (page.answer, waits)
         };
         match answer.wait_for(Option::is_some).await {
             Ok(answer) => answer.clone().unwrap_or(Err(OriginError::Abandoned)),
             Err(_) => Err(OriginError::Abandoned),
         }
+    }
+
+    /// In a task of its own: an asker who leaves takes no answer from the others. Once all have left it is given up, for a
+    /// listing may cost its origin much.
+    fn ask(self: &Arc<Self>, dataset: &Arc<Dataset>, asked: &Asked) -> Page {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = watch::channel(None);
+        let page = Page {
+            asked_at: Instant::now(),
+            number,
+            answer,
+            waiting: Arc::new(watch::Sender::new(())),
+        };
+        let (listings, dataset, asked) = (Arc::clone(self), Arc::clone(dataset), asked.clone());
+        let waiting = Arc::clone(&page.waiting);
+        tokio::spawn(async move {
+            let mut listed = std::pin::pin!(dataset.origin.list(&asked.1));
+            loop {
+                tokio::select! {
+                    biased;
+                    page = &mut listed => {
+                        sender.send_replace(Some(page.map(Arc::new)));
+                        return;
+                    }
+                    () = waiting.closed() => {
+                        if listings.give_up(&asked, number, &waiting) {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        page
+    }
+
+    /// Puts a page that is on its way out of the table, unless somebody came to wait for it. True if nobody did.
+    fn give_up(&self, asked: &Asked, number: u64, waiting: &watch::Sender<()>) -> bool {
+        let mut pages = self.lock();
+        if !waiting.is_closed() {
+            return false;
+        }
+        if pages.get(asked).is_some_and(|page| page.number == number) {
+            pages.remove(asked);
+        }
+        true
     }
 
     /// Forgets the pages of a dataset.
@@ -80,24 +128,6 @@ impl Listings {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Asked, Page>> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// In a task of its own: an asker who leaves takes no answer from the others.
-fn ask(dataset: Arc<Dataset>, request: ListRequest, number: u64) -> Page {
-    let (sender, answer) = watch::channel(None);
-    tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            page = dataset.origin.list(&request) => sender.send_replace(Some(page.map(Arc::new))),
-            // Nobody waits, and the page was put out of the table.
-            () = sender.closed() => {}
-        }
-    });
-    Page {
-        asked_at: Instant::now(),
-        number,
-        answer,
     }
 }
 

@@ -3,6 +3,7 @@
 //! object_store's stream over a file never ends when the file shrinks under it, so the file is
 //! read here: exactly, and looked at again after each piece.
 
+mod walk;
 pub(super) mod write;
 
 use std::fs::{File, Metadata};
@@ -18,10 +19,11 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::{HeaderMap, HeaderValue, header};
 
+use self::walk::{Leave, Walk};
 use super::answer::bad;
 use super::write::SOURCE_HEADER;
 use crate::error::OriginError;
-use crate::listing::{ListPage, ListRequest, ListedObject, page};
+use crate::listing::{ListPage, ListRequest, page};
 use crate::stats::DatasetStats;
 
 /// Bytes read at once: few enough that what is not yet in a block does not count.
@@ -131,15 +133,18 @@ impl Directory {
         .boxed()
     }
 
-    /// One page of the files below the directory, as keys.
+    /// One page of the files below the directory, as keys. Dropping the future ends the walk.
     pub(crate) async fn list(&self, request: &ListRequest) -> Result<ListPage, OriginError> {
         DatasetStats::add(&self.stats.origin_gets, 1);
         let (root, request) = (self.root.clone(), request.clone());
-        blocking(move || {
-            let walk = Walk::below(&resolve(&root)?, &request);
+        let (leave, left) = Leave::new();
+        let listed = blocking(move || {
+            let walk = Walk::below(&resolve(&root)?, &request, left);
             Ok(page(walk, &request))
-        })
-        .await
+        });
+        let listed = listed.await;
+        drop(leave);
+        listed
     }
 }
 
@@ -159,7 +164,7 @@ fn resolve(root: &Path) -> Result<PathBuf, OriginError> {
 }
 
 /// Whether a file may have this key.
-fn is_plain(key: &str) -> bool {
+pub(super) fn is_plain(key: &str) -> bool {
     let plain = Path::new(key)
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
@@ -246,118 +251,6 @@ fn io_error(error: &io::Error) -> OriginError {
         // A name that no file can have.
         io::ErrorKind::InvalidInput => OriginError::NotFound,
         kind => bad(&format!("the file can't be read: {kind}")),
-    }
-}
-
-/// The files below a directory, as keys in the order of their bytes.
-struct Walk {
-    root: PathBuf,
-    prefix: String,
-    /// Of all keys below one directory of the prefix the first is enough: they are rolled up.
-    rolled_up: bool,
-    /// Keys still to be visited, the next one last; those of directories end in a slash.
-    todo: Vec<String>,
-}
-
-impl Walk {
-    fn below(root: &Path, request: &ListRequest) -> Self {
-        let prefix = request.prefix.as_str();
-        let mut walk = Self {
-            root: root.to_owned(),
-            prefix: prefix.to_owned(),
-            rolled_up: request.delimiter.as_deref() == Some("/"),
-            todo: Vec::new(),
-        };
-        // Nothing outside the prefix's own directory can begin with the prefix.
-        let directory = prefix
-            .rsplit_once('/')
-            .map_or("", |(directory, _)| directory);
-        let plain = Path::new(directory)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        if plain && !directory.contains("//") {
-            let start = if directory.is_empty() {
-                String::new()
-            } else {
-                format!("{directory}/")
-            };
-            walk.enter(&start);
-        }
-        walk
-    }
-
-    fn enter(&mut self, key: &str) {
-        let path = self.root.join(key);
-        if !self.may_enter(key, &path) {
-            return;
-        }
-        let Ok(entries) = std::fs::read_dir(&path) else {
-            return;
-        };
-        let mut found: Vec<String> = entries
-            .filter_map(Result::ok)
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                let kind = entry.file_type().ok()?;
-                let directory = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
-                Some(format!("{key}{name}{}", if directory { "/" } else { "" }))
-            })
-            .filter(|name| name.starts_with(&self.prefix) || self.prefix.starts_with(name.as_str()))
-            .collect();
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        self.todo.append(&mut found);
-    }
-
-    /// Not outside the root, and not where the walk has come through already: a link may lead
-    /// anywhere.
-    fn may_enter(&self, key: &str, path: &Path) -> bool {
-        let Ok(place) = path.canonicalize() else {
-            return false;
-        };
-        let mut above = Path::new(key).ancestors().skip(1);
-        place.starts_with(&self.root)
-            && !above.any(|above| {
-                let above = self.root.join(above).canonicalize();
-                above.is_ok_and(|above| above == place)
-            })
-    }
-
-    /// Forgets the rest of the directory that `key` is rolled up into.
-    fn roll_up(&mut self, key: &str) {
-        let rest = key.get(self.prefix.len()..).unwrap_or_default();
-        if let Some(slash) = rest.find('/') {
-            let directory = &key[..=self.prefix.len() + slash];
-            self.todo.retain(|todo| !todo.starts_with(directory));
-        }
-    }
-}
-
-impl Iterator for Walk {
-    type Item = ListedObject;
-
-    fn next(&mut self) -> Option<ListedObject> {
-        loop {
-            let key = self.todo.pop()?;
-            if key.ends_with('/') {
-                self.enter(&key);
-                continue;
-            }
-            let Ok(opened) = open_file(&self.root, &key) else {
-                continue;
-            };
-            if self.rolled_up {
-                self.roll_up(&key);
-            }
-            let text = |name| Some(opened.headers.get(name)?.to_str().ok()?.to_owned());
-            let date = text(header::LAST_MODIFIED);
-            return Some(ListedObject {
-                key,
-                size: opened.size,
-                etag: text(header::ETAG),
-                last_modified: date.and_then(|date| httpdate::parse_http_date(&date).ok()),
-                storage_class: None,
-            });
-        }
     }
 }
 
