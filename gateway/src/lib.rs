@@ -18,7 +18,7 @@
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`keeping`] | documents that outlive a run, and who works on what they say |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
-//! | [`body`], [`account`], [`metrics`], [`telemetry`] | what left, counted and told |
+//! | [`body`], [`account`], [`metrics`], [`telemetry`], [`plain`] | what left, counted and told; texts of others as one line |
 //! | [`settings`], [`certificate`] | every setting, once; the certificate that clients see |
 //!
 //! What it is *not*: it keeps no bytes and trusts no origin (that is `forebay-storage`), and it
@@ -65,6 +65,7 @@ pub mod metrics;
 pub mod notify;
 pub mod peer;
 pub mod pins;
+pub mod plain;
 pub mod purge;
 pub mod read;
 pub mod reload;

@@ -8,6 +8,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::plain::Lines;
 use crate::settings::{LogFormat, LogSettings};
 
 /// Begins to log. Once a process; a second call changes nothing.
@@ -36,12 +37,15 @@ pub fn begin(settings: &LogSettings) {
         // What it meets on a disk is counted, judged and told once by the NVMe tier.
         .with_target("foyer_storage", quiet);
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let (text, colours) = (
+        settings.format == LogFormat::Text,
+        std::io::stderr().is_terminal(),
+    );
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(move || Lines::new(std::io::stderr(), text && colours));
     // A second subscriber is refused; the first goes on.
     let _ = match settings.format {
-        LogFormat::Text => registry
-            .with(layer.with_ansi(std::io::stderr().is_terminal()))
-            .try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(colours)).try_init(),
         LogFormat::Json => registry
             .with(layer.json().flatten_event(true).with_current_span(false))
             .try_init(),

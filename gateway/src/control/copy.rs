@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::{Params, Problem, State};
 use crate::copy::{Copy, CopyError, CopyOrder, CopySummary, Place, Progress};
+use crate::plain::one_line;
 use crate::settings::size;
 
 /// Between two lines.
@@ -189,7 +190,7 @@ impl Running {
                 "done {} objects {} bytes in {:.1}s, {} objects {} bytes were there\n",
                 done.objects, done.bytes, done.seconds, done.objects_there, done.bytes_there
             ),
-            (Err(error), false) => format!("failed {error}\n"),
+            (Err(error), false) => format!("failed {}\n", one_line(&error.to_string())),
         };
         text.into()
     }

@@ -16,6 +16,7 @@ use super::paper::Sheet;
 use super::pinned::Made;
 use super::progress::{Pace, Progress};
 use super::shared::Post;
+use crate::plain::one_line;
 
 /// How a job does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -392,7 +393,7 @@ impl Job {
                 let seconds = look.took.as_secs_f64();
                 format!("done {id} {} bytes in {seconds:.1}s\n", look.bytes)
             }
-            State::Failed(reason) => format!("failed {id} {}\n", reason.replace('\n', " ")),
+            State::Failed(reason) => format!("failed {id} {}\n", one_line(reason)),
             State::Cancelled => format!("failed {id} it was cancelled\n"),
             _ => format!("warm {id} {look}\n"),
         }
