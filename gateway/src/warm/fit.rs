@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::bring::Failure;
 use super::job::Job;
-use super::list::{List, gather};
+use super::list::{Entry, List, gather};
 use super::order::Tier;
 use super::place::{Crew, Room};
 use crate::dataset::Dataset;
@@ -37,6 +37,14 @@ pub(super) async fn fitting(
             let what = format!("{}/{}", order.dataset, order.prefix);
             return Err(Failure::Refused(format!(
                 "the origin has nothing that is asked for below {what}"
+            )));
+        }
+        let block_size = crew.reads.store.block_size();
+        let none = |entry: &Entry| order.blocks(&entry.key, block_size, entry.size).is_empty();
+        let has_bytes = list.entries.iter().any(|entry| entry.size > 0);
+        if has_bytes && list.entries.iter().all(none) {
+            return Err(Failure::Refused(format!(
+                "no byte of its {objects} objects is in the ranges that are asked for: they are shorter"
             )));
         }
         let fits = match list.entries.is_empty() {

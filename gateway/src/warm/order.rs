@@ -1,5 +1,7 @@
 //! What a job is asked to warm: the request's path and body, judged before anything is begun.
 
+mod asked;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use forebay_storage::store::Store;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::asked::Asked;
 use super::glob::Glob;
 use crate::dialect::target::MAX_KEY_BYTES;
 use crate::pins::{self, expiry};
@@ -95,7 +98,12 @@ impl Span {
         let (first, last) = text.split_once('-').ok_or_else(wrong)?;
         let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
         match (first, last) {
-            ("", last) => Ok(Self::Last(number(last)?)),
+            ("", last) => match number(last)? {
+                0 => Err(format!(
+                    "the range {text:?} has no byte: write -COUNT of 1 or more"
+                )),
+                last => Ok(Self::Last(last)),
+            },
             (first, "") => Ok(Self::From(number(first)?, None)),
             (first, last) => {
                 let (first, last) = (number(first)?, number(last)?);
@@ -164,61 +172,6 @@ pub struct PinFor {
     pub expires: Option<String>,
 }
 
-/// The body of a request, as it is written.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Asked {
-    prefixes: Vec<String>,
-    glob: Option<String>,
-    keys: Vec<String>,
-    index: Names,
-    ranges: Vec<String>,
-    parts: Vec<AskedPart>,
-    tier: Option<String>,
-    copies: Option<String>,
-    rate: Option<Value>,
-    priority: i32,
-    deadline: Option<String>,
-    pin: Option<Value>,
-    verify: bool,
-}
-
-/// A key, and its bytes.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AskedPart {
-    key: String,
-    #[serde(default)]
-    ranges: Vec<String>,
-}
-
-/// One name or several.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Names {
-    One(String),
-    Several(Vec<String>),
-}
-
-impl Asked {
-    fn parse(body: &[u8]) -> Result<Self, String> {
-        // A list would pass for the fields in their order.
-        if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err("the body is no JSON object".into());
-        }
-        serde_json::from_slice(body).map_err(|error| match error.is_data() {
-            true => format!("the body asks for what no job does: {error}"),
-            false => format!("the body is no JSON object: {error}"),
-        })
-    }
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self::Several(Vec::new())
-    }
-}
-
 impl Order {
     /// Everything below `prefix`, in the tier that is meant where none is named.
     pub fn all(dataset: &str, prefix: &str, tier: Tier) -> Self {
@@ -273,7 +226,8 @@ impl Order {
         order.rate = asked.rate.as_ref().map(rate).transpose()?;
         order.priority = asked.priority;
         order.deadline = asked.deadline.as_deref().map(deadline).transpose()?;
-        let ranges = asked.ranges.iter().map(|text| Span::parse(text));
+        let ranges = asked.ranges.iter().flatten();
+        let ranges = ranges.map(|text| Span::parse(text));
         order.ranges = ranges.collect::<Result<_, _>>()?;
         order.name(asked)?;
         let in_part = order.parts.values().any(|ranges| !ranges.is_empty());
@@ -303,26 +257,27 @@ impl Order {
         Ok(())
     }
 
-    fn name(&mut self, mut asked: Asked) -> Result<(), String> {
-        for part in std::mem::take(&mut asked.parts) {
+    fn name(&mut self, asked: Asked) -> Result<(), String> {
+        let (mut keys, prefixes) = (
+            asked.keys.unwrap_or_default(),
+            asked.prefixes.unwrap_or_default(),
+        );
+        for part in asked.parts.into_iter().flatten() {
             let ranges = part.ranges.iter().map(|text| Span::parse(text));
             let key = format!("{}{}", self.prefix, part.key);
             self.parts.insert(key, ranges.collect::<Result<_, _>>()?);
-            asked.keys.push(part.key);
+            keys.push(part.key);
         }
-        let index = match asked.index {
-            Names::One(name) => vec![name],
-            Names::Several(names) => names,
-        };
-        let listed = asked.keys.is_empty() && index.is_empty();
-        if !listed && (!asked.prefixes.is_empty() || asked.glob.is_some()) {
+        let index = asked.index.unwrap_or_default();
+        let listed = keys.is_empty() && index.is_empty();
+        if !listed && (!prefixes.is_empty() || asked.glob.is_some()) {
             return Err(
                 "name either prefixes and a glob, or keys and an index: one is listed \
                         at the origin and the other is not"
                     .into(),
             );
         }
-        let names = [&asked.prefixes, &asked.keys, &index];
+        let names = [&prefixes, &keys, &index];
         let count: usize = names.iter().map(|names| names.len()).sum();
         if count > MOST_NAMES {
             return Err(format!("it names more than {MOST_NAMES} keys and prefixes"));
@@ -346,23 +301,19 @@ impl Order {
             });
             whole.collect()
         };
-        if [&asked.keys, &index]
-            .into_iter()
-            .flatten()
-            .any(String::is_empty)
-        {
+        if [&keys, &index].into_iter().flatten().any(String::is_empty) {
             return Err("it names a key that is empty".into());
         }
         if let Some(glob) = &asked.glob {
             Glob::parse(glob)?;
         }
         self.glob = asked.glob;
-        self.keys = whole(asked.keys)?;
+        self.keys = whole(keys)?;
         self.index = whole(index)?;
-        match (listed, asked.prefixes.is_empty()) {
+        match (listed, prefixes.is_empty()) {
             (false, _) => self.prefixes.clear(),
             (true, true) => {}
-            (true, false) => self.prefixes = apart(whole(asked.prefixes)?),
+            (true, false) => self.prefixes = apart(whole(prefixes)?),
         }
         self.keys.sort();
         self.keys.dedup();
@@ -512,6 +463,13 @@ mod tests {
             (r#"{"deadline": "soon"}"#, "deadline"),
             (r#"{"ranges": ["9-3"]}"#, "9-3"),
             (r#"{"keys": ["x"], "glob": "*"}"#, "either"),
+            (r#"{"keys": []}"#, "keys is empty"),
+            (r#"{"keys": null}"#, "the body"),
+            (r#"{"prefixes": []}"#, "prefixes is empty"),
+            (r#"{"index": []}"#, "index is empty"),
+            (r#"{"ranges": []}"#, "ranges is empty"),
+            (r#"{"parts": []}"#, "parts is empty"),
+            (r#"{"ranges": ["-0"]}"#, "no byte"),
             ("models", "the body"),
             ("[]", "the body"),
         ] {
