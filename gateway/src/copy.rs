@@ -316,6 +316,12 @@ impl Copy {
         let listed = lists.join_next().await;
         let listed = listed.map(|listed| listed.unwrap_or_else(|_| lost().map(|()| false)));
         listed.transpose()?;
+        if self.progress.is_empty() {
+            return Err(CopyError::Refused(format!(
+                "the origin has nothing that is asked for below {}",
+                self.order.from
+            )));
+        }
         self.progress.all_listed();
         Ok(())
     }

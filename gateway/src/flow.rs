@@ -47,6 +47,7 @@ use crate::dataset::Datasets;
 use crate::keeping::cabinet::{Cabinet, Mark};
 use crate::keeping::lease::{Lease, Own};
 use crate::keeping::time;
+use crate::keeping::unread::Unread;
 use crate::settings::FlowSettings;
 
 /// Flows that are over and still told of.
@@ -73,6 +74,8 @@ pub struct Flows {
     member: Arc<str>,
     seed: u64,
     outcomes: IntCounterVec,
+    /// Documents that can't be read.
+    unread: Unread<Mark>,
     setup: OnceLock<Setup>,
     table: Mutex<Table>,
     /// Whether the gateway stops: then flows are left as they are, for its next run or another member.
@@ -297,6 +300,7 @@ impl Flows {
             member: Arc::clone(member),
             seed,
             outcomes,
+            unread: Unread::default(),
             setup: OnceLock::new(),
             table: Mutex::default(),
             closed: watch::Sender::new(false),
@@ -411,6 +415,10 @@ pub fn graph_in(
             datasets
                 .get(name)
                 .is_some_and(|dataset| dataset.is_writable())
+        },
+        copies: &|order| match order.judge(datasets) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
         },
         has_nvme,
     };

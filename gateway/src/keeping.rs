@@ -5,10 +5,12 @@
 //! | [`cabinet`] | small documents that are written only if nobody else wrote them meanwhile: in a state store, or below the data directory |
 //! | [`mod@file`] | one file, whole or not at all |
 //! | [`lease`] | who works on a document, and when it is anybody's |
+//! | [`unread`] | those that can't be read, told of once |
 
 pub mod cabinet;
 pub mod file;
 pub mod lease;
+pub mod unread;
 
 use std::time::{Duration, SystemTime};
 

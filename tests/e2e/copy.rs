@@ -268,6 +268,7 @@ fn what_makes_no_sense_is_refused_with_a_sentence() {
         ("/-/copy/models", "say where to"),
         ("/-/copy/models?to=copies&glob=[", "[\""),
         ("/-/copy/models?to=copies&rate=fast", "`rate`"),
+        ("/-/copy/models?to=copies/a/../b", "between its slashes"),
         (
             "/-/copy/models?to=copies&colour=red",
             "no parameter \"colour\"",
@@ -281,6 +282,13 @@ fn what_makes_no_sense_is_refused_with_a_sentence() {
             "{target}: {detail}"
         );
     }
+    let nothing = copy(&gateway, "models/none/", "copies/");
+    assert_eq!(nothing["state"], "failed");
+    let why = nothing["error"].as_str().expect("a sentence");
+    assert!(
+        why.contains("nothing that is asked for below models/none/"),
+        "{why}"
+    );
     let refused = gateway.client(&["copy", "copies", "models"]);
     assert_eq!(refused.status.code(), Some(1));
 }

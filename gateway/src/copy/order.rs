@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use forebay_storage::object::ObjectId;
+
 use super::CopyError;
 use crate::dataset::{Dataset, Datasets};
 use crate::warm::glob::Glob;
@@ -56,7 +58,10 @@ pub struct CopyOrder {
 
 impl CopyOrder {
     /// The two datasets, if the order makes sense.
-    pub(super) fn judge(
+    ///
+    /// # Errors
+    /// [`CopyError::Refused`], with the sentence that says why not.
+    pub(crate) fn judge(
         &self,
         datasets: &Datasets,
     ) -> Result<(Arc<Dataset>, Arc<Dataset>), CopyError> {
@@ -80,6 +85,8 @@ impl CopyOrder {
                 self.from, self.to
             ));
         }
+        // Whatever follows the prefix, it is at least a letter.
+        self.may_write(&to, &format!("{}x", self.to.prefix))?;
         if let Some(glob) = &self.glob {
             Glob::parse(glob).map_err(CopyError::Refused)?;
         }
@@ -87,6 +94,19 @@ impl CopyOrder {
             return refused("a rate of 0 would move nothing: leave it out".into());
         }
         Ok((from, to))
+    }
+}
+
+impl CopyOrder {
+    /// Whether there can be a copy of this key.
+    pub(super) fn may_write(&self, to: &Dataset, key: &str) -> Result<(), CopyError> {
+        let object = ObjectId::new(Arc::clone(&to.name), key);
+        to.origin.may_write(&object).map_err(|error| {
+            CopyError::Refused(format!(
+                "nothing can be copied to {key:.80?} of {}: {error}",
+                to.name
+            ))
+        })
     }
 }
 

@@ -120,6 +120,7 @@ impl Plan {
                     found.key, self.order.to.dataset
                 )));
             }
+            self.order.may_write(&self.to, &to)?;
             let there = self.there(&to).await?;
             self.source.page.pop_front();
             let etag = found.etag.clone();

@@ -47,6 +47,11 @@ impl Progress {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whether nothing was listed so far.
+    pub(super) fn is_empty(&self) -> bool {
+        get(&self.objects) == 0
+    }
+
     pub(super) fn all_listed(&self) {
         self.all_listed.store(true, Ordering::Release);
     }

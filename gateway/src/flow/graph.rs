@@ -12,6 +12,7 @@ use serde_json::Value;
 pub use self::action::{Action, Pinned, Purged, Scale, Wait, Warmed};
 use self::step::Draft;
 use super::ask::place;
+use crate::copy::CopyOrder;
 use crate::settings::{FlowSettings, UrlPrefix, duration};
 
 /// No body of a request for a flow is longer.
@@ -34,6 +35,8 @@ pub struct Rules<'a> {
     pub knows: &'a (dyn Fn(&str) -> bool + Sync),
     /// Whether there is a dataset of that name that may be written to.
     pub writes: &'a (dyn Fn(&str) -> bool + Sync),
+    /// What is wrong with a copy, as a sentence.
+    pub copies: &'a (dyn Fn(&CopyOrder) -> Result<(), String> + Sync),
     /// Whether there is an NVMe tier.
     pub has_nvme: bool,
 }

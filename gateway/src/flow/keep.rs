@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::record::{Record, State};
 use super::{Flow, Flows, REMEMBERED, Setup, exec};
-use crate::keeping::cabinet::CabinetError;
+use crate::keeping::cabinet::{CabinetError, Mark};
 use crate::keeping::lease::{LEASE, TICK, TRIES};
 use crate::keeping::millis;
 
@@ -126,7 +126,10 @@ impl Flows {
         let record: Record = match serde_json::from_slice(&bytes) {
             Ok(record) => record,
             Err(error) => {
-                tracing::warn!(flow = id, %error, "a flow can't be read and is left out");
+                let same = |known: &Mark| known.is(&mark);
+                if self.unread.is_news(id, mark.clone(), same) {
+                    tracing::warn!(flow = id, %error, "a flow can't be read and is left out: remove its document flows/ID.json");
+                }
                 return Ok(false);
             }
         };

@@ -18,6 +18,7 @@ use super::job::{Job, State};
 use super::order::Order;
 use super::pinned::Made;
 use crate::keeping::lease::{Lease, Own, TICK, TRIES};
+use crate::keeping::unread::Unread;
 use crate::keeping::{millis, time};
 
 /// What the names of the documents begin with.
@@ -28,6 +29,14 @@ const BELOW: &str = "jobs/";
 pub(super) struct Shared {
     documents: Arc<Documents>,
     own: Own,
+    unread: Unread<Tag>,
+}
+
+impl Shared {
+    /// Whether a document that can't be read was not told of yet.
+    fn is_news(&self, id: &str, tag: &Tag) -> bool {
+        self.unread.is_news(id, tag.clone(), |known| known.is(tag))
+    }
 }
 
 /// Who works on a job, as its document has it.
@@ -117,6 +126,7 @@ impl Jobs {
         let shared = Shared {
             documents,
             own: Own::new(&self.crew.own, self.seed),
+            unread: Unread::default(),
         };
         // The first store told stays.
         let _ = self.shared.set(shared);
@@ -164,6 +174,7 @@ impl Jobs {
             }
             there.insert(id.to_owned());
         }
+        shared.unread.retain(|id| there.contains(id));
         for job in self.all() {
             let (theirs, over) = (job.is_theirs(), job.state().is_over());
             let owed = job.post().owed;
@@ -195,13 +206,16 @@ impl Jobs {
         let status: Status = match serde_json::from_slice(&bytes) {
             Ok(status) => status,
             Err(error) => {
-                tracing::warn!(job = id, %error, "a job in the state store can't be read and is left out");
+                if shared.is_news(id, &tag) {
+                    let document = status_of(id);
+                    tracing::warn!(job = id, document, %error, "a job in the state store can't be read and is left out: remove its document");
+                }
                 return Ok(());
             }
         };
         let job = match known {
             Some(job) => job,
-            None => match self.learn(shared, id, &status).await? {
+            None => match self.learn(shared, (id, &tag), &status).await? {
                 Some(job) => job,
                 None => return Ok(()),
             },
@@ -236,7 +250,7 @@ impl Jobs {
     async fn learn(
         &self,
         shared: &Shared,
-        id: &str,
+        (id, tag): (&str, &Tag),
         status: &Status,
     ) -> Result<Option<Arc<Job>>, DocumentError> {
         let Some((bytes, _)) = shared.documents.get(&order_of(id)).await? else {
@@ -245,7 +259,10 @@ impl Jobs {
         let order: Order = match serde_json::from_slice(&bytes) {
             Ok(order) => order,
             Err(error) => {
-                tracing::warn!(job = id, %error, "what a job was asked for can't be read: it is left out");
+                if shared.is_news(id, tag) {
+                    let document = order_of(id);
+                    tracing::warn!(job = id, document, %error, "what a job was asked for can't be read, and it is left out: remove its documents");
+                }
                 return Ok(None);
             }
         };

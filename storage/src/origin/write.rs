@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::answer::{bad, failure};
 use super::connect::Exchange;
+use super::local::is_plain;
 use super::local::write::Draft;
 use super::{Kind, Origin, Place, s3_write};
 use crate::class::Urgency;
@@ -41,6 +42,12 @@ const KEPT: [(HeaderName, Attribute); 5] = [
     (header::CONTENT_DISPOSITION, Attribute::ContentDisposition),
     (header::CACHE_CONTROL, Attribute::CacheControl),
 ];
+
+/// No object store takes a longer key.
+const LONGEST_KEY: usize = 1024;
+
+/// No file system of Linux takes a longer name.
+const LONGEST_FILE_NAME: usize = 255;
 
 /// Bytes to be written, and their sum.
 #[derive(Clone, Debug)]
@@ -197,6 +204,29 @@ impl Upload {
 }
 
 impl Origin {
+    /// Whether an object of this name can be written here at all. Asks nothing.
+    ///
+    /// # Errors
+    /// [`OriginError::Unnameable`] if it can't.
+    pub fn may_write(&self, object: &ObjectId) -> Result<(), OriginError> {
+        let prefix = match &self.kind {
+            Kind::Remote(remote) => remote.prefix.len(),
+            Kind::Directory(_) => 0,
+        };
+        if prefix + object.key.len() > LONGEST_KEY || object.key.contains('\0') {
+            let reason = "No key has more than 1024 bytes, that of its origin's prefix included, or a zero byte";
+            return Err(OriginError::Unnameable(reason));
+        }
+        let is_file = matches!(self.place(object)?, Place::Directory(_));
+        let long = |name: &str| name.len() > LONGEST_FILE_NAME;
+        if is_file && (!is_plain(&object.key) || object.key.split('/').any(long)) {
+            let reason = "No file has an empty name or one of more than 255 bytes between slashes, a final slash, or our \
+                          own drafts' name";
+            return Err(OriginError::Unnameable(reason));
+        }
+        Ok(())
+    }
+
     /// Writes a whole object.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Rules, allowed, time};
 use crate::copy::{CopyOrder, Place};
+use crate::pins::expiry;
 use crate::warm::glob::Glob;
 use crate::warm::order::{self, Order, Tier};
 
@@ -206,6 +207,12 @@ impl Action {
             "pin" => {
                 let pinned: Pinned = asked(table)?;
                 known(&pinned.dataset, rules)?;
+                // A flow that goes on later is judged anew: a time that has passed by then is its step's trouble.
+                pinned
+                    .expires
+                    .as_deref()
+                    .map(|text| expiry(text, 0))
+                    .transpose()?;
                 Ok(Self::Pin(pinned))
             }
             "purge" => {
@@ -337,13 +344,15 @@ fn copy(table: &Map<String, Value>, rules: &Rules<'_>) -> Result<Action, String>
         Glob::parse(glob)?;
     }
     let rate = asked.rate.as_ref().map(order::rate).transpose()?;
-    Ok(Action::Copy(Box::new(CopyOrder {
+    let order = CopyOrder {
         from,
         to,
         glob: asked.glob,
         rate,
         dry: false,
-    })))
+    };
+    (rules.copies)(&order)?;
+    Ok(Action::Copy(Box::new(order)))
 }
 
 fn exec(table: &Map<String, Value>, rules: &Rules<'_>) -> Result<Action, String> {

@@ -29,6 +29,7 @@ fn parse(text: &str) -> Result<Graph, Vec<String>> {
         allowed: &allowed,
         knows: &|name| name == "models",
         writes: &|_| false,
+        copies: &|_| Ok(()),
         has_nvme: false,
     };
     Graph::parse(
@@ -219,5 +220,28 @@ fn a_secret_in_a_url_is_told_in_no_mistake() {
         let told = mistake(one(&format!("notify = {{ url = \"{url}\" }}")));
         assert!(told.contains("/a\""), "{told}");
         assert!(!told.contains("SECRET"), "{told}");
+    }
+}
+
+#[test]
+fn a_copy_onto_itself_and_a_pin_that_is_over_are_refused_before_anything_begins() {
+    let allowed = FlowSettings::default();
+    let rules = Rules {
+        allowed: &allowed,
+        knows: &|_| true,
+        writes: &|_| true,
+        copies: &|order| match order.from == order.to {
+            true => Err("it overlaps".into()),
+            false => Ok(()),
+        },
+        has_nvme: false,
+    };
+    for (lines, word) in [
+        ("copy = { from = \"m/a\", to = \"m/a\" }", "overlaps"),
+        ("pin = { dataset = \"m\", expires = \"-3h\" }", "expires"),
+    ] {
+        let source = Graph::source(format!("[[steps]]\nname = \"a\"\n{lines}").as_bytes());
+        let mistakes = Graph::parse(source.unwrap(), &rules).unwrap_err();
+        assert!(mistakes.concat().contains(word), "{mistakes:?}");
     }
 }

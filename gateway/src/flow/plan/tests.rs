@@ -17,6 +17,7 @@ fn graph(steps: &[(&str, &str)]) -> (Graph, Record) {
         allowed: &allowed,
         knows: &|_| true,
         writes: &|_| true,
+        copies: &|_| Ok(()),
         has_nvme: false,
     };
     let graph = Graph::parse(Graph::source(text.as_bytes()).unwrap(), &rules).unwrap();
