@@ -1,5 +1,7 @@
 //! `forebay check`: judges the settings, reaches every origin, and says where the memory goes.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use forebay_storage::block::BlockSize;
@@ -39,6 +41,14 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     }
     if args.config.is_none() {
         say!("no settings file is named (--config FILE): only the defaults are judged");
+    }
+    for command in &settings.flows.commands {
+        if !is_program(command) {
+            say!(
+                "warning: [flows] commands: {} is no program that can be run here: a step that names it fails",
+                command.display()
+            );
+        }
     }
     print_memory(&settings);
     print_certificate(&settings);
@@ -82,6 +92,11 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn is_program(path: &Path) -> bool {
+    let metadata = std::fs::metadata(path);
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
 }
 
 /// Tries the state store, if there is to be one, and says what came of it.

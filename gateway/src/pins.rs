@@ -338,7 +338,12 @@ async fn read(documents: &Documents) -> Result<(Vec<Pin>, Option<Tag>), Document
         return Ok((Vec::new(), None));
     };
     let pins = serde_json::from_slice(&bytes);
-    let pins = pins.map_err(|_| DocumentError::Away("has pins that can't be read".into()))?;
+    let pins = pins.map_err(|_| {
+        let why = format!(
+            "has pins that can't be read: remove its document {FILE}, and members put down what they know with the next pin"
+        );
+        DocumentError::Away(why.into())
+    })?;
     Ok((pins, Some(tag)))
 }
 

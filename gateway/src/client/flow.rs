@@ -18,6 +18,9 @@ use crate::access::canonical::PATH;
 use crate::cli::{ClientArgs, FlowArgs, FlowVerb, RunArgs};
 use crate::say::say;
 
+/// The states of a flow that is over.
+const OVER: [&str; 3] = ["done", "failed", "cancelled"];
+
 /// `forebay flow`, whichever verb.
 pub async fn flow(args: &FlowArgs) -> ExitCode {
     finish(match &args.verb {
@@ -91,9 +94,15 @@ async fn show(args: &ClientArgs, id: &str) -> Result<()> {
 }
 
 async fn cancel(args: &ClientArgs, id: &str) -> Result<()> {
+    let before = parsed(&ask(args, Method::GET, &path(id)).await?)?;
     let body = ask(args, Method::DELETE, &path(id)).await?;
     if args.json {
         return print(&body);
+    }
+    let was = state(&before);
+    if OVER.contains(&was) {
+        say!("{id} was {was} before: there was nothing to stop");
+        return Ok(());
     }
     say!("{id} is stopped; `forebay flow show {id}` tells how its clean-up goes");
     Ok(())
@@ -117,7 +126,7 @@ async fn follow(args: &ClientArgs, id: &str) -> Result<Value> {
         if !args.json {
             screen.show(&flow);
         }
-        if ["done", "failed", "cancelled"].contains(&state(&flow)) {
+        if OVER.contains(&state(&flow)) {
             return Ok(flow);
         }
         tokio::time::sleep(LOOK).await;

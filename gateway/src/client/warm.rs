@@ -72,37 +72,41 @@ pub async fn warm(args: &WarmArgs) -> ExitCode {
 
 /// `forebay wait`: 0 once everything is resident.
 pub async fn wait(args: &WaitArgs) -> ExitCode {
+    let mut said = None;
     let waited = async {
         for target in &args.targets {
-            wait_for(args, target).await?;
+            said = None;
+            wait_for(args, target, &mut said).await?;
         }
         Ok(())
     };
     let waited = match args.timeout {
-        None => waited.await,
-        Some(timeout) => tokio::time::timeout(timeout, waited)
-            .await
-            .unwrap_or_else(|_| bail_late(timeout)),
+        None => Some(waited.await),
+        Some(timeout) => tokio::time::timeout(timeout, waited).await.ok(),
     };
-    finish(waited)
+    finish(waited.unwrap_or_else(|| late(args, said)))
 }
 
-fn bail_late(timeout: Duration) -> Result<()> {
-    bail!("it is not all resident after {timeout:?}")
+/// That what was waited for did not come in time, and how far it was.
+fn late(args: &WaitArgs, said: Option<String>) -> Result<()> {
+    let timeout = args.timeout.unwrap_or_default();
+    let names: Vec<String> = args.targets.iter().map(name).collect();
+    let said = said.unwrap_or_else(|| format!("nothing is known of {}", names.join(", ")));
+    bail!("after {timeout:?} {said}")
 }
 
-async fn wait_for(args: &WaitArgs, target: &Prefix) -> Result<()> {
+/// What is said on the way is in `said`.
+async fn wait_for(args: &WaitArgs, target: &Prefix, said: &mut Option<String>) -> Result<()> {
     let mut path = path("/-/resident", target);
     if let Some(tier) = &args.tier {
         path = format!("{path}?tier={tier}");
     }
-    let mut said = None;
     loop {
         let (status, body) = match exchange(&args.client, Method::GET, &path, Bytes::new()).await {
             Ok(answer) => answer,
             // It may be about to start.
             Err(error) if error.downcast_ref::<Unreachable>().is_some() => {
-                say_once(&mut said, format!("{error:#}"));
+                say_once(said, format!("{error:#}"));
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
@@ -123,10 +127,18 @@ async fn wait_for(args: &WaitArgs, target: &Prefix) -> Result<()> {
         }
         let percent = answer["percent"].as_f64();
         let word = match percent {
-            Some(percent) => format!("{} is resident to {percent:.1} %", name(target)),
+            Some(percent) => {
+                let number = |field: &str| answer[field].as_u64().unwrap_or(0);
+                let missing = number("bytes").saturating_sub(number("resident_bytes"));
+                let name = name(target);
+                format!(
+                    "{name} is resident to {percent:.1} %: {} are missing",
+                    shown(missing)
+                )
+            }
             None => answer["detail"].as_str().unwrap_or("not yet").to_owned(),
         };
-        say_once(&mut said, word);
+        say_once(said, word);
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -303,12 +303,34 @@ async fn read(runs: &Cabinet, name: &str) -> Result<Option<(Memory, Mark)>, Cabi
     let Some((bytes, mark)) = runs.get(name).await? else {
         return Ok(None);
     };
-    // One that can't be read is begun anew.
-    let memory = serde_json::from_slice(&bytes).unwrap_or_else(|_| Memory {
-        last: millis(SystemTime::now()),
-        ..Memory::default()
-    });
-    Ok(Some((memory, mark)))
+    match serde_json::from_slice(&bytes) {
+        Ok(memory) => Ok(Some((memory, mark))),
+        Err(error) => anew(runs, name, &mark, &error).await.map(Some),
+    }
+}
+
+/// What is known of a schedule whose document can't be read: as of one that was never seen, and written down, or it
+/// would never come to run. Turns are counted on from a number that no run had, so that the next change begins one.
+async fn anew(
+    runs: &Cabinet,
+    name: &str,
+    mark: &Mark,
+    error: &serde_json::Error,
+) -> Result<(Memory, Mark), CabinetError> {
+    let now = millis(SystemTime::now());
+    let memory = Memory {
+        last: now,
+        seen: String::new(),
+        turn: now,
+    };
+    let mark = runs.put(name, bytes(&memory), Some(mark)).await?;
+    tracing::warn!(
+        schedule = name,
+        %error,
+        "what the schedule ran can't be read in schedules/NAME.json, and is begun anew: a time that was missed is left \
+         out, and what it watches counts as changed"
+    );
+    Ok((memory, mark))
 }
 
 /// Writes down what was run, unless another member did.
@@ -371,5 +393,25 @@ async fn like(dataset: &Dataset, what: &Watched) -> Result<String, OriginError> 
             None if count == 0 => return Ok(ABSENT.into()),
             None => return Ok(format!("{:032x}", hash.digest128())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_read_of_a_schedule_is_begun_anew_once() {
+        let dir = std::env::temp_dir().join(format!("forebay-anew-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("schedules")).unwrap();
+        std::fs::write(dir.join("schedules/nightly.json"), "{").unwrap();
+        let runs = Cabinet::own(&dir, "schedules");
+        let (first, mark) = read(&runs, "nightly").await.unwrap().unwrap();
+        assert!(first.last > 0 && first.turn > 0);
+        let (again, same) = read(&runs, "nightly").await.unwrap().unwrap();
+        assert_eq!((again.last, again.turn), (first.last, first.turn));
+        assert_eq!(same, mark, "it is written down");
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

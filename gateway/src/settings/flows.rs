@@ -29,7 +29,7 @@ impl UrlPrefix {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
             format!(
-                "is no such URL: {why}; write http://HOST:PORT/PATH, without a name, a query or `..` in it"
+                "is no such URL: {why}; write http://HOST:PORT/PATH, without a user's name, a fragment or `..` in it"
             )
         };
         let uri: Uri = text.parse().map_err(|_| wrong("it can't be read"))?;
@@ -42,6 +42,9 @@ impl UrlPrefix {
         let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
         if authority.as_str().contains('@') {
             return Err(wrong("it names a user"));
+        }
+        if text.contains('#') {
+            return Err(wrong("it has a fragment, which no server ever sees"));
         }
         let path = uri.path();
         // What a server may take for a way up is nobody's prefix: some read `..;x` as `..`, with a parameter.
@@ -218,6 +221,7 @@ mod tests {
             "ftp://h/",
             "http://",
             "http://me@h/",
+            "http://h/a#b",
             "http://h/a/../b",
             "http://h/a/%2E%2e/b",
             "http://h/a/..;/b",

@@ -34,6 +34,12 @@ impl Timetable {
             .year(Year::Disallowed)
             .build();
         let how = "write MINUTE HOUR DAY MONTH WEEKDAY, such as \"30 3 * * MON-FRI\"";
+        let fields = line.split_whitespace().count();
+        if fields != 5 {
+            return Err(format!(
+                "is no cron line (it has {fields} fields, not five): {how}"
+            ));
+        }
         let cron = parser.parse(line);
         let cron = cron.map_err(|error| format!("is no cron line ({error}): {how}"))?;
         let table = Self {
@@ -163,6 +169,7 @@ mod tests {
             ("60 * * * *", "is no cron line"),
             ("* * * * * *", "is no cron line"),
             ("every day", "is no cron line"),
+            ("@daily", "is no cron line"),
             ("0 0 31 2 *", "never comes"),
         ] {
             let refused = Timetable::parse(line, Tz::UTC).unwrap_err();

@@ -245,7 +245,8 @@ fn the_command_line_warms_waits_and_fails() {
     };
     let late = gateway.client(&["wait", "models/a/", "--timeout", "1s"]);
     assert_eq!(late.status.code(), Some(1), "{}", said(&late));
-    assert!(said(&late).contains("0.0 %"), "{}", said(&late));
+    let told = "after 1s models/a/ is resident to 0.0 %: ";
+    assert!(said(&late).contains(told), "{}", said(&late));
     let warmed = gateway.client(&["warm", "models/a/", "models/b"]);
     assert!(warmed.status.success(), "{}", said(&warmed));
     assert!(
