@@ -234,11 +234,8 @@ impl Cold {
 
     /// The reader has to wait.
     pub(super) fn waits(&mut self, seen: &Seen) {
-        let begun = |run: &Follower| run.segment(0).is_some() || run.ended().is_some();
-        let begun = self.newest.as_ref().is_none_or(begun);
-        if begun {
-            self.newest = None;
-        }
+        self.forget_ended();
+        let begun = self.newest.is_none();
         self.growth.waits(&Seen { begun, ..*seen });
         if !self.is_grown() {
             self.sharer = None;
@@ -271,6 +268,8 @@ impl Cold {
     /// Who follows a fill holds its bytes too, and nobody needs those of one that has ended.
     fn forget_ended(&mut self) {
         self.under_way.retain(|(last, _)| last.ended().is_none());
+        let begun = |run: &mut Follower| run.segment(0).is_some() || run.ended().is_some();
+        self.newest.take_if(begun);
     }
 
     /// How many bytes more may be opened, `held` being ahead of the reader. What came already is in nobody's
@@ -454,7 +453,7 @@ mod tests {
             run.write(&[7; 2 << 20]);
         }
         assert_eq!(cold.room(0), BASE);
-        assert!(cold.under_way.is_empty());
+        assert!(cold.under_way.is_empty() && cold.newest.is_none());
     }
 
     #[test]
