@@ -303,59 +303,59 @@ where
             .await;
         return answered.unwrap_or_else(unknown);
     }
+    if (&parts.method, path) == (&Method::POST, wire::SYNC) {
+        return sync(state, parts, body).await;
+    }
+    match told(state, from, parts, body).await {
+        Some(value) => text(value.to_string()),
+        None => unknown(),
+    }
+}
+
+/// What is answered in one value.
+async fn told<B>(state: &Arc<State>, from: &str, parts: &request::Parts, body: B) -> Option<Value>
+where
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let (method, path) = (&parts.method, parts.uri.path());
+    let query = parts.uri.query().unwrap_or_default();
     if path == purge::told::PATH {
         let body = whole(body, purge::told::LONGEST).await;
-        let (purges, query) = (&state.purges, parts.uri.query().unwrap_or_default());
-        let told = purge::told::answer(purges, from, &parts.method, query, &body).await;
-        return told.map_or_else(unknown, |told| text(told.to_string()));
+        return purge::told::answer(&state.purges, from, method, query, &body).await;
     }
     if path == crate::pins::PATH {
         let body = whole(body, LONGEST_QUESTION).await;
-        let told = super::pins::answer(state, &parts.method, &body).await;
-        return told.map_or_else(unknown, |told| text(told.to_string()));
-    }
-    if (&parts.method, path) == (&Method::POST, purge::PART) {
-        let body = Limited::new(body, LONGEST_QUESTION).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        let purged = state.purges.answer_part(from, &body).await;
-        return purged.map_or_else(unknown, |purged| text(purged.to_string()));
+        return super::pins::answer(state, method, &body).await;
     }
     if path.starts_with(revision::PATH) {
-        let body = Limited::new(body, revision::LONGEST_TOLD).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        let told = state.revisions.answer(&parts.method, path, &body).await;
-        return told.map_or_else(unknown, |told| text(told.to_string()));
+        let body = whole(body, revision::LONGEST_TOLD).await;
+        return state.revisions.answer(method, path, &body).await;
     }
-    let answered = match (&parts.method, path) {
-        (&Method::POST, wire::SYNC) => return sync(state, parts, body).await,
+    match (method, path) {
+        (&Method::POST, purge::PART) => {
+            let body = whole(body, LONGEST_QUESTION).await;
+            state.purges.answer_part(from, &body).await
+        }
         (&Method::POST, copy::CHANGED) => {
-            let body = Limited::new(body, LONGEST_QUESTION).collect().await;
-            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = whole(body, LONGEST_QUESTION).await;
             state.copier.told(&body)
         }
         (&Method::GET, "/datasets") => Some(datasets(state)),
-        (&Method::GET, _) => path
-            .strip_prefix("/holders/")
-            .and_then(|_| held(state, parts.uri.query().unwrap_or_default())),
+        (&Method::GET, _) => {
+            path.strip_prefix("/holders/")?;
+            held(state, query)
+        }
         (&Method::POST, _) => {
             let about = |verb| path.strip_prefix(verb).and_then(split);
-            match (about(purge::ALL), about(events::DOUBT)) {
-                (Some((dataset, key)), _) => {
-                    let wanted = purge::Wanted::all(&dataset, &key);
-                    state.purges.answer(from, wanted).await
-                }
-                (_, Some((dataset, key))) => {
-                    events::doubt_here(state, &dataset, &key);
-                    Some(Value::Null)
-                }
-                _ => None,
+            if let Some((dataset, key)) = about(purge::ALL) {
+                let wanted = purge::Wanted::all(&dataset, &key);
+                return state.purges.answer(from, wanted).await;
             }
+            let (dataset, key) = about(events::DOUBT)?;
+            events::doubt_here(state, &dataset, &key);
+            Some(Value::Null)
         }
         _ => None,
-    };
-    match answered {
-        Some(value) => text(value.to_string()),
-        None => unknown(),
     }
 }
 

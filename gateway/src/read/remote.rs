@@ -82,10 +82,7 @@ pub(super) async fn fetch(
         if let PeerError::Elsewhere(other) = &error
             && redirect == Redirect::Taken
         {
-            redirect = match follow(run, peers, other).await {
-                true => Redirect::Refused,
-                false => Redirect::Denied(other.clone()),
-            };
+            redirect = follow(run, peers, other).await;
             continue;
         }
         if let PeerError::Absent(blocks) = error {
@@ -124,11 +121,11 @@ fn question(run: &Run, missing: &Range<u64>, level: Level) -> Question {
     }
 }
 
-/// Takes what the member has, or gets, that an owner named. False if that is nothing: the owner must serve it then. What
-/// is missing still is the owner's too.
-async fn follow(run: &mut Run, peers: &Arc<Peers>, name: &str) -> bool {
+/// Takes what the member has, or gets, that an owner named; what is to be said to the owner then. What is missing still is
+/// the owner's to serve.
+async fn follow(run: &mut Run, peers: &Arc<Peers>, name: &str) -> Redirect {
     let Some(missing) = run.missing() else {
-        return true;
+        return Redirect::Refused;
     };
     // First, so that of two that are sent to each other at least one is told no.
     run.set_handed(true);
@@ -146,10 +143,12 @@ async fn follow(run: &mut Run, peers: &Arc<Peers>, name: &str) -> bool {
     if let Err(error) = brought {
         tracing::debug!(object = %run.object(), member = name, %error, "a member that was named does not bring it all");
     }
-    peers
-        .metrics
-        .redirected(if came { "followed" } else { "denied" });
-    came
+    let (told, outcome) = match came {
+        true => (Redirect::Refused, "followed"),
+        false => (Redirect::Denied(name.to_owned()), "denied"),
+    };
+    peers.metrics.redirected(outcome);
+    told
 }
 
 /// The bytes that an answer brings: those asked for; or of a donor, which may have only the first of them, what it says.

@@ -82,7 +82,8 @@ impl Revisions {
         last.is_some_and(|last| last.elapsed() < HOLD)
     }
 
-    /// Whether all other members that the fleet knows of have the same; whoever switches is one of them.
+    /// Whether all other members that the fleet knows of have the same; whoever switches is one of them. Of a dataset that has
+    /// no revision as far as is known here, all that answer are enough.
     async fn agreed(&self, dataset: &str) -> bool {
         let Some(peers) = &self.reads.peers else {
             return false;
@@ -96,11 +97,18 @@ impl Revisions {
         let others = peers.fleet().peers.len().saturating_sub(1);
         let path = format!("{PATH}number/{dataset}");
         let told = peers.ask_others(&Method::GET, &path, Bytes::new()).await;
-        let agree = told.iter().filter(|(_, told)| {
-            told.as_ref()
-                .is_ok_and(|told| serves(told, &known.standing))
-        });
-        let agreed = others > 0 && agree.count() == others;
+        let answers: Vec<&Value> = told
+            .iter()
+            .filter_map(|(_, told)| told.as_ref().ok())
+            .collect();
+        let agree = answers.iter().filter(|told| serves(told, &known.standing));
+        // Where nobody who can be asked knows of a revision there is hardly one: a store that is away must not keep a fleet
+        // that starts anew, or a member of it, from serving what never had one.
+        let enough = match self.table.has(dataset) {
+            true => others.max(1),
+            false => answers.len(),
+        };
+        let agreed = agree.count() == enough;
         if agreed {
             self.confirmed().one.insert(dataset.to_owned(), began);
         }

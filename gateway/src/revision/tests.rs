@@ -252,6 +252,14 @@ async fn a_member_that_never_saw_the_store_serves_what_all_others_know_or_nothin
 }
 
 #[tokio::test]
+async fn a_store_that_was_never_reached_stops_nobody_who_hears_of_no_revision() {
+    let world = world("revision-lonely", &["a", "b"]);
+    share_over(&world, &away());
+    world.network.remove("b");
+    assert_eq!(served(of(&world, 0)).await, Ok(None));
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_read_is_no_reason_to_serve_what_the_origin_has() {
     let (world, dir) = alone("revision-file");
     let path = dir.join("revisions/models.json");
