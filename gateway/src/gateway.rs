@@ -226,7 +226,10 @@ impl Gateway {
                 (*response.status_mut(), *response.headers_mut()) = (status, headers);
                 response
             }
-            _ if wire::is_ping(&parts) => dialect::peer::pong(&self.reads, &self.datasets),
+            _ if wire::is_ping(&parts) => {
+                let is_busy = self.desk.as_ref().is_some_and(|desk| desk.is_busy());
+                dialect::peer::pong(&self.reads, &self.datasets, is_busy)
+            }
             // Whoever is refused here asks the next one, who may have had it until now.
             (Some(desk), Some(question)) if !self.state.is_starting() => {
                 desk.answer(from, &question, &parts.headers).await

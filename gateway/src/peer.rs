@@ -57,8 +57,8 @@ pub const SILENCE: Duration = Duration::from_millis(150);
 /// How long a member may be there and bring nothing: then the next one is asked.
 pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 
-/// How long a member that fills nothing itself may bring nothing of what it has: the fault is its own then, and the next
-/// one is asked, as far as `Hedges` allow.
+/// How long a member that fills nothing itself, and whose link is not full, may bring nothing of what it has: the fault is
+/// its own then, and the next one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
 
 /// The same for one to which nothing comes from its origin: another may have another way there.

@@ -98,6 +98,11 @@ impl Desk {
         }
     }
 
+    /// Whether it has more to send to other members than its link takes.
+    pub fn is_busy(&self) -> bool {
+        self.egress.is_busy()
+    }
+
     /// Answers a question of the member `from`, which came with these headers. Dropping the future gives it up; fills that it started go on while others
     /// follow them.
     pub async fn answer(
@@ -383,10 +388,11 @@ fn refused(status: StatusCode, reason: &str) -> Refusal {
     wire::refusal(status, reason)
 }
 
-/// Says that this gateway is there, and what it waits for.
-pub fn pong(reads: &Reads, datasets: &Datasets) -> Response<PeerBody> {
+/// Says that this gateway is there, and what it waits for: its sources, or with `is_busy` its link.
+pub fn pong(reads: &Reads, datasets: &Datasets, is_busy: bool) -> Response<PeerBody> {
     let mut response = Response::new(nothing());
-    *response.headers_mut() = wire::pong(reads.store.running_fills() > 0, datasets.are_stuck());
+    let excused = is_busy || reads.store.running_fills() > 0;
+    *response.headers_mut() = wire::pong(excused, datasets.are_stuck());
     response
 }
 

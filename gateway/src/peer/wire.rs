@@ -267,8 +267,8 @@ pub fn ping() -> Request<Bytes> {
     request
 }
 
-/// The answer to [`ping`]: whether anything is being filled here, so that whoever waits knows that it may be the
-/// origin that is slow; and whether nothing comes from there at all, which others may see otherwise.
+/// The answer to [`ping`]: whether anything is being filled here, or waits for the link, so that whoever waits knows that
+/// it may be the origin that is slow, or that many want the same; and whether nothing comes from there at all, which others may see otherwise.
 pub fn pong(filling: bool, stuck: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(FILLING, HeaderValue::from(u16::from(filling)));
