@@ -15,9 +15,10 @@ pub fn of_origin(error: &OriginError, dataset: &str, key: &str, version: Option<
         },
         OriginError::Unnameable(reason) => S3Error::new(Code::NoSuchKey, *reason),
         OriginError::SlowDown { .. } => S3Error::new(Code::SlowDown, cause()),
-        OriginError::Unreachable(_) | OriginError::Down { .. } | OriginError::TimedOut => {
-            S3Error::new(Code::ServiceUnavailable, cause())
-        }
+        OriginError::Unreachable(_)
+        | OriginError::Down { .. }
+        | OriginError::FoundAway
+        | OriginError::TimedOut => S3Error::new(Code::ServiceUnavailable, cause()),
         OriginError::Changed => S3Error::new(
             Code::ServiceUnavailable,
             "The object is being replaced at the origin just now; ask again",

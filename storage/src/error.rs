@@ -44,6 +44,10 @@ pub enum OriginError {
         /// Since the first request that it did not answer.
         seconds: u64,
     },
+    /// Another gateway found it away, and told what it knew: this one has not asked. It says something of that object, and
+    /// of no other: two gateways that heard it of each other would else go on saying so.
+    #[error("another gateway of the fleet found the origin away")]
+    FoundAway,
     /// The request needs credentials and there were none.
     #[error(
         "there are no credentials for the origin: name them in the dataset's options, \
@@ -86,6 +90,7 @@ impl OriginError {
             Self::SlowDown { .. }
             | Self::Unreachable(_)
             | Self::Down { .. }
+            | Self::FoundAway
             | Self::TimedOut
             | Self::Cut
             | Self::BadAnswer(_)
@@ -105,7 +110,7 @@ impl OriginError {
     /// Whether the origin is away, rather than of an opinion about this object.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Down { .. } | Self::TimedOut => true,
+            Self::Unreachable(_) | Self::Down { .. } | Self::FoundAway | Self::TimedOut => true,
             Self::Status { status } | Self::SlowDown { status } => *status >= 500,
             _ => false,
         }

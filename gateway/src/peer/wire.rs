@@ -341,7 +341,7 @@ pub fn of_origin(error: &OriginError) -> (StatusCode, HeaderMap) {
         OriginError::Refused { status } => ("refused", 502, u32::from(*status)),
         OriginError::SlowDown { status } => ("slow-down", 503, u32::from(*status)),
         OriginError::Status { status } => ("status", 502, u32::from(*status)),
-        OriginError::Unreachable(_) => ("unreachable", 503, 0),
+        OriginError::Unreachable(_) | OriginError::FoundAway => ("unreachable", 503, 0),
         OriginError::Down { seconds } => ("down", 503, u32::try_from(*seconds).unwrap_or(u32::MAX)),
         OriginError::NoCredentials => ("no-credentials", 502, 0),
         OriginError::TimedOut => ("timed-out", 504, 0),

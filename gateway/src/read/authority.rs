@@ -127,8 +127,7 @@ fn heard(
     if head.stale {
         let versions = &asking.reads.versions;
         versions.import(&asking.object, &version, sent.elapsed() + head.age);
-        let reason = "another gateway of the fleet found it away";
-        return Ok(Err(OriginError::Unreachable(reason.into())));
+        return Ok(Err(OriginError::FoundAway));
     }
     let mut found = Found {
         version: Arc::clone(&version),

@@ -241,6 +241,21 @@ async fn one_objects_failure_makes_no_other_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_gateway_found_away_is_said_of_that_object_alone_and_for_a_moment() {
+    let versions = Arc::new(Versions::default());
+    let other = ObjectId::new("models", "b");
+    for object in [&object(), &other] {
+        versions.observe(object, &version("\"x\""), Instant::now());
+    }
+    tokio::time::advance(Duration::from_secs(20)).await;
+    versions.observe_error(&object(), &OriginError::FoundAway, Instant::now());
+    let is_stale = |object: &ObjectId| matches!(versions.known(object, &RULES), Known::Due { stale, .. } if stale);
+    assert_eq!((is_stale(&object()), is_stale(&other)), (true, false));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!is_stale(&object()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_version_named_null_may_change() {
     let versions = Arc::new(Versions::default());
     for (id, unchanging) in [("null", false), ("abc", true)] {

@@ -20,6 +20,7 @@ use crate::dataset::Datasets;
 use crate::gateway::{FleetParts, Parts};
 use crate::peer::wire::{self, Claim, Question};
 use crate::read::route::OWNER;
+use crate::read::version::How;
 use crate::settings::DatasetSettings;
 
 const BLOCK: u32 = 256 << 10;
@@ -180,6 +181,40 @@ async fn what_another_member_knows_does_not_refuse_a_client_that_knows_more() {
     let now = dataset.origin.head(&object).await.unwrap();
     let (status, body) = read_if(&world.gateways[1], &path, now.etag()).await;
     assert_eq!((status, &*body), (StatusCode::OK, &b"and after"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_is_heard_of_is_none_of_ones_own() {
+    let world = world("memory-heard", &["a", "b"]);
+    let table = &world._fleets[1].borrow().table.clone();
+    let key_of = |name: &str| {
+        let mut keys = (0..).map(|number| format!("{number}.bin"));
+        let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == name;
+        keys.find(owned).unwrap()
+    };
+    let [heard_of, own] = ["a", "b"].map(|name| ObjectId::new("models", key_of(name).as_str()));
+    let [a, b] = [0, 1].map(|at| {
+        let gateway = &world.gateways[at];
+        (&gateway.reads, gateway.datasets.get("models").unwrap())
+    });
+    for object in [&heard_of, &own] {
+        std::fs::write(world.dir.join(&*object.key), b"bytes").unwrap();
+        let version = Arc::new(b.1.origin.head(object).await.unwrap());
+        for (reads, dataset) in [&a, &b] {
+            let past = dataset.rules.fresh_for + std::time::Duration::from_secs(1);
+            reads.versions.import(object, &version, past);
+        }
+    }
+    let aside = world.dir.with_extension("aside");
+    std::fs::rename(&world.dir, &aside).unwrap();
+    for (reads, dataset) in [&a, &b] {
+        let current = reads.current(dataset, &heard_of, None, false).await;
+        assert!(matches!(current.unwrap().how, How::Stale(_)));
+    }
+    std::fs::rename(&aside, &world.dir).unwrap();
+    // It asks the origin for its own, and has never found it away.
+    let current = b.0.current(&b.1, &own, None, false).await;
+    assert_eq!(current.unwrap().how, How::Asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
