@@ -103,35 +103,20 @@ impl Reads {
 
     /// Where missing blocks of an object of `size` bytes would come from, by index. What it found last
     /// is remembered: blocks of one extent come from one place, and it is asked under a lock. Extents that
-    /// follow each other and are to be asked of the same are one group, as far as that is worth one request.
-    pub(crate) fn spots(
-        &self,
-        dataset: &Dataset,
-        object: &ObjectId,
-        size: u64,
-        level: Level,
-    ) -> impl Fn(u32) -> Spot {
+    /// follow each other and are to be asked of the same are one group.
+    pub(crate) fn spots(&self, object: &ObjectId, size: u64, level: Level) -> impl Fn(u32) -> Spot {
         let extents = self.extents(size);
-        let run = self.run_bytes(dataset) / self.store.block_size().bytes();
-        let run = u32::try_from(run).unwrap_or(u32::MAX).max(1);
-        let part = move |spot: Spot, index: u32| match spot.source {
-            ORIGIN => Spot {
-                group: spot.group << 32 | u64::from(index / run),
-                ..spot
-            },
-            _ => spot,
-        };
         let last: RefCell<Option<(u64, Option<Hop>, Spot)>> = RefCell::default();
         move |index| {
             if self.peers.is_none() {
-                return part(Spot::ALONE, index);
+                return Spot::ALONE;
             }
             let extent = extents.holding(u64::from(index));
             let mut last = last.borrow_mut();
             if let Some((known, _, spot)) = &*last
                 && *known == extent
             {
-                return part(*spot, index);
+                return *spot;
             }
             let route = self.route_of(object, (extent, extents.count()), level);
             let hop = route.hops.into_iter().next();
@@ -145,7 +130,7 @@ impl Reads {
                 owned: route.owned,
             };
             *last = Some((extent, hop, spot));
-            part(spot, index)
+            spot
         }
     }
 

@@ -102,11 +102,17 @@ struct Led {
 
 impl Led {
     /// Whether the run goes on with this block.
-    fn takes(&self, flight: &Flight, group: u64, block_size: BlockSize) -> bool {
+    fn takes(&self, flight: &Flight, group: u64, (block_size, run): (BlockSize, u64)) -> bool {
         let Some(last) = self.flights.back() else {
             return true;
         };
-        let full = self.flights.len() as u64 * block_size.bytes() >= RUN_BYTES;
+        // What is asked of another gateway is its to cut.
+        let most = if flight.source() == ORIGIN {
+            run
+        } else {
+            RUN_BYTES
+        };
+        let full = (self.flights.len() as u64 + 1) * block_size.bytes() > most.min(RUN_BYTES);
         !full && last.key().index + 1 == flight.key().index && self.group == group
     }
 }
@@ -361,6 +367,7 @@ impl Store {
     ) -> Opened {
         let mut opened = Opened::default();
         let mut run = Led::default();
+        let cut = (self.block_size, wanted.asker.run);
         for index in indexes {
             let key = BlockKey {
                 version: wanted.version.key,
@@ -379,7 +386,7 @@ impl Store {
             if let Some((flight, group)) = found.led {
                 // Blocks on a disk are read side by side, each by itself.
                 let alone = found.outcome == Outcome::Nvme;
-                if alone || !run.takes(&flight, group, self.block_size) {
+                if alone || !run.takes(&flight, group, cut) {
                     self.close_run(&mut opened.runs, &mut run, wanted);
                 }
                 run.group = group;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_storage::block::BlockKey;
 use forebay_storage::class::Class;
-use forebay_storage::store::{Asker, Handle, Spot};
+use forebay_storage::store::{Asker, Handle, RUN_BYTES, Spot};
 
 use super::list::{Held, Listed};
 use super::{Taken, json, until};
@@ -59,7 +59,7 @@ fn open(reads: &Arc<Reads>, held: &Held, donor: &str) -> Vec<(u32, Handle)> {
         version,
         blocks,
     } = held;
-    let placed = reads.spots(dataset, object, version.size, 0);
+    let placed = reads.spots(object, version.size, 0);
     let spot = |index| Spot {
         source: DONOR,
         group: 0,
@@ -69,6 +69,7 @@ fn open(reads: &Arc<Reads>, held: &Held, donor: &str) -> Vec<(u32, Handle)> {
         level: 0,
         class: Class::Warm,
         spot: &spot,
+        run: RUN_BYTES,
     };
     let last = blocks.end - 1;
     let indexes = blocks.start..=last;

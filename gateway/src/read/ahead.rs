@@ -7,6 +7,8 @@ use forebay_storage::class::Class;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Asker, Handle, Opened, Outcome, RUN_BYTES};
 use forebay_storage::version::Version;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::growth::Seen;
@@ -84,11 +86,12 @@ impl Reads {
         if blocks.is_empty() {
             return;
         }
-        let spots = self.spots(dataset, object, version.size, 0);
+        let spots = self.spots(object, version.size, 0);
         let asker = Asker {
             level: 0,
             class: Class::ReadAhead,
             spot: &spots,
+            run: self.run_bytes(dataset),
         };
         let indexes = blocks.start..=blocks.end - 1;
         let Opened { blocks, runs } = self.store.open_as(&asker, object, version, indexes, None);
@@ -103,13 +106,20 @@ impl Reads {
             fetch::spawn(Arc::clone(self), Arc::clone(dataset), run, None);
         }
         let reads = Arc::clone(self);
-        tokio::spawn(async move {
-            for (_, handle, _) in blocks {
-                if let Handle::Following(mut follower) = handle {
+        // Each is let go when it ends, and what was here at once: others may need the memory of what came before what did
+        // not.
+        let following = blocks
+            .into_iter()
+            .filter_map(|(_, handle, _)| match handle {
+                Handle::Following(mut follower) => Some(async move {
                     // Who reads it hears how it ended.
                     drop(follower.end().await);
-                }
-            }
+                }),
+                Handle::Resident(_) => None,
+            });
+        let mut following: FuturesUnordered<_> = following.collect();
+        tokio::spawn(async move {
+            while following.next().await.is_some() {}
             tokio::time::sleep(IDLE).await;
             reads.passes.sweep(Instant::now());
         });

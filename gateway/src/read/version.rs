@@ -438,7 +438,7 @@ pub(super) fn open_fed(
     let block_size = reads.store.block_size();
     let blocks = block_size.index(range.start)..=block_size.index(range.end - 1);
     let direct = matches!(feed, Feed::Origin(_));
-    let spots = reads.spots(dataset, object, version.size, *level);
+    let spots = reads.spots(object, version.size, *level);
     let spot = |index| {
         let spot = spots(index);
         // Whatever the table says by now: these bytes come from there.
@@ -449,6 +449,8 @@ pub(super) fn open_fed(
         level: *level,
         class: urgency.class(),
         spot: &spot,
+        // One answer feeds one run, however much it is.
+        run: RUN_BYTES,
     };
     let Opened { blocks, runs } = reads
         .store

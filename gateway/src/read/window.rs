@@ -404,11 +404,12 @@ impl Reader {
             return;
         }
         let (object, size, level) = (&self.object, self.version.size, self.level);
-        let spot = self.reads.spots(&self.dataset, object, size, level);
+        let spot = self.reads.spots(object, size, level);
         let asker = Asker {
             level,
             class: self.class,
             spot: &spot,
+            run: self.reads.run_bytes(&self.dataset),
         };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);

@@ -330,13 +330,12 @@ impl Bringing<'_> {
 
     fn open(&self, first: u32, last: u32) -> Vec<(u32, Handle)> {
         let (object, version) = (&self.part.object, self.version);
-        let spot = self
-            .reads
-            .spots(self.dataset, object, version.size, ASKER.0);
+        let spot = self.reads.spots(object, version.size, ASKER.0);
         let asker = Asker {
             level: ASKER.0,
             class: ASKER.1,
             spot: &spot,
+            run: self.reads.run_bytes(self.dataset),
         };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, version, first..=last, Some(first));

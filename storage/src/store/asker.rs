@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use super::RUN_BYTES;
 use crate::class::Class;
 
 /// A step on the way up: 0 is a client, [`ORIGIN`] is what asks nobody any more.
@@ -45,6 +46,8 @@ pub struct Asker<'a> {
     pub class: Class,
     /// Where a missing block would come from, by index. Called with a lock held: it must not wait.
     pub spot: &'a dyn Fn(u32) -> Spot,
+    /// Bytes that are asked of the origin at once, at most; a block at least, and no more than [`RUN_BYTES`].
+    pub run: u64,
 }
 
 impl fmt::Debug for Asker<'_> {
@@ -62,5 +65,6 @@ impl Asker<'static> {
         level: 0,
         class: Class::Demand,
         spot: &|_| Spot::ALONE,
+        run: RUN_BYTES,
     };
 }

@@ -445,3 +445,21 @@ async fn what_lies_behind_a_demanded_block_is_read_ahead() {
     follower.urge(Class::Demand);
     assert_eq!(opened.runs[1].urgency().class(), Class::Demand);
 }
+
+#[tokio::test]
+async fn requests_of_the_origin_are_as_long_as_its_asker_says_from_the_block_that_is_asked_for() {
+    let store = store(64 * MIB);
+    let version = version(16 * MIB);
+    let asker = Asker {
+        run: 3 * MIB,
+        ..Asker::ALONE
+    };
+    let opened = store.open_as(&asker, &object(), &version, 1..=8, Some(1));
+    let runs: Vec<_> = opened
+        .runs
+        .iter()
+        .map(|run| (run.index(), run.last_index()))
+        .collect();
+    let expected = [(1, 3), (4, 6), (7, 8)].map(|(first, last)| (Some(first), Some(last)));
+    assert_eq!(runs, expected);
+}

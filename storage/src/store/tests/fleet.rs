@@ -9,7 +9,12 @@ pub(super) fn asker(level: Level, spot: &dyn Fn(u32) -> Spot) -> Asker<'_> {
     } else {
         Class::Peer
     };
-    Asker { level, class, spot }
+    Asker {
+        level,
+        class,
+        spot,
+        run: RUN_BYTES,
+    }
 }
 
 pub(super) fn spot(source: Level, owned: bool) -> Spot {
