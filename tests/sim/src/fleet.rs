@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::member::Member;
@@ -26,10 +25,9 @@ use self::network::{Network, Node};
 use crate::oracle::Oracle;
 use crate::origin::SimOrigin;
 use crate::random::Random;
-use crate::reader;
 use crate::reader::door::Doors;
 use crate::trace::Trace;
-use crate::world::storm::{Changes, PATIENCE, herds_until};
+use crate::world::storm::Storm;
 use crate::world::{Memory, objects};
 
 /// How long new reads begin, things change and members come and go.
@@ -129,36 +127,20 @@ impl Fleet {
     }
 
     async fn storm(self: &Arc<Self>) {
-        let until = Instant::now() + STORM;
-        let mut random = Random::new(self.seed, "storm");
-        let mut tasks = JoinSet::new();
-        for number in 0..random.from(2..=4) {
-            let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
-            let random = Random::new(self.seed, &format!("reader {number}"));
-            tasks.spawn(reader::wander(doors, oracle, random, until));
-        }
-        let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
-        let herds = Random::new(self.seed, "herds");
-        tasks.spawn(herds_until(doors, oracle, herds, until));
-        let changes = Changes {
-            doors: Arc::clone(&self.doors),
-            oracle: Arc::clone(&self.oracle),
-            trace: Arc::clone(&self.trace),
-            random: Random::new(self.seed, "changes"),
+        let storm = Storm {
+            who: "fleet",
+            seed: self.seed,
+            doors: &self.doors,
+            oracle: &self.oracle,
+            trace: &self.trace,
             largest: LARGEST,
         };
-        tasks.spawn(changes.go_on(until));
+        let until = Instant::now() + STORM;
+        let mut tasks = storm.begin(2..=4, until);
         tasks.spawn(Nemesis::new(self).rage(until));
         tokio::time::sleep_until(until).await;
         self.faulty.store(false, Ordering::Relaxed);
         self.network.calm_down();
-        self.trace.note("fleet", format_args!("the faults end"));
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            let what = format!("{} tasks still wait after the storm", tasks.len());
-            self.trace.violation("fleet", what);
-        }
-        self.trace
-            .note("fleet", format_args!("all readers are done"));
+        storm.end(tasks).await;
     }
 }

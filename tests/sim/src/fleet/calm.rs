@@ -3,17 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Fleet;
 use super::network::Node;
 use crate::objects::{BLOCK, Kind, Name};
 use crate::random::Random;
-use crate::reader::Outcome;
-use crate::reader::ask::Ask;
-use crate::reader::socket::Pace;
-use crate::world::end::{PATIENCE, SETTLED, accounts};
+use crate::world::end::{SETTLED, accounts, read_by_all};
 
 /// Until all members must have the same table: two halves that were parted look for each other this often, and a member
 /// that is lost keeps its place for as long.
@@ -69,30 +65,9 @@ impl Fleet {
         }
     }
 
-    /// Reads an object at all members at once; each read must be whole and of what is current.
+    /// Reads an object at all members at once.
     async fn read_everywhere(&self, name: &Name) {
-        let mut tasks = JoinSet::new();
-        let doors = self.doors.all();
-        for readers in &doors {
-            let (readers, ask) = (Arc::clone(readers), Ask::whole(name));
-            tasks.spawn(async move { readers.read(&ask, Pace::FAST).await });
-        }
-        let wanted = self.oracle.objects.current(name);
-        let wanted = wanted.map_or(Outcome::Absent, Outcome::Whole);
-        for _ in doors {
-            match tokio::time::timeout(PATIENCE, tasks.join_next()).await {
-                Ok(Some(Ok(outcome))) if outcome == wanted => {}
-                Ok(Some(Ok(outcome))) => {
-                    let what = format!("{outcome:?} of {name} instead of {wanted:?}");
-                    self.trace.violation("calm", what);
-                }
-                Ok(_) => self.trace.violation("calm", "a reader came to a bad end"),
-                Err(_) => {
-                    let what = format!("{name} did not come in {PATIENCE:?}");
-                    self.trace.violation("calm", what);
-                }
-            }
-        }
+        read_by_all(self.doors.all(), name, (&self.oracle, &self.trace)).await;
     }
 
     /// Reads new objects everywhere, twice; the origin may give each block so often.

@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 
 use super::{MAX_REQUESTS, World};
 use crate::objects::{Kind, Name};
-use crate::reader::Outcome;
+use crate::oracle::Oracle;
 use crate::reader::ask::Ask;
 use crate::reader::socket::Pace;
+use crate::reader::{Outcome, Readers};
 use crate::trace::Trace;
 
 /// Until nothing that was true in the storm may still be told: versions, stale versions, negative answers, and
@@ -25,33 +26,43 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Readers of each object in the calm.
 const READERS: usize = 3;
 
+/// Has an object read by all of these at once; each read must be whole and of what is current.
+pub(crate) async fn read_by_all(
+    all: Vec<Arc<Readers>>,
+    name: &Name,
+    (oracle, trace): (&Oracle, &Trace),
+) {
+    let mut tasks = JoinSet::new();
+    let count = all.len();
+    for readers in all {
+        let ask = Ask::whole(name);
+        tasks.spawn(async move { readers.read(&ask, Pace::FAST).await });
+    }
+    let wanted = oracle.objects.current(name);
+    let wanted = wanted.map_or(Outcome::Absent, Outcome::Whole);
+    for _ in 0..count {
+        match tokio::time::timeout(PATIENCE, tasks.join_next()).await {
+            Ok(Some(Ok(outcome))) if outcome == wanted => {}
+            Ok(Some(Ok(outcome))) => {
+                let what = format!("{outcome:?} of {name} instead of {wanted:?}");
+                trace.violation("calm", what);
+            }
+            Ok(_) => trace.violation("calm", "a reader came to a bad end"),
+            Err(_) => {
+                let what = format!("{name} did not come in {PATIENCE:?}");
+                trace.violation("calm", what);
+            }
+        }
+    }
+}
+
 impl World {
-    /// Reads every object several times at once; each read must be whole and of what is current.
+    /// Reads every object several times at once.
     pub(super) async fn calm(&self) {
         tokio::time::sleep(SETTLED).await;
         for name in self.oracle.objects.names() {
-            let mut tasks = JoinSet::new();
-            for _ in 0..READERS {
-                let readers = Arc::clone(&self.readers);
-                let ask = Ask::whole(&name);
-                tasks.spawn(async move { readers.read(&ask, Pace::FAST).await });
-            }
-            let wanted = self.oracle.objects.current(&name);
-            let wanted = wanted.map_or(Outcome::Absent, Outcome::Whole);
-            for _ in 0..READERS {
-                match tokio::time::timeout(PATIENCE, tasks.join_next()).await {
-                    Ok(Some(Ok(outcome))) if outcome == wanted => {}
-                    Ok(Some(Ok(outcome))) => {
-                        let what = format!("{outcome:?} of {name} instead of {wanted:?}");
-                        self.trace.violation("calm", what);
-                    }
-                    Ok(_) => self.trace.violation("calm", "a reader came to a bad end"),
-                    Err(_) => {
-                        let what = format!("{name} did not come in {PATIENCE:?}");
-                        self.trace.violation("calm", what);
-                    }
-                }
-            }
+            let all = vec![Arc::clone(&self.readers); READERS];
+            read_by_all(all, &name, (&self.oracle, &self.trace)).await;
         }
     }
 

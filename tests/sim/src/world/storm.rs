@@ -1,5 +1,6 @@
 //! The storm: readers read, objects change, and the origin does its worst.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,49 +26,77 @@ const STORM: Duration = Duration::from_secs(15);
 
 /// How long after the faults' end the last read may take: the slowest reader takes the largest object, 40 blocks of
 /// four segments, at 400 ms a piece, and some of them ask twice.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What a storm goes over.
+pub(crate) struct Storm<'a> {
+    /// Whose: for the trace.
+    pub(crate) who: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) doors: &'a Arc<Doors>,
+    pub(crate) oracle: &'a Arc<Oracle>,
+    pub(crate) trace: &'a Arc<Trace>,
+    /// Blocks of the largest objects.
+    pub(crate) largest: u64,
+}
+
+impl Storm<'_> {
+    /// Lets so many readers wander, herds come and objects change until then.
+    pub(crate) fn begin(&self, readers: RangeInclusive<u64>, until: Instant) -> JoinSet<()> {
+        let mut random = Random::new(self.seed, "storm");
+        let mut tasks = JoinSet::new();
+        for number in 0..random.from(readers) {
+            let (doors, oracle) = (Arc::clone(self.doors), Arc::clone(self.oracle));
+            let random = Random::new(self.seed, &format!("reader {number}"));
+            tasks.spawn(reader::wander(doors, oracle, random, until));
+        }
+        let (doors, oracle) = (Arc::clone(self.doors), Arc::clone(self.oracle));
+        let herds = Random::new(self.seed, "herds");
+        tasks.spawn(herds_until(doors, oracle, herds, until));
+        let changes = Changes {
+            doors: Arc::clone(self.doors),
+            oracle: Arc::clone(self.oracle),
+            trace: Arc::clone(self.trace),
+            random: Random::new(self.seed, "changes"),
+            largest: self.largest,
+        };
+        tasks.spawn(changes.go_on(until));
+        tasks
+    }
+
+    /// Waits until all who began in it are done.
+    pub(crate) async fn end(&self, mut tasks: JoinSet<()>) {
+        self.trace.note(self.who, format_args!("the faults end"));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            let what = format!("{} tasks still wait after the storm", tasks.len());
+            self.trace.violation(self.who, what);
+        }
+        self.trace
+            .note(self.who, format_args!("all readers are done"));
+    }
+}
 
 impl World {
     /// Lets the storm rage, and waits until all who began in it are done.
     pub(super) async fn storm(&self) {
-        let until = Instant::now() + STORM;
-        let mut random = Random::new(self.seed, "storm");
-        let mut tasks = JoinSet::new();
-        for number in 0..random.from(3..=6) {
-            let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
-            let random = Random::new(self.seed, &format!("reader {number}"));
-            tasks.spawn(reader::wander(doors, oracle, random, until));
-        }
-        let (doors, oracle) = (Arc::clone(&self.doors), Arc::clone(&self.oracle));
-        let herds = Random::new(self.seed, "herds");
-        tasks.spawn(herds_until(doors, oracle, herds, until));
-        let changes = Changes {
-            doors: Arc::clone(&self.doors),
-            oracle: Arc::clone(&self.oracle),
-            trace: Arc::clone(&self.trace),
-            random: Random::new(self.seed, "changes"),
+        let storm = Storm {
+            who: "world",
+            seed: self.seed,
+            doors: &self.doors,
+            oracle: &self.oracle,
+            trace: &self.trace,
             largest: LARGEST,
         };
-        tasks.spawn(changes.go_on(until));
+        let until = Instant::now() + STORM;
+        let tasks = storm.begin(3..=6, until);
         tokio::time::sleep_until(until).await;
         self.faulty.store(false, Ordering::Relaxed);
-        self.trace.note("world", format_args!("the faults end"));
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            let what = format!("{} tasks still wait after the storm", tasks.len());
-            self.trace.violation("world", what);
-        }
-        self.trace
-            .note("world", format_args!("all readers are done"));
+        storm.end(tasks).await;
     }
 }
 
-pub(crate) async fn herds_until(
-    doors: Arc<Doors>,
-    oracle: Arc<Oracle>,
-    mut random: Random,
-    until: Instant,
-) {
+async fn herds_until(doors: Arc<Doors>, oracle: Arc<Oracle>, mut random: Random, until: Instant) {
     while Instant::now() < until {
         tokio::time::sleep(random.millis(500..=5000)).await;
         reader::herd(&doors, &oracle, random.fork()).await;
@@ -75,17 +104,17 @@ pub(crate) async fn herds_until(
 }
 
 /// Who overwrites, deletes and purges.
-pub(crate) struct Changes {
-    pub(crate) doors: Arc<Doors>,
-    pub(crate) oracle: Arc<Oracle>,
-    pub(crate) trace: Arc<Trace>,
-    pub(crate) random: Random,
+struct Changes {
+    doors: Arc<Doors>,
+    oracle: Arc<Oracle>,
+    trace: Arc<Trace>,
+    random: Random,
     /// Blocks of the largest objects.
-    pub(crate) largest: u64,
+    largest: u64,
 }
 
 impl Changes {
-    pub(crate) async fn go_on(mut self, until: Instant) {
+    async fn go_on(mut self, until: Instant) {
         // One world in five stays as it is.
         let pause = *self.random.pick(&[100, 400, 1000, 3000, 100_000]);
         let names = self.oracle.objects.names();
