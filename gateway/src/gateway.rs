@@ -226,7 +226,7 @@ impl Gateway {
                 (*response.status_mut(), *response.headers_mut()) = (status, headers);
                 response
             }
-            _ if wire::is_ping(&parts) => {
+            _ if wire::is_ping(&parts.uri) => {
                 let is_busy = self.desk.as_ref().is_some_and(|desk| desk.is_busy());
                 dialect::peer::pong(&self.reads, &self.datasets, is_busy)
             }

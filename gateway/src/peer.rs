@@ -10,6 +10,7 @@
 //! | `others` | what concerns the whole fleet, asked of all |
 //! | [`agreement`] | that both ends know of the same purges before an answer counts |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
+//! | `ping` | asking a member whether it is there, and why it brings nothing |
 //! | [`redirect`], [`egress`] | whom an owner names that has more to send than its link takes |
 //! | [`told`] | versions that others have named in their questions |
 //!
@@ -24,6 +25,7 @@ pub mod health;
 pub mod incoming;
 pub mod memory;
 mod others;
+mod ping;
 pub mod redirect;
 pub mod tls;
 pub mod told;
@@ -292,6 +294,7 @@ impl Peers {
         let peer = fleet.peer(name).ok_or(PeerError::Unreachable)?;
         wire::address(&mut request, name);
         let known = self.health.of(name, |name| fleet.peer(name).is_some());
+        self.greet(&known, peer);
         let permit = known.permit(level).await;
         let begun = tokio::time::Instant::now();
         // Who is asked for a version may be asking the origin, and that is no fill.
@@ -372,45 +375,6 @@ impl Peers {
                 }
             }
         }
-    }
-
-    /// Whether a member is there: it was heard just now, or answers when asked that alone.
-    async fn is_there(self: &Arc<Self>, known: &Arc<Known>, name: &str) -> bool {
-        let _turn = known.turn().await;
-        if known.is_silent() {
-            return false;
-        }
-        if known.heard_within(SILENCE) {
-            return true;
-        }
-        if self.ping(name).await {
-            known.heard();
-            return true;
-        }
-        self.fell_silent(known, name);
-        false
-    }
-
-    pub(crate) async fn ping(&self, name: &str) -> bool {
-        self.pong(name).await.is_some()
-    }
-
-    /// Whether what a member does not bring may be on its way to it. Not if it fills nothing, unless it is asked for a
-    /// version; nor if it says that nothing comes from its origin.
-    async fn is_excused(&self, name: &str, exact: bool) -> bool {
-        let pong = self.pong(name).await;
-        let headers = pong.as_ref().map(Response::headers);
-        !headers.is_some_and(|headers| wire::is_stuck(headers) || (exact && wire::is_idle(headers)))
-    }
-
-    async fn pong(&self, name: &str) -> Option<Response<PeerBody>> {
-        let fleet = self.fleet();
-        let mut request = wire::ping();
-        wire::address(&mut request, name);
-        let answer = self.transport.send(fleet.peer(name)?, request);
-        let answer = tokio::time::timeout(health::PATIENCE, answer).await;
-        let answer = answer.ok()?.ok()?;
-        answer.status().is_success().then_some(answer)
     }
 
     fn fell_silent(self: &Arc<Self>, known: &Arc<Known>, name: &str) {

@@ -33,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Idle connections that are kept to one member.
 const KEPT: usize = 64;
 
+/// The same of those on which it is asked whether it is there.
+const KEPT_FOR_PINGS: usize = 2;
+
 /// How a bare connection to another gateway's fleet port comes about: over TCP, or in a simulated network.
 pub trait Dial: std::fmt::Debug + Clone + Send + Sync + 'static {
     /// The connection.
@@ -69,6 +72,9 @@ impl Dial for Tcp {
 #[derive(Debug)]
 pub struct Http<D> {
     client: Client<Connector<D>, Full<Bytes>>,
+    /// Asks whether members are there, on connections of its own that are kept: one that has to come about first loses
+    /// its first packet on a full link for a second, and a member that is merely busy would be taken for a dead one.
+    pings: Client<Connector<D>, Full<Bytes>>,
 }
 
 impl Http<Tcp> {
@@ -82,13 +88,19 @@ impl Http<Tcp> {
 impl<D: Dial> Http<D> {
     /// Connections that `dial` makes, on which this gateway is `own`.
     pub fn new(own: Identity, dial: D) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(KEPT)
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .build(Connector { own, dial });
-        Self { client }
+        let connector = Connector { own, dial };
+        let client = |kept| {
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(kept)
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .build(connector.clone())
+        };
+        Self {
+            client: client(KEPT),
+            pings: client(KEPT_FOR_PINGS),
+        }
     }
 }
 
@@ -108,6 +120,7 @@ impl<D: Dial> Http<D> {
         address: SocketAddr,
         request: Request<Bytes>,
     ) -> io::Result<Response<PeerBody>> {
+        let ping = wire::is_ping(request.uri());
         let mut request = request.map(Full::new);
         let address = address.to_string();
         let path = request.uri().path_and_query().cloned();
@@ -117,7 +130,8 @@ impl<D: Dial> Http<D> {
         if let Ok(host) = HeaderValue::try_from(address) {
             request.headers_mut().insert(header::HOST, host);
         }
-        let response = self.client.request(request).await.map_err(cause)?;
+        let client = if ping { &self.pings } else { &self.client };
+        let response = client.request(request).await.map_err(cause)?;
         Ok(response.map(|body| body.map_err(io::Error::other).boxed_unsync()))
     }
 }

@@ -14,11 +14,8 @@ use forebay_storage::store::Level;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::Peers;
+use super::{Peers, ping};
 use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
-
-/// How long a member may take to say that it is there.
-pub(super) const PATIENCE: Duration = Duration::from_millis(350);
 
 /// Requests of one level that one member is asked at once; more wait for their turn, holding nothing.
 const AT_ONCE: usize = 64;
@@ -26,6 +23,9 @@ const AT_ONCE: usize = 64;
 /// The wait before a silent member is asked again; it doubles with each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long it may take to answer that: nobody waits for it, and its link may be full.
+const PATIENCE_WITH_THE_SILENT: Duration = Duration::from_secs(1);
 
 /// The right to ask a member something, until it is dropped.
 pub(crate) type Permit = Option<OwnedSemaphorePermit>;
@@ -42,6 +42,7 @@ pub(crate) struct Known {
     /// By level: one level waits for the next, so they must not stand in one queue; nor must readers behind jobs.
     permits: [Arc<Semaphore>; 4],
     heard: Mutex<Instant>,
+    greeted: Mutex<Option<Instant>>,
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
     turn: tokio::sync::Mutex<()>,
@@ -59,6 +60,7 @@ impl Health {
         let new = Arc::new(Known {
             permits: [(); 4].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
             heard: Mutex::new(Instant::now()),
+            greeted: Mutex::default(),
             silent: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
         });
@@ -99,6 +101,16 @@ impl Known {
         heard.elapsed() < time
     }
 
+    /// Whether it was not greeted for a while; it is taken for greeted from now on.
+    pub(super) fn is_to_be_greeted(&self) -> bool {
+        let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
+        if greeted.is_some_and(|greeted| greeted.elapsed() < ping::GREETING) {
+            return false;
+        }
+        *greeted = Some(Instant::now());
+        true
+    }
+
     pub(super) fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Acquire)
     }
@@ -128,7 +140,7 @@ pub(super) fn watch_for_return(peers: &Arc<Peers>, known: &Arc<Known>, name: &st
             };
             let gone = peers.fleet().peer(&name).is_none();
             // One that comes back under this name is met as a stranger.
-            if gone || peers.ping(&name).await {
+            if gone || peers.ping(&name, PATIENCE_WITH_THE_SILENT).await {
                 known.heard();
                 known.silent.store(false, Ordering::Release);
                 tracing::info!(member = name, gone, "a member is no longer silent");

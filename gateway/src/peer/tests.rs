@@ -12,10 +12,12 @@ use super::*;
 use crate::peer::wire::{Claim, Question};
 
 /// A member that answers whether it is there, and nothing else.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Mute {
     filling: bool,
     stuck: bool,
+    /// So many pings are lost on the way.
+    lost: AtomicU32,
 }
 
 impl Peer for Mute {
@@ -26,7 +28,13 @@ impl Peer for Mute {
     ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
         let (parts, _) = request.into_parts();
         Box::pin(async move {
-            if !wire::is_ping(&parts) {
+            let less = |lost: u32| lost.checked_sub(1);
+            if !wire::is_ping(&parts.uri)
+                || self
+                    .lost
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+                    .is_ok()
+            {
                 std::future::pending::<()>().await;
             }
             let mut response = Response::new(crate::dialect::peer::nothing());
@@ -39,7 +47,7 @@ impl Peer for Mute {
 fn peers(filling: bool) -> Arc<Peers> {
     peers_of(Mute {
         filling,
-        stuck: false,
+        ..Mute::default()
     })
 }
 
@@ -112,6 +120,7 @@ async fn one_to_which_nothing_comes_from_its_origin_is_left_whatever_it_is_asked
         let peers = peers_of(Mute {
             filling: true,
             stuck: true,
+            ..Mute::default()
         });
         let (took, error) = asked(&peers, exact).await;
         assert_eq!(error, PeerError::Stalled);
@@ -123,6 +132,28 @@ async fn one_to_which_nothing_comes_from_its_origin_is_left_whatever_it_is_asked
 async fn one_that_is_asked_for_a_version_may_ask_its_origin() {
     let (took, _) = asked(&peers(false), false).await;
     assert!(took >= NO_PROGRESS, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_is_lost_is_sent_again() {
+    let peers = peers_of(Mute {
+        filling: true,
+        lost: AtomicU32::new(2),
+        ..Mute::default()
+    });
+    let (_, error) = asked(&peers, true).await;
+    assert_eq!(error, PeerError::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_answers_no_ping_is_silent() {
+    let peers = peers_of(Mute {
+        lost: AtomicU32::new(u32::MAX),
+        ..Mute::default()
+    });
+    let (took, error) = asked(&peers, true).await;
+    assert_eq!(error, PeerError::Silent);
+    assert_eq!(took, SILENCE + ping::PATIENCE);
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use forebay_storage::object::ObjectId;
 use forebay_storage::store::Level;
 use forebay_storage::version::{Version, VersionKey};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header, response};
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use twox_hash::XxHash3_64;
 use xxhash_rust::xxh3::xxh3_64;
@@ -293,9 +293,9 @@ pub fn is_exact(headers: &HeaderMap) -> bool {
     headers.contains_key(VERSION)
 }
 
-/// Whether a request is [`ping`].
-pub fn is_ping(parts: &Parts) -> bool {
-    parts.uri.path() == PING
+/// Whether what is asked for is [`ping`].
+pub fn is_ping(uri: &Uri) -> bool {
+    uri.path() == PING
 }
 
 /// Says who is asked.

@@ -245,7 +245,7 @@ impl Peer for Hung {
         request: Request<Bytes>,
     ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
         let (parts, body) = request.into_parts();
-        let hangs = to.member.name() == self.owner && !wire::is_ping(&parts);
+        let hangs = to.member.name() == self.owner && !wire::is_ping(&parts.uri);
         let request = Request::from_parts(parts, body);
         if !hangs {
             return self.network.send(to, request);
