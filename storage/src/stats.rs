@@ -1,13 +1,19 @@
 //! What a dataset cost and saved, counted where it happens.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// A body takes so many times as long as its beginning is waited for.
-const FIRST_BYTES: u32 = 8;
+const FIRST_BYTES: u32 = 5;
 
 /// And no less than this: 34 MB/s and more are asked for as much as may be asked for at once.
 const SHORTEST_BODY: Duration = Duration::from_millis(250);
+
+/// In milliseconds: many bodies are measured at once, and what is known falls to the half in two seconds, not sooner.
+const FALLS_EACH: u64 = 100;
 
 /// No request is for less, however slow its connection.
 const FEWEST_BYTES: u64 = 1 << 20;
@@ -35,8 +41,11 @@ pub struct DatasetStats {
     pub served_from_cache: AtomicU64,
     /// From a GET to the head of its answer, on average of late, in microseconds; 0: none came yet.
     first_byte: AtomicU64,
-    /// Bytes a second that one answer's body brings, of late; 0: none was seen for long enough.
+    /// Bytes a second that one answer's body brings where nothing else holds it; 0: none was seen for long enough.
     body_rate: AtomicU64,
+    /// When that fell last, in milliseconds since the first body was measured.
+    body_rate_fell: AtomicU64,
+    first_body: OnceLock<Instant>,
     /// Whether the last question got an answer: 0 not asked yet, 1 yes, 2 no.
     origin_state: AtomicU64,
 }
@@ -74,20 +83,39 @@ impl DatasetStats {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         let now = bytes.saturating_mul(1_000_000) / micros;
         let before = self.body_rate.load(Ordering::Relaxed);
-        // What holds up one body for a moment says nothing of the origin: it falls slowly.
         let average = match before {
             0 => now,
             before if now > before => before - before / 4 + now / 4,
-            before => before - before / 16 + now / 16,
+            // Many at once share a link, and each of them is slow: that says little of what one would bring alone.
+            before if self.may_fall() => before - before / 32 + now / 32,
+            before => before,
         };
         self.body_rate.store(average.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether it is [`FALLS_EACH`] since this was so last.
+    fn may_fall(&self) -> bool {
+        let since = self.first_body.get_or_init(Instant::now).elapsed();
+        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let fell = self.body_rate_fell.load(Ordering::Relaxed);
+        now.saturating_sub(fell) >= FALLS_EACH
+            && self
+                .body_rate_fell
+                .compare_exchange(fell, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Bytes a second that one answer's body brings where nothing else holds it, as far as that was seen of late; zero
+    /// before.
+    pub fn body_rate(&self) -> u64 {
+        self.body_rate.load(Ordering::Relaxed)
     }
 
     /// Bytes that are worth a request of their own, up to `most`: those of a connection that gives little a second are
     /// fewer, so that many connections share what one stream waits for, and still so many that waiting for their answers
     /// to begin is a small part of the time.
     pub fn worth_a_request(&self, most: u64) -> u64 {
-        let rate = self.body_rate.load(Ordering::Relaxed);
+        let rate = self.body_rate();
         if rate == 0 {
             return most;
         }
@@ -125,8 +153,8 @@ impl DatasetStats {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_slow_connection_is_asked_for_less_at_once() {
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_connection_is_asked_for_less_at_once() {
         const MOST: u64 = 8 << 20;
         let stats = DatasetStats::default();
         assert_eq!(stats.worth_a_request(MOST), MOST, "nothing is known");
@@ -135,8 +163,13 @@ mod tests {
             stats.body_came(857_000, Duration::from_millis(100));
         }
         let bytes = stats.worth_a_request(MOST);
-        assert!((3_000_000..3_500_000).contains(&bytes), "0.4 s: {bytes}");
+        assert!((2_000_000..2_200_000).contains(&bytes), "0.25 s: {bytes}");
         for _ in 0..128 {
+            stats.body_came(10_000, Duration::from_millis(100));
+        }
+        assert_eq!(stats.worth_a_request(MOST), bytes, "one moment");
+        for _ in 0..128 {
+            tokio::time::advance(Duration::from_millis(100)).await;
             stats.body_came(10_000, Duration::from_millis(100));
         }
         assert_eq!(stats.worth_a_request(MOST), FEWEST_BYTES);

@@ -70,6 +70,7 @@ impl Reads {
             arrived: self.arrived(stats),
             round_trip: stats.first_byte(),
             run: self.run_bytes(dataset),
+            each: stats.body_rate(),
             begun: true,
             most: self.share_ahead(dataset),
         }

@@ -19,8 +19,13 @@ pub(super) const BASE: u64 = 2 * RUN_BYTES;
 /// More requests must bring so much more, or they are not worth it.
 const WORTH: f64 = 1.25;
 
-/// Of what they would bring if nothing held them, requests that bring so much are held by nothing yet.
-const UNHELD: f64 = 0.6;
+/// Of what they would bring if nothing held them, requests that bring so much are held by nothing yet. Where they bring
+/// less, there is as much under way as can come: more would only make each of them slower, the first of them too, for
+/// which the reader waits.
+const UNHELD: f64 = 0.8;
+
+/// So many times the requests that would bring what comes, if nothing held them, are enough of them.
+const AMPLE: f64 = 1.5;
 
 /// What was tried in vain is tried again after so many round trips: the origin may give more by then, or the
 /// processor was busy with something else.
@@ -49,6 +54,8 @@ pub(super) struct Seen {
     pub(super) round_trip: Duration,
     /// Bytes that are asked for at once.
     pub(super) run: u64,
+    /// Bytes a second that one request brings where nothing else holds it; zero: not known.
+    pub(super) each: u64,
     /// What the window may come to, as others need memory and the origin too.
     pub(super) most: u64,
     /// What was asked for last has begun to come, as far as that is known: it may have had to queue.
@@ -56,6 +63,13 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Bytes a second that requests bring, one after the other, where nothing else holds them.
+    fn each_brings(&self) -> Option<f64> {
+        let run = self.run as f64;
+        let took = self.round_trip().as_secs_f64() + run / self.each as f64;
+        (self.each > 0).then_some(run / took)
+    }
+
     fn round_trip(&self) -> Duration {
         match self.round_trip {
             Duration::ZERO => ROUND_TRIP,
@@ -150,31 +164,40 @@ impl Growth {
             bytes: self.bytes,
             requests: self.bytes as f64 / seen.run.max(1) as f64,
         };
+        if let Some(each) = seen.each_brings()
+            && self.is_grown()
+            && rate < UNHELD * now.requests * each
+        {
+            // Each of them is slower than one would be alone: as much is under way as can come.
+            let enough = rate / each * AMPLE * seen.run as f64;
+            self.bytes = self.bytes.min(enough as u64).max(BASE);
+            return self.hold(seen);
+        }
         let Some((before, was)) = self.before.replace((now, rate)) else {
             // At first by enough to be seen; what was tried before is tried with care.
-            let times = if self.bytes == BASE { 4 } else { 2 };
+            let times = if self.bytes == BASE { 4.0 } else { 1.5 };
             return self.grow(times, seen);
         };
         let gain = rate / was;
         let asked = now.requests / before.requests;
         if gain >= 1.0 + UNHELD * (asked - 1.0) {
-            self.grow(4, seen);
-        } else if gain >= WORTH {
-            self.grow(2, seen);
+            self.grow(4.0, seen);
         } else {
-            // As much as came would have come with so much.
-            let enough = (before.bytes as f64 * gain.max(1.0) * WORTH) as u64;
-            self.bytes = self.bytes.min(enough).max(BASE);
+            if gain < WORTH {
+                // As much as came would have come with so much.
+                let enough = (before.bytes as f64 * gain.max(1.0)) as u64;
+                self.bytes = self.bytes.min(enough).max(BASE);
+            }
             self.hold(seen);
         }
     }
 
-    fn grow(&mut self, times: u64, seen: &Seen) {
+    fn grow(&mut self, times: f64, seen: &Seen) {
         let most = seen.most.max(BASE);
         if self.bytes >= most {
             return self.hold(seen);
         }
-        self.bytes = self.bytes.saturating_mul(times).min(most);
+        self.bytes = ((self.bytes as f64 * times) as u64).min(most);
     }
 
     fn hold(&mut self, seen: &Seen) {
@@ -204,6 +227,8 @@ pub(super) struct Cold {
     under_way: Vec<(Follower, u64)>,
     /// The first block of the run that was begun last.
     newest: Option<Follower>,
+    /// What the window might have come to when the reader waited last.
+    most: u64,
 }
 
 /// A run that a stream leads from now on.
@@ -224,6 +249,7 @@ impl Cold {
             sharer: None,
             under_way: Vec::new(),
             newest: None,
+            most: BASE,
         }
     }
 
@@ -235,6 +261,7 @@ impl Cold {
     /// The reader has to wait.
     pub(super) fn waits(&mut self, seen: &Seen) {
         self.forget_ended();
+        self.most = seen.most.max(BASE);
         let begun = self.newest.is_none();
         self.growth.waits(&Seen { begun, ..*seen });
         if !self.is_grown() {
@@ -273,7 +300,8 @@ impl Cold {
     }
 
     /// How many bytes more may be opened, `held` being ahead of the reader. What came already is in nobody's
-    /// way: a reader waits for the first of its runs while those behind it come in, and others must follow them.
+    /// way: a reader waits for the first of its runs while those behind it come in, and others must follow them. So as
+    /// much as may be under way at most may be here beside it.
     pub(super) fn room(&mut self, held: u64) -> u64 {
         self.forget_ended();
         if !self.is_grown() {
@@ -281,9 +309,8 @@ impl Cold {
         }
         let under_way: u64 = self.under_way.iter().map(|(_, bytes)| bytes).sum();
         let bytes = self.growth.bytes();
-        bytes
-            .saturating_sub(under_way)
-            .min((2 * bytes).saturating_sub(held))
+        let least = bytes.saturating_sub(under_way);
+        least.min((bytes + self.most).saturating_sub(held))
     }
 }
 
@@ -315,153 +342,4 @@ impl Drop for Sharer {
 }
 
 #[cfg(test)]
-mod tests {
-    use forebay_storage::block::BlockSize;
-    use forebay_storage::object::ObjectId;
-    use forebay_storage::store::{Handle, Store};
-    use forebay_storage::version::{Identity, Version};
-    use http::HeaderMap;
-
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    /// A stream whose client takes all that comes, from an origin of which `rate(window)` bytes a second come.
-    fn steady(growth: &mut Growth, most: u64, time: Duration, rate: impl Fn(u64) -> f64) -> u64 {
-        let mut now = Instant::now();
-        let end = now + time;
-        let mut arrived = 0.0;
-        while now < end {
-            let step = Duration::from_millis(1);
-            now += step;
-            arrived += rate(growth.bytes()) * step.as_secs_f64();
-            growth.waits(&Seen {
-                now,
-                arrived: arrived as u64,
-                round_trip: Duration::from_millis(30),
-                run: RUN_BYTES,
-                begun: true,
-                most,
-            });
-        }
-        growth.bytes()
-    }
-
-    /// 100 MB/s for each run that is under way, up to `limit`.
-    fn origin(limit: f64) -> impl Fn(u64) -> f64 {
-        move |window| ((window / RUN_BYTES) as f64 * 1e8).min(limit)
-    }
-
-    #[tokio::test]
-    async fn a_window_grows_while_more_requests_bring_more() {
-        let mut growth = Growth::new();
-        let time = Duration::from_millis(200);
-        let window = steady(&mut growth, 512 * MIB, time, origin(1e12));
-        assert_eq!(window, 512 * MIB);
-    }
-
-    #[tokio::test]
-    async fn an_origin_that_gives_no_more_is_not_asked_for_more() {
-        for limit in [1e7, 1e8, 2e8] {
-            let mut growth = Growth::new();
-            let time = Duration::from_secs(1);
-            let window = steady(&mut growth, 512 * MIB, time, origin(limit));
-            // A trial may be under way.
-            assert!(window <= 48 * MIB, "{limit}: {window}");
-        }
-        let mut growth = Growth::new();
-        let window = steady(
-            &mut growth,
-            2048 * MIB,
-            Duration::from_secs(1),
-            origin(1.6e9),
-        );
-        assert!((128 * MIB..=640 * MIB).contains(&window), "{window}");
-    }
-
-    #[tokio::test]
-    async fn a_window_is_judged_once_what_was_asked_for_last_has_begun_to_come() {
-        let mut growth = Growth::new();
-        let since = Instant::now();
-        let mut now = since;
-        let mut window = |begun: bool, millis: u32| {
-            for _ in 0..millis {
-                now += Duration::from_millis(1);
-                growth.waits(&Seen {
-                    now,
-                    arrived: 10_000 * (now - since).as_millis() as u64,
-                    round_trip: Duration::from_millis(30),
-                    run: RUN_BYTES,
-                    begun,
-                    most: 512 * MIB,
-                });
-            }
-            growth.bytes()
-        };
-        assert_eq!(window(false, 1000), 4 * BASE, "it queues");
-        assert!(window(true, 100) < 2 * BASE, "it came, and no more");
-    }
-
-    #[tokio::test]
-    async fn a_window_stays_within_its_share() {
-        let mut growth = Growth::new();
-        let time = Duration::from_secs(1);
-        assert_eq!(steady(&mut growth, 48 * MIB, time, origin(1e12)), 48 * MIB);
-        // Others came: half of it is theirs.
-        assert_eq!(steady(&mut growth, 24 * MIB, time, origin(1e12)), 24 * MIB);
-        assert_eq!(steady(&mut growth, 0, time, origin(1e12)), BASE);
-    }
-
-    #[tokio::test]
-    async fn a_client_that_never_waits_gets_the_base_back() {
-        let mut growth = Growth::new();
-        let time = Duration::from_millis(200);
-        steady(&mut growth, 512 * MIB, time, origin(1e12));
-        for _ in 0..16384 {
-            growth.passes(MIB);
-        }
-        assert_eq!(growth.bytes(), BASE);
-        assert!(!growth.is_grown());
-    }
-
-    #[tokio::test]
-    async fn a_stream_holds_nothing_of_fills_that_have_ended() {
-        let store = Store::new(64 * MIB, BlockSize::new(1 << 20), None);
-        let object = ObjectId::new("models", "a");
-        let identity = Arc::new(Identity {
-            origin: "file:///models/".into(),
-            block_size: 1 << 20,
-            immutable: true,
-        });
-        let headers = HeaderMap::new();
-        let version = Version::from_headers(&object, &identity, 2 * MIB, &headers);
-        let opened = store.open(&object, &Arc::new(version), 0..=1, Some(0));
-        let (mut cold, ahead) = (Cold::new(), Ahead::default());
-        for (_, handle, _) in opened.blocks {
-            if let Handle::Following(follower) = handle {
-                let led = Led {
-                    first: follower.clone(),
-                    last: follower,
-                    bytes: MIB,
-                };
-                cold.leads(std::iter::once(led), &ahead);
-            }
-        }
-        assert_eq!(cold.under_way.len(), 2);
-        for mut run in opened.runs {
-            assert!(run.next().await.is_some());
-            run.write(&[7; 2 << 20]);
-        }
-        assert_eq!(cold.room(0), BASE);
-        assert!(cold.under_way.is_empty() && cold.newest.is_none());
-    }
-
-    #[test]
-    fn sharers_leave_by_being_dropped() {
-        let ahead = Ahead::default();
-        let (one, two) = (ahead.join(), ahead.join());
-        assert_eq!(ahead.sharers(), 2);
-        drop((one, two));
-        assert_eq!(ahead.sharers(), 1);
-    }
-}
+mod tests;

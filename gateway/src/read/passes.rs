@@ -35,7 +35,7 @@ const SPANS: usize = 16;
 pub(super) const IDLE: Duration = Duration::from_secs(30);
 
 /// So many times what was read of a span is read ahead of it at most, where it left out what is not ours.
-const OURS: u64 = 4;
+const OURS: u64 = 8;
 
 /// Marks by which a read from memory sees without a lock that nothing was read ahead for its object.
 const MARKS: usize = 256;
@@ -128,6 +128,8 @@ impl Passes {
             return Plan::default();
         };
         match asked.missed {
+            // What it began with was asked for by nobody before.
+            _ if pass.spans[span].ranges == 1 => {}
             true => pass.growth.waits(seen),
             false if pass.growth.is_grown() => {
                 pass.growth.passes(asked.range.end - asked.range.start);
@@ -260,7 +262,7 @@ impl Pass {
         self.bytes(&taken, block_size)
     }
 
-    /// Notes the range, and says which span it made longer; `None`: none.
+    /// Notes the range, and says which span it made longer, or began with the first that is ours; `None`: none.
     fn extend(&mut self, asked: &Asked<'_>, cut: BlockSize, now: Instant) -> Option<usize> {
         let range = &asked.range;
         let own = asked.own.as_ref();
@@ -269,7 +271,9 @@ impl Pass {
         let touching = |span: &Span| since <= span.bytes.end && range.end >= span.bytes.start;
         let Some(place) = self.spans.iter().position(touching) else {
             self.begin(range, ours, now);
-            return None;
+            // Who asks us for the first extent of ours, all of it, was told who owns what, and will come for the others.
+            let begins = ours && since == 0 && range.end - range.start >= cut.bytes();
+            return begins.then(|| self.spans.len() - 1);
         };
         let span = &mut self.spans[place];
         span.touched = now;
@@ -340,11 +344,11 @@ impl Pass {
         let blocks = |bytes: u64| u32::try_from(bytes / block_size.bytes()).unwrap_or(u32::MAX);
         let here = block_size.index(span.bytes.end - 1) + 1;
         let from = span.ahead_to.max(here);
-        // Who leaves out just what is others' does not read at random.
-        let times = if span.ours_only && span.others > 0 {
-            OURS
-        } else {
-            1
+        // Who leaves out just what is others' does not read at random; who was asked for ours alone so far may do that.
+        let times = match own.filter(|_| span.ours_only && span.ranges > 1) {
+            Some(_) if span.others > 0 => OURS,
+            Some(_) => OURS / 2,
+            None => 1,
         };
         let wanted = blocks(read.saturating_mul(times).min(self.growth.bytes()));
         let blocks = match own.filter(|_| span.ours_only) {

@@ -346,8 +346,10 @@ fn reason(error: &HttpError) -> String {
     found
 }
 
-/// A body's rate is noted each time it was measured so long, or at its end, if so many bytes came by then.
-const MEASURED: Duration = Duration::from_millis(50);
+/// A body's rate is noted at its end, if so many bytes came by then, or each time it was measured so long: a store that caps
+/// a connection's rate lets it catch up for a moment on what the link held back. The first is noted early.
+const MEASURED: Duration = Duration::from_millis(500);
+const MEASURED_FIRST: Duration = Duration::from_millis(50);
 const TELLING: u64 = 256 << 10;
 
 /// A body that is counted, holds its connection slot to the end, and may not stand still.
@@ -375,7 +377,11 @@ impl Metered {
         *bytes += came.unwrap_or(0);
         let took = self.moved_at.saturating_duration_since(*since);
         let ends = came.is_none() || self.left == Some(0);
-        if took >= MEASURED || (ends && *bytes >= TELLING) {
+        let enough = match self.stats.body_rate() {
+            0 => MEASURED_FIRST,
+            _ => MEASURED,
+        };
+        if took >= enough || (ends && *bytes >= TELLING) {
             self.stats.body_came(*bytes, took);
             self.measured = Some((self.moved_at, 0));
         }

@@ -74,6 +74,7 @@ impl World {
             arrived: 0,
             round_trip: Duration::ZERO,
             run: RUN_BYTES,
+            each: 0,
             begun: true,
             most: 512 * MIB,
         };
@@ -206,17 +207,19 @@ async fn the_table_is_bounded() {
 #[tokio::test]
 async fn who_asks_each_extent_of_its_owner_is_read_ahead_what_is_ours() {
     let world = World::owning(|extent| extent % 3 == 1);
-    assert_eq!(world.extent(1), Plan::default());
+    // It is our first: so much again.
+    assert_eq!(world.extent(1).blocks, [16..20]);
     // Two extents were read: so many of ours are read ahead as every stream may have.
     assert_eq!(world.extent(4).blocks, [28..32, 40..44, 52..56, 64..68]);
     assert_eq!(world.extent(7).blocks, [76..80]);
-    assert_eq!(world.used.get(), 4 * MIB);
+    assert_eq!(world.used.get(), 8 * MIB);
 }
 
 #[tokio::test]
 async fn ours_that_lie_far_apart_are_no_pass() {
     let world = World::owning(|extent| matches!(extent, 3 | 10 | 11 | 40));
-    for extent in [3, 11, 40] {
+    assert_eq!(world.extent(3).blocks, [40..44], "our first");
+    for extent in [11, 40] {
         // Something of ours lies between.
         assert_eq!(world.extent(extent), Plan::default(), "{extent}");
     }
@@ -227,11 +230,12 @@ async fn ours_that_lie_far_apart_are_no_pass() {
 async fn who_asks_us_for_all_is_read_ahead_all() {
     let world = World::owning(|extent| extent % 4 < 3);
     // Nobody can know so far.
-    world.extent(0);
-    assert_eq!(world.extent(1).blocks, [8..12, 16..20]);
-    world.extent(2);
-    world.extent(3);
-    assert_eq!(world.extent(4).blocks, [28..36], "those of others too");
+    assert_eq!(world.extent(0).blocks, [4..8]);
+    assert_eq!(world.extent(1).blocks, [8..12, 16..28]);
+    for extent in 2..6 {
+        world.extent(extent);
+    }
+    assert_eq!(world.extent(6).blocks, [36..44], "those of others too");
 }
 
 #[tokio::test]
@@ -245,5 +249,5 @@ async fn a_whole_pass_over_ours_uses_all_that_was_read_ahead() {
     }
     world.now += IDLE;
     world.passes.sweep(world.now);
-    assert_eq!((world.used.get(), world.unused.get()), (read - 8 * MIB, 0));
+    assert_eq!((world.used.get(), world.unused.get()), (read - 4 * MIB, 0));
 }
