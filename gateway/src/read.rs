@@ -71,6 +71,9 @@ pub struct Reads {
 /// for what came of it and was not read yet.
 const AHEAD_PART: u64 = 8;
 
+/// What is asked for at once of an origin of which nothing is known.
+const FIRST_ASKED: u64 = 2 << 20;
+
 impl Reads {
     /// The way to block `index` of an object of `size` bytes, for whoever was asked at `level`.
     pub fn route(&self, object: &ObjectId, size: u64, index: u32, level: Level) -> Route {
@@ -158,6 +161,16 @@ impl Reads {
         let block = self.store.block_size().bytes();
         let worth = dataset.origin.stats().worth_a_request(RUN_BYTES);
         (worth / block * block).max(block)
+    }
+
+    /// The same for a stream of so many bytes. Where nothing is known of the origin yet, the first of a long one are asked for
+    /// in many requests: at a few megabytes a second its reader would wait long for the end of a few.
+    fn run_bytes_of_stream(&self, dataset: &Dataset, bytes: u64) -> u64 {
+        let least = FIRST_ASKED.max(self.store.block_size().bytes());
+        match dataset.origin.stats().body_rate() {
+            0 if bytes > RUN_BYTES => least,
+            _ => self.run_bytes(dataset),
+        }
     }
 
     /// How an object of `size` bytes is cut into extents.

@@ -409,7 +409,9 @@ impl Reader {
             level,
             class: self.class,
             spot: &spot,
-            run: self.reads.run_bytes(&self.dataset),
+            run: self
+                .reads
+                .run_bytes_of_stream(&self.dataset, range.end - range.start),
         };
         let store = &self.reads.store;
         let opened = store.open_as(&asker, object, &self.version, from..=last, demanded);
