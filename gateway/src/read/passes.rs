@@ -144,14 +144,18 @@ impl Passes {
         plan
     }
 
-    /// Blocks of a version of `size` bytes were read ahead, for readers that have not come yet.
+    /// Blocks of a version of `size` bytes were read ahead, for readers that have not come yet; those for which somebody came
+    /// while they were asked for are of use already.
     pub(super) fn led(&self, version: VersionKey, size: u64, blocks: &[u32], now: Instant) {
         if blocks.is_empty() {
             return;
         }
         let mut table = self.lock();
         let pass = self.pass(&mut table, version.0, size, now);
-        pass.ahead.extend(blocks);
+        let wanted = |index: &&u32| pass.wants(self.block_size.range(**index, size));
+        let (used, ahead): (Vec<u32>, Vec<u32>) = blocks.iter().partition(wanted);
+        self.used.inc_by(pass.bytes(&used, self.block_size));
+        pass.ahead.extend(ahead);
         self.mark(version.0)
             .store(marked(version.0), Ordering::Relaxed);
     }
@@ -247,6 +251,14 @@ impl Pass {
             range.end.saturating_sub(range.start)
         });
         lengths.sum()
+    }
+
+    /// Whether somebody asked for all of these bytes.
+    fn wants(&self, bytes: Range<u64>) -> bool {
+        let spans = self.spans.iter();
+        spans
+            .map(|span| &span.bytes)
+            .any(|span| span.start <= bytes.start && span.end >= bytes.end)
     }
 
     /// Takes out what was read ahead and is asked for now, and says how many bytes that is.

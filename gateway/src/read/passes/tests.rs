@@ -171,6 +171,16 @@ async fn what_nobody_came_for_is_counted_as_unused() {
 }
 
 #[tokio::test]
+async fn what_somebody_came_for_while_it_was_asked_for_is_used() {
+    let world = World::new();
+    world.part(3);
+    world
+        .passes
+        .led(VersionKey(1), SIZE, &[23, 24, 31, 32], world.now);
+    assert_eq!(world.used.get(), 2 * MIB);
+}
+
+#[tokio::test]
 async fn a_whole_pass_uses_all_that_was_read_ahead() {
     let mut world = World::new();
     for number in 0..SIZE / PART {
