@@ -26,7 +26,10 @@ pub const OVERHEAD: u32 = 1024;
 /// Each segment carries its lease: the budget gets the bytes back when the last holder, cache,
 /// reader or socket, lets go.
 #[derive(Clone, Debug)]
-pub struct Block(Arc<[Bytes]>);
+pub struct Block {
+    segments: Arc<[Bytes]>,
+    of_clients: bool,
+}
 
 impl Block {
     /// A block of these segments, all but the last of [`SEGMENT`] bytes.
@@ -38,13 +41,26 @@ impl Block {
                 .skip(1)
                 .all(|segment| segment.len() == SEGMENT)
         );
-        Self(segments.into())
+        Self {
+            segments: segments.into(),
+            of_clients: false,
+        }
+    }
+
+    /// The same block, whose leases count against the clients' share of the budget, or do not.
+    pub(crate) fn counted_for_clients(self, of_clients: bool) -> Self {
+        Self { of_clients, ..self }
+    }
+
+    /// Whether the clients' share gets its bytes back with the last holder.
+    pub(crate) fn is_of_clients(&self) -> bool {
+        self.of_clients
     }
 
     /// Bytes in the block.
     #[allow(clippy::len_without_is_empty, reason = "no block is empty")]
     pub fn len(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
+        self.segments.iter().map(Bytes::len).sum()
     }
 
     /// Bytes that the block is charged for: its own, and [`OVERHEAD`].
@@ -54,17 +70,17 @@ impl Block {
 
     /// Whether anybody else holds this block as a whole.
     pub fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+        Arc::strong_count(&self.segments) > 1
     }
 
     /// All segments, in order.
     pub fn segments(&self) -> &[Bytes] {
-        &self.0
+        &self.segments
     }
 
     /// The segment at this place, if the block is that long.
     pub fn segment(&self, index: usize) -> Option<&Bytes> {
-        self.0.get(index)
+        self.segments.get(index)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Run {
     flights: VecDeque<Arc<Flight>>,
     /// Memory for the first of `flights`: those that the current GET brings.
     leases: VecDeque<Lease>,
+    /// The GET under way brings all of `flights`, with memory or without.
+    brings_all: bool,
     /// Segments of the first block that are set, and the bytes of the one that is not.
     segments: usize,
     partial: Option<Buffer>,
@@ -74,6 +76,7 @@ impl Run {
             version,
             flights,
             leases: VecDeque::new(),
+            brings_all: false,
             segments: 0,
             partial: None,
         }
@@ -205,6 +208,7 @@ impl Run {
     /// there at once, so that a long run never holds some memory while it waits for more.
     pub async fn next(&mut self) -> Option<Range<u64>> {
         debug_assert!(self.leases.is_empty() && self.partial.is_none());
+        self.asks_anew();
         loop {
             self.drop_unfollowed();
             let first = Arc::clone(self.flights.front()?);
@@ -260,18 +264,27 @@ impl Run {
 
     /// Takes memory for the first block without waiting, or says that there is none.
     ///
-    /// For a GET that is under way already: its headers are what made this run.
+    /// For a GET that is under way already, and brings all of the run: its headers are what made it. With each block that
+    /// is done it is tried again, without waiting, to take memory for what follows: an answer that was let go for want of
+    /// memory would be asked for twice.
     pub fn adopt(&mut self) -> Option<Range<u64>> {
         let first = self.flights.front()?;
         let lease = self.store.try_reserve(first.weight(), self.whose())?;
         first.set_from_nvme(false);
         self.leases.push_back(lease);
+        self.brings_all = true;
         self.reserve_more();
         Some(self.reached()..self.end())
     }
 
+    /// The answer that it adopted is not what brings the rest: what is asked for now ends where the memory does.
+    pub fn asks_anew(&mut self) {
+        self.brings_all = false;
+    }
+
+    /// Takes memory for the blocks behind those that have it, as far as it is there at once.
     fn reserve_more(&mut self) {
-        for flight in self.flights.iter().skip(1) {
+        for flight in self.flights.iter().skip(self.leases.len()) {
             if !flight.is_followed() {
                 break;
             }
@@ -357,11 +370,14 @@ impl Run {
         if let Some(flight) = self.flights.pop_front() {
             self.store.complete(&flight, &self.version);
         }
-        if self.leases.is_empty() {
+        if self.leases.is_empty() && !self.brings_all {
             return Flow::Done;
         }
         self.store.drop_unfollowed_tail(&mut self.flights);
         self.leases.truncate(self.flights.len());
+        if self.brings_all {
+            self.reserve_more();
+        }
         if self.leases.is_empty() {
             Flow::Done
         } else {

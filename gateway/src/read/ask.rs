@@ -51,7 +51,10 @@ impl<'a> Asking<'a> {
     ) -> Result<(), OriginError> {
         let mut body = match feed {
             Some(answer) => answer.body,
-            None => self.rest(run).await?.body,
+            None => {
+                run.asks_anew();
+                self.rest(run).await?.body
+            }
         };
         let mut patience = self.dataset.origin.patience().map(Patience::new);
         loop {

@@ -30,10 +30,11 @@ impl Store {
                     let tag = Tag::of(version.etag());
                     self.residents
                         .entered_by((flight.object(), tag), key, flight.len(), 0);
-                    if flight.level() == 0 && self.budget.has_share() {
+                    let of_clients = flight.level() == 0 && self.budget.has_share();
+                    if of_clients {
                         self.residents.entered_for_clients(key);
                     }
-                    let block = Block::new(flight.segments());
+                    let block = Block::new(flight.segments()).counted_for_clients(of_clients);
                     left = self.memory.insert(key, block, owned);
                     let dataset = &flight.object().dataset;
                     while let Some(key) = self.residents.pop_over_quota(dataset) {

@@ -98,28 +98,28 @@ impl Store {
     /// would give them nothing.
     fn give_up(&self, bytes: u32, whose: For) {
         let theirs = whose == For::Clients && self.budget.clients_lack(bytes);
+        let mut copies = true;
         let mut freed = 0;
         while freed < u64::from(bytes) {
-            let block = match theirs {
-                // Copies go first, in the order of their use: it was clients who had them fetched.
-                true => match self.memory.evict_copy() {
-                    Some(copy) => Some(copy),
-                    None => {
-                        let oldest = self.residents.pop_oldest_of_clients();
-                        let Some(key) = oldest else { return };
-                        self.memory.remove(&key)
-                    }
-                },
-                false => {
-                    let block = self.memory.evict();
-                    if block.is_none() {
-                        return;
-                    }
-                    block
+            let block = if !theirs {
+                let block = self.memory.evict();
+                if block.is_none() {
+                    return;
                 }
+                block
+            } else if let Some(copy) = copies.then(|| self.memory.evict_copy()).flatten() {
+                // Copies go first, in the order of their use, as long as it was clients who had them fetched: others'
+                // would all go for nothing.
+                copies = copy.is_of_clients();
+                Some(copy)
+            } else {
+                let oldest = self.residents.pop_oldest_of_clients();
+                let Some(key) = oldest else { return };
+                self.memory.remove(&key)
             };
-            if block.as_ref().is_some_and(|block| !block.is_shared()) {
-                freed += block.map_or(0, |block| block.weight() as u64);
+            let Some(block) = block else { continue };
+            if !block.is_shared() && (!theirs || block.is_of_clients()) {
+                freed += block.weight() as u64;
             }
         }
     }

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use super::*;
 use crate::SEGMENT;
 use crate::block::OVERHEAD;
+use crate::budget::For;
 use crate::class::Class;
 use crate::error::OriginError;
 use crate::fill::Flow;
@@ -14,6 +15,7 @@ use crate::flight::From;
 use crate::purge::Purge;
 use crate::version::Identity;
 
+mod adopt;
 mod fleet;
 
 use self::fleet::{asker, spot};
