@@ -1,5 +1,6 @@
 //! One start of one gateway of a fleet: its membership, its port, and what it does by itself.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -248,7 +249,12 @@ fn membership(
         incarnation: life.number,
         instance: random.below(u64::MAX),
     };
-    let seeds = (1..=fleet.size).map(|node| address(node).to_string().parse());
+    // Those of the beginning may all be gone: whoever comes is told of who is there too, as the name of a service does it.
+    let there = fleet.alive().into_iter().map(|member| member.life.node);
+    let seeds: BTreeSet<Node> = (1..=fleet.size).chain(there).collect();
+    let seeds = seeds
+        .into_iter()
+        .map(|node| address(node).to_string().parse());
     let settings = gossip::Settings {
         fleet: FLEET.into(),
         keys: FleetKeys::new(FLEET, KEY, None)?,
