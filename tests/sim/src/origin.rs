@@ -20,7 +20,7 @@ use http::{Method, Response, StatusCode, header};
 use object_store::client::{HttpError, HttpErrorKind};
 
 use self::body::{Ending, SimBody};
-use self::faults::{Asked, Fault, Nature};
+use self::faults::{Asked, Away, Fault, Nature};
 use crate::objects::{BLOCK, Content, Kind, Name, version_of_date};
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -31,7 +31,10 @@ pub struct SimOrigin {
     oracle: Arc<Oracle>,
     trace: Arc<Trace>,
     nature: Nature,
+    away: Away,
     random: Mutex<Random>,
+    /// What answers while it is away: a chance of its own, so that all else is as it would be without.
+    away_random: Mutex<Random>,
     /// Whether it may still do anything but answer.
     faulty: Arc<AtomicBool>,
     requests: AtomicU64,
@@ -58,11 +61,15 @@ impl SimOrigin {
         let mut random = Random::new(seed, "origin");
         let nature = Nature::draw(&mut random);
         trace.note("origin", format_args!("{nature:?}"));
+        let mut away_random = Random::new(seed, "away");
+        let away = Away::draw(&mut away_random);
         Self {
             oracle,
             trace,
             nature,
+            away,
             random: Mutex::new(random),
+            away_random: Mutex::new(away_random),
             faulty,
             requests: AtomicU64::new(0),
             given: Mutex::default(),
@@ -86,12 +93,19 @@ impl SimOrigin {
     fn luck(&self, asked: &Asked) -> Luck {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let fault = self.nature.fault(&mut random, asked);
+        let fault = self.away().or(fault);
         let slowest = self.nature.slowest_ms;
         Luck {
             fault: fault.filter(|_| self.faulty.load(Ordering::Relaxed)),
             delays: [random.millis(0..=slowest), random.millis(0..=slowest)],
             pace: random.fork(),
         }
+    }
+
+    fn away(&self) -> Option<Fault> {
+        let random = self.away_random.lock();
+        self.away
+            .fault(&mut random.unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn answer(&self, asked: Asked, who: &str) -> Result<HttpResponse, HttpError> {

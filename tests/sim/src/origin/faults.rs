@@ -1,8 +1,9 @@
 //! What goes wrong at an origin, and how often.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use http::Method;
+use tokio::time::Instant;
 
 use crate::objects::Name;
 use crate::random::Random;
@@ -100,6 +101,36 @@ const OF_BODIES: [Fault; 6] = [
 /// Faults that are lies only to who asked for a certain version: to anybody else they would be the truth about
 /// another.
 const OF_PINNED: [Fault; 3] = [Fault::WrongTotal, Fault::WrongTag, Fault::NoIfMatch];
+
+/// The moments of a storm in which an origin may go away.
+const STORM: RangeInclusive<u64> = 2_000..=12_000;
+
+/// When an origin answers nobody: time enough for what was read before to be past its time.
+#[derive(Clone, Debug)]
+pub(super) struct Away {
+    times: Vec<Range<Instant>>,
+}
+
+impl Away {
+    /// One world in four has such times, counted from now.
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let count = *random.pick(&[0, 0, 0, 2]);
+        let times = (0..count).map(|_| {
+            let from = Instant::now() + random.millis(STORM);
+            from..from + random.millis(2_000..=6_000)
+        });
+        Self {
+            times: times.collect(),
+        }
+    }
+
+    /// What a request meets that is made now.
+    pub(super) fn fault(&self, random: &mut Random) -> Option<Fault> {
+        let now = Instant::now();
+        let away = self.times.iter().any(|time| time.contains(&now));
+        away.then(|| *random.pick(&[Fault::Refuse, Fault::Status(503)]))
+    }
+}
 
 /// How an origin is, for the whole of a seed.
 #[derive(Clone, Copy, Debug)]
