@@ -428,7 +428,7 @@ impl Look {
             State::Running | State::Verifying if left == 0 => Some(0),
             State::Running | State::Verifying => self.pace.map(|pace| {
                 let seconds = left as f64 / pace.rate - pace.under_way.as_secs_f64();
-                seconds.ceil().max(1.0) as u64
+                seconds.round().max(1.0) as u64
             }),
         }
     }
