@@ -108,14 +108,15 @@ const TIMES: usize = 20;
 
 #[test]
 fn a_reader_that_was_quick_and_takes_a_little_now_and_then_is_not_cut() {
-    // Within `write_timeout` it takes less than a third of what the gateway's kernel holds for it, and some times the
-    // sixteenth of its own buffer below which its kernel tells nobody.
+    // Within `write_timeout` it takes less than two thirds of what the gateway's kernel holds for it, so that the gateway hands out
+    // nothing meanwhile, and some times the sixteenth of its own buffer below which its kernel tells nobody. That buffer may
+    // hold more than it should at first, and then its kernel tells nobody until that is taken too.
     const LITTLE: usize = 50 << 10;
     const BUFFER: u32 = 1 << 20;
     let files = Scratch::new("files");
     let bytes = oracle::bytes("a.bin", 1, 48 * BLOCK);
     files.write("a.bin", &bytes);
-    let gateway = impatient(&files, "2s").start();
+    let gateway = impatient(&files, "3s").start();
     let mut reader = Connection::holding(gateway.address(), BUFFER);
     reader.ask("GET", "/models/a.bin", &[]);
     assert_eq!(reader.head().expect("an answer").status, 200);
