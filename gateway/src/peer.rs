@@ -53,7 +53,7 @@ use self::told::Told;
 use crate::metrics::PeerMetrics;
 
 /// How long a member may say nothing before it is asked whether it is there. With the time that it has to answer that,
-/// and with having been heard just before it froze, no reader waits longer than 650 ms for one that is not.
+/// and with its last bytes having come just after it was asked, no reader waits longer than 850 ms for one that is not.
 pub const SILENCE: Duration = Duration::from_millis(150);
 
 /// How long a member may be there and bring nothing: then the next one is asked.

@@ -38,9 +38,12 @@ impl Peers {
             return true;
         }
         let asked = Instant::now();
-        // What came meanwhile says as much as an answer.
-        if self.ping(name, PATIENCE).await || known.heard_within(asked.elapsed()) {
+        if self.ping(name, PATIENCE).await {
             known.heard();
+            return true;
+        }
+        // What came meanwhile says as much as an answer, of the moment when it came.
+        if known.heard_within(asked.elapsed()) {
             return true;
         }
         self.fell_silent(known, name);
