@@ -114,11 +114,15 @@ fn a_flow_whose_gateway_is_lost_is_taken_over_and_is_cancelled_through_any_membe
     let other = member(&bucket, &section, "b");
     let id = begin(&first, &steps(&scratch));
     reached(&first, &id, "two", "running");
+    // A step is running from when it is planned: its program is there a little later.
+    let pids = scratch.path().join("pids");
+    until(PATIENCE, "its program to run", || {
+        (marks(&pids).len() == 1).then_some(())
+    });
     until(PATIENCE, "the other to know it", || {
         (other.get(&format!("/-/flow/{id}")).status == 200).then_some(())
     });
     let _ = first.kill();
-    let pids = scratch.path().join("pids");
     until(PATIENCE, "the other to take it over", || {
         (marks(&pids).len() == 2).then_some(())
     });
