@@ -228,6 +228,13 @@ impl Follower {
         self.flight.slots.get(index)?.get()
     }
 
+    /// Bytes of the block that are here.
+    pub fn arrived(&self) -> u32 {
+        let segments = u64::from(self.progress.borrow().ready);
+        let bytes = (segments * SEGMENT as u64).min(u64::from(self.flight.len()));
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
     /// Whether the bytes that are here came from the NVMe tier.
     pub fn is_from_nvme(&self) -> bool {
         self.flight.is_from_nvme()
@@ -321,6 +328,7 @@ mod tests {
             waiter.await.unwrap(),
             (Some(Bytes::from_static(b"x")), None)
         );
+        assert_eq!(flight.follow().arrived(), SEGMENT as u32);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! It reads as a client of this gateway would, so that what an owner brings comes from the origin, what is
 //! to be a copy comes from the owner, and whoever reads meanwhile follows the same fills.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A block that is in memory and not on NVMe after so long is offered once more: it may have been dropped.
 const OFFER_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often it is told how much of the blocks that are under way has come.
+pub(super) const ARRIVING: Duration = Duration::from_millis(250);
+
 /// How long NVMe may take nothing of what it is offered.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -61,6 +64,8 @@ pub enum Told {
     Version(VersionKey, u64),
     /// This block is resident.
     Block(u32, Came),
+    /// So many bytes have come by now of blocks that are not resident yet. It is told now and then.
+    Arriving(u64),
 }
 
 /// How a block came to be resident.
@@ -282,31 +287,39 @@ impl Bringing<'_> {
             let opened = self.open(first, missing[at + length - 1].0);
             // They are joined by now, or were ended by others.
             fills = None;
-            at += self.follow(opened, &mut missing[at..], &leave).await?;
+            at += self.follow(opened, missing, at, &leave).await?;
         }
         Ok(())
     }
 
-    /// Follows open blocks to their end, and says how many came. Where readers begin to wait it stands back: of what
-    /// nobody follows any more, no more comes than the block that is under way.
+    /// Follows open blocks of `missing` from this place on to their end, and says how many came. Where readers begin to
+    /// wait it stands back: of what nobody follows any more, no more comes than the block that is under way.
     async fn follow(
         &self,
         opened: Vec<(u32, Handle)>,
         missing: &mut [(u32, Came)],
+        from: usize,
         leave: &Leave<'_>,
     ) -> Result<usize, Failure> {
         let count = opened.len();
-        for (at, (index, handle)) in opened.into_iter().enumerate() {
+        let mut opened = VecDeque::from(opened);
+        for (at, (_, brought)) in missing.iter_mut().enumerate().skip(from) {
+            let Some((index, handle)) = opened.pop_front() else {
+                break;
+            };
             // What is resident by now, the question about the version may have brought.
             if let Handle::Following(mut follower) = handle {
-                let ended = tokio::select! {
-                    biased;
-                    ended = follower.end() => Some(ended),
-                    () = self.stand_back(leave) => None,
+                let ended = loop {
+                    tokio::select! {
+                        biased;
+                        ended = follower.end() => break Some(ended),
+                        () = self.stand_back(leave) => break None,
+                        () = tokio::time::sleep(ARRIVING) => self.arriving(at, &follower, &opened),
+                    }
                 };
-                missing[at].1 = came(&follower);
+                *brought = came(&follower);
                 match ended {
-                    None => return Ok(at),
+                    None => return Ok(at - from),
                     // Given up by whoever led it, just as it was joined: it is missing still.
                     Some(Err(OriginError::Abandoned)) => {}
                     Some(ended) => ended?,
@@ -314,11 +327,26 @@ impl Bringing<'_> {
             }
             self.arrived(index);
             if self.part.tier != Tier::Nvme && self.is_held(index) {
-                (self.tell)(Told::Block(index, missing[at].1));
-                missing[at].1 = Came::Found;
+                (self.tell)(Told::Block(index, *brought));
+                *brought = Came::Found;
             }
         }
         Ok(count)
+    }
+
+    /// Tells how much has come of the block at this place, of those that are open behind it, and of those before it that
+    /// wait for NVMe.
+    fn arriving(&self, at: usize, follower: &Follower, opened: &VecDeque<(u32, Handle)>) {
+        let waiting = match self.part.tier {
+            Tier::Nvme => at as u64 * self.reads.store.block_size().bytes(),
+            _ => 0,
+        };
+        let behind = opened.iter().map(|(_, handle)| match handle {
+            Handle::Following(follower) => u64::from(follower.arrived()),
+            _ => 0,
+        });
+        let arriving = waiting + u64::from(follower.arrived()) + behind.sum::<u64>();
+        (self.tell)(Told::Arriving(arriving));
     }
 
     async fn stand_back(&self, leave: &Leave<'_>) {

@@ -1,7 +1,7 @@
 //! A job: what it was asked for, how far it is, and what is told of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -85,6 +85,33 @@ pub struct Job {
     progress: Mutex<Progress>,
 }
 
+/// What has come of blocks of a piece that are not resident yet. Dropping it is saying that nothing has.
+#[derive(Debug)]
+pub(super) struct Arriving<'a> {
+    job: &'a Job,
+    bytes: AtomicU64,
+}
+
+impl Arriving<'_> {
+    /// It is so many bytes by now.
+    pub(super) fn set(&self, bytes: u64) {
+        let before = self.bytes.swap(bytes, Ordering::AcqRel);
+        self.job.progress().arriving(before, bytes);
+    }
+
+    /// So many bytes of it are resident by now.
+    pub(super) fn less(&self, bytes: u64) {
+        let before = self.bytes.load(Ordering::Acquire);
+        self.set(before.saturating_sub(bytes));
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// What a job is like at one moment.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -93,6 +120,8 @@ pub struct Look {
     objects: u64,
     bytes: u64,
     resident: u64,
+    /// Bytes that are to come yet.
+    left: u64,
     origin: u64,
     pace: Option<Pace>,
     took: Duration,
@@ -323,6 +352,14 @@ impl Job {
         self.progress().came(bytes, came);
     }
 
+    /// A place to tell what comes of blocks that are not resident yet.
+    pub(super) fn arriving(&self) -> Arriving<'_> {
+        Arriving {
+            job: self,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
     /// Objects, bytes, those resident, and those read from the origin.
     pub(super) fn counts(&self) -> [u64; 4] {
         let progress = self.progress();
@@ -344,6 +381,7 @@ impl Job {
             objects: progress.objects,
             bytes: progress.bytes,
             resident: progress.resident,
+            left: progress.left(),
             origin: progress.origin,
             pace: progress.pace(),
             took: match (progress.took, progress.begun) {
@@ -421,13 +459,12 @@ impl Look {
 
     /// Seconds that it will take yet, as far as that can be told.
     fn eta(&self) -> Option<u64> {
-        let left = self.bytes.saturating_sub(self.resident);
         match &self.state {
             State::Done => Some(0),
             State::Failed(_) | State::Cancelled | State::Queued | State::Listing => None,
-            State::Running | State::Verifying if left == 0 => Some(0),
+            State::Running | State::Verifying if self.resident >= self.bytes => Some(0),
             State::Running | State::Verifying => self.pace.map(|pace| {
-                let seconds = left as f64 / pace.rate - pace.under_way.as_secs_f64();
+                let seconds = self.left as f64 / pace.rate - pace.under_way.as_secs_f64();
                 seconds.round().max(1.0) as u64
             }),
         }

@@ -13,8 +13,9 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 /// Between two samples of it.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
-/// Blocks come in swells: many are under way side by side and end together. For so long after the last one came the
-/// next swell is taken to be on its way at the rate of those before; only then is the rate less.
+/// What comes is heard of in swells: many blocks are under way side by side and end together, and of what has come of
+/// one that is not whole is told now and then. For so long after the last news the next is taken to be on its way at the
+/// rate of those before; only then is the rate less.
 const SWELL: Duration = Duration::from_secs(2);
 
 /// Bytes, and when they came.
@@ -26,6 +27,8 @@ pub(super) struct Progress {
     pub(super) resident: u64,
     pub(super) found: u64,
     pub(super) origin: u64,
+    /// Those that have come of blocks which are not resident yet.
+    pub(super) arriving: u64,
     /// Of the resident bytes, those that went again: what comes next makes good for them before it is progress.
     pub(super) gone: u64,
     /// Objects that are what they are said to be, and those of which nobody says anything; where that was asked.
@@ -33,7 +36,7 @@ pub(super) struct Progress {
     pub(super) begun: Option<Instant>,
     pub(super) took: Option<Duration>,
     pub(super) finished: Option<SystemTime>,
-    /// Bytes that had been brought, and when.
+    /// Bytes that had come, and when.
     pub(super) samples: VecDeque<(Instant, u64)>,
     /// The same, when the last of them came.
     pub(super) last: Option<(Instant, u64)>,
@@ -51,6 +54,19 @@ pub(super) struct Pace {
 impl Progress {
     fn brought(&self) -> u64 {
         self.resident - self.found
+    }
+
+    /// Bytes that are to come yet.
+    pub(super) fn left(&self) -> u64 {
+        self.bytes.saturating_sub(self.resident + self.arriving)
+    }
+
+    /// Bytes of blocks that are not resident yet are `now` where they were `before`.
+    pub(super) fn arriving(&mut self, before: u64, now: u64) {
+        self.arriving = (self.arriving + now).saturating_sub(before);
+        if now > before {
+            self.note();
+        }
     }
 
     /// The pace of what had to be brought; `None` before there is any.
@@ -101,13 +117,17 @@ impl Progress {
         if came == Came::Found {
             self.found += counted;
         } else if counted > 0 {
-            self.last = Some((Instant::now(), self.brought()));
-            self.sample();
+            self.note();
         }
     }
 
+    fn note(&mut self) {
+        self.last = Some((Instant::now(), self.brought() + self.arriving));
+        self.sample();
+    }
+
     fn sample(&mut self) {
-        let (now, brought) = (Instant::now(), self.brought());
+        let (now, brought) = (Instant::now(), self.brought() + self.arriving);
         let last = self.samples.back();
         if last.is_some_and(|(at, _)| now.duration_since(*at) < SAMPLE_EVERY) {
             return;

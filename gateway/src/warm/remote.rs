@@ -1,12 +1,12 @@
 //! What members ask each other for a job: to bring their part, what they miss of it, and what room they have.
 //!
-//! `POST /warm` brings blocks of one object. Its answer is a line for each thing told ([`Told`]), and one a second
-//! where there is nothing to tell, so that a member that froze is noticed; it ends with `end`, or with why it failed.
+//! `POST /warm` brings blocks of one object. Its answer is a line for each thing told ([`Told`]), and four a
+//! second where there is nothing to tell, so that a member that froze is noticed; it ends with `end`, or with why it failed.
 //! `POST /warm/missing` moves nothing; `POST /warm/sum` reads what is there.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use forebay_storage::block::BlockKey;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::bring::{Came, Failure, Part, Told, bring};
+use super::bring::{ARRIVING, Came, Failure, Part, Told, bring};
 use super::order::Tier;
 use super::place::{Crew, Room};
 use super::verify::sum;
@@ -36,9 +36,6 @@ const MISSING: &str = "/warm/missing";
 const SUM: &str = "/warm/sum";
 /// Where it is asked what its tiers may keep.
 const ROOM: &str = "/warm/room";
-
-/// How often a member that has nothing to tell says so: five times before it is given up.
-const BEAT: Duration = Duration::from_secs(1);
 
 /// No question is longer, and no answer but those of lines.
 const LONGEST: usize = 8 << 20;
@@ -187,6 +184,7 @@ fn unhex(text: &str) -> Option<VersionKey> {
 /// What a line says.
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
+    /// It is at it.
     Beat,
     Told(Told),
     End,
@@ -205,6 +203,8 @@ fn line(told: Told) -> String {
             };
             format!("block {index} {came}\n")
         }
+        // Those who know of no bytes take it for a sign of life.
+        Told::Arriving(bytes) => format!("beat {bytes}\n"),
     }
 }
 
@@ -222,7 +222,10 @@ fn heard(line: &str) -> Option<Heard> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
     Some(match word {
-        "beat" => Heard::Beat,
+        "beat" => match first.parse() {
+            Ok(bytes) => Heard::Told(Told::Arriving(bytes)),
+            Err(_) => Heard::Beat,
+        },
         "end" => Heard::End,
         "failed" => Heard::Failed(first == "final", second.to_owned()),
         "version" => Heard::Told(Told::Version(unhex(first)?, second.parse().ok()?)),
@@ -354,25 +357,33 @@ fn brought(crew: &Arc<Crew>, asked: Bring) -> Result<Response<PeerBody>, &'stati
         blocks: asked.first..asked.end,
         tier: asked.tier,
     };
-    // Room for every line there can be: nothing waits for whoever reads.
+    // Room for every line there can be: nothing waits for whoever reads. What is on its way is told in the next beat.
     let lines = 2 * count as usize * 3 + 8;
     let (sender, receiver) = mpsc::channel(lines);
+    let arriving = Arc::new(AtomicU64::new(0));
     let mut task = JoinSet::new();
-    let reads = Arc::clone(&crew.reads);
+    let (reads, arrived) = (Arc::clone(&crew.reads), Arc::clone(&arriving));
     task.spawn(async move {
-        let tell = |told| {
-            let _ = sender.try_send(line(told));
+        let tell = |told| match told {
+            Told::Arriving(bytes) => arrived.store(bytes, Ordering::Release),
+            told => {
+                let _ = sender.try_send(line(told));
+            }
         };
         let brought = bring(&reads, &dataset, &part, &tell).await;
         let _ = sender.try_send(last_line(brought));
     });
     // The set ends its task when it is dropped, and it is when the body is.
-    let lines = stream::unfold((receiver, task), |(mut receiver, task)| async move {
-        let line = match tokio::time::timeout(BEAT, receiver.recv()).await {
+    let state = (receiver, task, arriving);
+    let lines = stream::unfold(state, |(mut receiver, task, arriving)| async move {
+        let line = match tokio::time::timeout(ARRIVING, receiver.recv()).await {
             Ok(line) => line?,
-            Err(_) => "beat\n".to_owned(),
+            Err(_) => line(Told::Arriving(arriving.load(Ordering::Acquire))),
         };
-        Some((Ok(Frame::data(Bytes::from(line))), (receiver, task)))
+        Some((
+            Ok(Frame::data(Bytes::from(line))),
+            (receiver, task, arriving),
+        ))
     });
     Ok(Response::new(StreamBody::new(lines).boxed_unsync()))
 }
@@ -389,6 +400,7 @@ mod tests {
             Told::Block(3, Came::Found),
             Told::Block(u32::MAX, Came::Origin),
             Told::Block(0, Came::Elsewhere),
+            Told::Arriving(1 << 40),
         ] {
             assert_eq!(heard(line(told).trim_end()), Some(Heard::Told(told)));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay_storage::block::BlockSize;
@@ -18,7 +18,7 @@ use super::breadth::Breadth;
 use super::bring::{Came, Failure, Part, Told, bring};
 use super::check::Missing;
 use super::fit::fitting;
-use super::job::{Job, State};
+use super::job::{Arriving, Job, State};
 use super::list::Entry;
 use super::order::Copies;
 use super::place::{Crew, Share};
@@ -251,6 +251,18 @@ enum Seen {
     Several,
 }
 
+/// What of a piece is not there yet.
+struct Outstanding<'a> {
+    missing: Mutex<BTreeSet<u32>>,
+    arriving: Arriving<'a>,
+}
+
+impl Outstanding<'_> {
+    fn missing(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// An object while it is brought.
 struct Object<'a> {
     work: &'a Work<'a>,
@@ -353,16 +365,20 @@ impl Object<'_> {
         let mut left = vec![piece];
         let mut tries = 0;
         while let Some(share) = left.pop() {
-            let missing = Mutex::new(share.blocks.clone().collect::<BTreeSet<u32>>());
+            let outstanding = Outstanding {
+                missing: Mutex::new(share.blocks.clone().collect()),
+                arriving: work.job.arriving(),
+            };
             let before = share.blocks.len();
             let demand = &work.crew.reads.demand;
             let (begun, waited) = (Instant::now(), demand.is_there());
-            let brought = self.bring(&share, &missing).await;
+            let brought = self.bring(&share, &outstanding).await;
             if brought.is_ok() && !waited && !demand.is_there() {
                 let bytes = work.crew.bytes_of(&share.blocks, self.size);
                 work.breadth.took(bytes, begun.elapsed());
             }
-            let missing = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let missing = outstanding.missing.into_inner();
+            let missing = missing.unwrap_or_else(PoisonError::into_inner);
             let failure = match brought {
                 Ok(()) => continue,
                 Err(failure) if failure.is_final() => return Err(failure),
@@ -381,7 +397,7 @@ impl Object<'_> {
         Ok(())
     }
 
-    async fn bring(&self, share: &Share, missing: &Mutex<BTreeSet<u32>>) -> Result<(), Failure> {
+    async fn bring(&self, share: &Share, outstanding: &Outstanding<'_>) -> Result<(), Failure> {
         let (crew, order) = (self.work.crew, &self.work.job.order);
         let part = Part {
             object: self.id.clone(),
@@ -397,9 +413,9 @@ impl Object<'_> {
         let tell = |told| match told {
             // Whoever owns it has told of that already.
             Told::Block(index, Came::Origin) if !share.owned => {
-                self.told(Told::Block(index, Came::Elsewhere), missing);
+                self.told(Told::Block(index, Came::Elsewhere), outstanding);
             }
-            told => self.told(told, missing),
+            told => self.told(told, outstanding),
         };
         match crew.peers().filter(|_| share.member != crew.own) {
             Some(peers) => bring_by(peers, &share.member, &part, &tell).await,
@@ -407,7 +423,7 @@ impl Object<'_> {
         }
     }
 
-    fn told(&self, told: Told, missing: &Mutex<BTreeSet<u32>>) {
+    fn told(&self, told: Told, outstanding: &Outstanding<'_>) {
         match told {
             Told::Version(version, size) => {
                 self.version.send_if_modified(|seen| {
@@ -423,13 +439,18 @@ impl Object<'_> {
                 });
             }
             Told::Block(index, came) => {
-                let mut missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
-                if !missing.remove(&index) {
+                if !outstanding.missing().remove(&index) {
                     return;
                 }
                 let (work, blocks) = (self.work, index..index.saturating_add(1));
                 let bytes = work.crew.bytes_of(&blocks, self.size);
+                outstanding.arriving.less(bytes);
                 work.job.came(bytes, came);
+            }
+            Told::Arriving(bytes) => {
+                // A member's word is no more than a word.
+                let most = outstanding.missing().len() as u64 * self.work.block_size.bytes();
+                outstanding.arriving.set(bytes.min(most));
             }
         }
     }

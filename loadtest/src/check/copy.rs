@@ -43,8 +43,9 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Report> {
     let place = Place::new()?;
     let (source, target) = (place.server("source").await?, place.server("target").await?);
     let mut report = Report::new("copy");
-    fill(&source.bucket("large"), 1, LARGE)?;
-    fill(&source.bucket("small"), SMALL.0, SMALL.1)?;
+    for (bucket, count, size) in [("large", 1, LARGE), ("small", SMALL.0, SMALL.1)] {
+        fill(&s5cmd, &place, &source, bucket, (count, size)).await?;
+    }
     let gateway = gateway(options, &source, &target).await?;
     for (what, bytes) in [("large", LARGE), ("small", SMALL.0 * SMALL.1)] {
         let mut times = [Vec::new(), Vec::new(), Vec::new()];
@@ -169,8 +170,17 @@ impl Server {
     }
 }
 
-/// Makes objects whose bytes differ.
-fn fill(bucket: &Path, count: u64, size: u64) -> anyhow::Result<()> {
+/// Fills a bucket with objects whose bytes differ. They are uploaded: of a file that came otherwise the server knows no
+/// ETag, and reads all of it for one before every answer.
+async fn fill(
+    s5cmd: &Path,
+    place: &Place,
+    server: &Server,
+    bucket: &str,
+    (count, size): (u64, u64),
+) -> anyhow::Result<()> {
+    let made = place.0.join("made");
+    fs::create_dir_all(&made).context("make a directory")?;
     for number in 0..count {
         let seed = number.to_le_bytes();
         let mut bytes = vec![0; usize::try_from(size)?];
@@ -179,9 +189,11 @@ fn fill(bucket: &Path, count: u64, size: u64) -> anyhow::Result<()> {
                 (place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from_le_bytes(seed);
             chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
         }
-        fs::write(bucket.join(format!("{number:05}.bin")), bytes).context("write an object")?;
+        fs::write(made.join(format!("{number:05}.bin")), bytes).context("write an object")?;
     }
-    Ok(())
+    let from = format!("{}/", made.display());
+    put(s5cmd, server, &from, &format!("s3://{bucket}/")).await?;
+    fs::remove_dir_all(&made).context("empty a directory")
 }
 
 /// Every object is there, byte for byte.
@@ -265,25 +277,23 @@ async fn by_s5cmd(
 ) -> anyhow::Result<()> {
     let between = place.0.join("between");
     fs::create_dir_all(&between).context("make a directory")?;
-    let many = CONNECTIONS.to_string();
     let local = format!("{}/", between.display());
-    let [from, all, to] = [
-        format!("s3://{what}/*"),
-        local.clone(),
-        format!("s3://{what}/"),
-    ];
-    for (server, arguments) in [(source, [&from, &all]), (target, [&local, &to])] {
-        let mut command = Command::new(program);
-        command
-            .args(["--endpoint-url", &server.url, "--numworkers", &many, "cp"])
-            .args(["--concurrency", &many, "--part-size", "8"])
-            .args(arguments)
-            .env("AWS_ACCESS_KEY_ID", KEYS.0)
-            .env("AWS_SECRET_ACCESS_KEY", KEYS.1)
-            .env("AWS_REGION", "us-east-1");
-        done(&mut command).await?;
-    }
+    put(program, source, &format!("s3://{what}/*"), &local).await?;
+    put(program, target, &local, &format!("s3://{what}/")).await?;
     fs::remove_dir_all(&between).context("empty a directory")
+}
+
+/// Copies from or to a server.
+async fn put(s5cmd: &Path, server: &Server, from: &str, to: &str) -> anyhow::Result<()> {
+    let many = CONNECTIONS.to_string();
+    let mut command = Command::new(s5cmd);
+    command
+        .args(["--endpoint-url", &server.url, "--numworkers", &many, "cp"])
+        .args(["--concurrency", &many, "--part-size", "8", from, to])
+        .env("AWS_ACCESS_KEY_ID", KEYS.0)
+        .env("AWS_SECRET_ACCESS_KEY", KEYS.1)
+        .env("AWS_REGION", "us-east-1");
+    done(&mut command).await
 }
 
 /// Runs a command, which has to end well.

@@ -102,6 +102,33 @@ async fn the_forecast_of_what_comes_in_swells_holds_between_them_and_ends_when_n
     assert!(job.json()["eta_seconds"].as_u64() > Some(30));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_has_come_of_blocks_that_are_not_whole_is_forecast_by_and_is_no_progress() {
+    let job = job();
+    job.begin();
+    job.listed(1, 1000);
+    job.bring();
+    let (one, other) = (job.arriving(), job.arriving());
+    for second in 1..=5 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        one.set(10 * second);
+        other.set(10 * second);
+    }
+    let value = job.json();
+    assert_eq!(
+        (&value["resident_bytes"], &value["rate"]),
+        (&json!(0), &json!(20))
+    );
+    assert_eq!(value["eta_seconds"], json!(45));
+    one.less(50);
+    job.came(50, Came::Origin);
+    assert_eq!(job.json()["resident_bytes"], json!(50));
+    assert_eq!(job.json()["eta_seconds"], json!(45));
+    // A piece that failed has nothing under way any more.
+    drop(other);
+    assert_eq!(job.json()["eta_seconds"], json!(48));
+}
+
 #[tokio::test]
 async fn what_went_is_made_good_for_before_it_is_progress() {
     let job = job();
