@@ -1,5 +1,8 @@
 //! Copying between datasets: every byte, of one version, once; what a kill leaves; what is refused.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
 use forebay_loadtest::origin::{Origin, Settings};
 use forebay_tests::cluster::{Dataset, Gateway, SECRET, Setup, command};
 use forebay_tests::http::{Answer, Connection, target};
@@ -9,6 +12,7 @@ use forebay_tests::scratch::Scratch;
 use forebay_tests::servers::Object;
 use forebay_tests::servers::azurite::Azurite;
 use forebay_tests::servers::moto::Moto;
+use forebay_tests::servers::scripted::{Scripted, answer, object};
 use forebay_tests::until;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -199,6 +203,67 @@ fn what_a_kill_left_half_done_is_gone_on_with() {
         assert!(moto.get("target", key).expect(200).body == source, "{key}");
     }
     assert!(!moto.uploads("target").contains("<UploadId>"));
+}
+
+/// A bucket of one object of these bytes that is uploaded in parts: it makes the object, and does not say so.
+fn says_nothing_of_what_it_completes(bytes: Arc<OnceLock<Vec<u8>>>) -> (Scripted, Arc<AtomicU32>) {
+    let completed = Arc::new(AtomicU32::new(0));
+    let (count, source) = (Arc::clone(&completed), Mutex::new(String::new()));
+    let bucket = Scripted::start(move |asked| {
+        let source = &mut *source.lock().expect("no script panics");
+        let is_there = count.load(Ordering::Acquire) > 0;
+        match (&*asked.method, asked.target.split_once('?')) {
+            ("GET", Some((_, query))) if query.contains("list-type") => answer(
+                asked,
+                200,
+                "",
+                b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
+            ),
+            ("POST", Some((_, query))) if query.starts_with("uploads") => {
+                let named = asked.header("x-amz-meta-forebaysource");
+                named.expect("a copy names its source").clone_into(source);
+                let text = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>";
+                answer(asked, 200, "", text.as_bytes())
+            }
+            ("PUT", Some(_)) => answer(asked, 200, "ETag: \"part\"\r\n", b""),
+            ("POST", Some(_)) if is_there => answer(asked, 404, "", b""),
+            ("POST", Some(_)) => {
+                count.fetch_add(1, Ordering::AcqRel);
+                Vec::new()
+            }
+            ("GET" | "HEAD", None) if is_there => {
+                let field = format!("x-amz-meta-forebaysource: {source}\r\n");
+                object(
+                    asked,
+                    "\"whole\"",
+                    &field,
+                    bytes.get().expect("known by now"),
+                )
+            }
+            _ => answer(asked, 404, "", b""),
+        }
+    });
+    (bucket, completed)
+}
+
+#[test]
+fn an_upload_that_was_completed_is_whole_though_the_bucket_did_not_say_so() {
+    let size = 2 * PART + 1;
+    let slow = Slow::start(size * 8);
+    slow.origin.put("large", size, 0);
+    let bytes = Arc::default();
+    let (bucket, completed) = says_nothing_of_what_it_completes(Arc::clone(&bytes));
+    let copies = bucket.s3("copies", "target").line("writable = true");
+    let gateway = Setup::of([slow.dataset(), copies]).start();
+    let source = gateway.get(&target("models", "large")).expect(200).body;
+    bytes.set(source).expect("it is known once");
+    let ended = done(&gateway, "models", "copies");
+    assert_eq!(ended["objects"], 1, "{ended}");
+    assert_eq!(
+        completed.load(Ordering::Acquire),
+        1,
+        "nothing was sent twice"
+    );
 }
 
 #[test]

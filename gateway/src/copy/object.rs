@@ -11,7 +11,7 @@ use forebay_storage::class::{Class, Urgency};
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
 use forebay_storage::origin::write::{Meta, Payload, Upload, looks_like_md5, source_in, source_of};
-use forebay_storage::version::Version;
+use forebay_storage::version::{Version, VersionKey};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
 
@@ -153,10 +153,20 @@ impl Work {
             None => self.version(item, None).await?.version.key,
         };
         let target = ObjectId::new(Arc::clone(&self.to.name), item.to.as_str());
-        match self.to.origin.head(&target).await {
+        self.is_copy(&target, source, item.size).await
+    }
+
+    /// Whether the target has a copy of this version.
+    async fn is_copy(
+        &self,
+        target: &ObjectId,
+        source: VersionKey,
+        size: u64,
+    ) -> Result<bool, OriginError> {
+        match self.to.origin.head(target).await {
             Ok(there) => {
                 let named = source_in(&there.headers) == Some(&*source_of(source));
-                Ok(named && there.size == item.size)
+                Ok(named && there.size == size)
             }
             Err(OriginError::NotFound) => Ok(false),
             Err(error) => Err(error),

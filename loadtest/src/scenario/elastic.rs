@@ -48,16 +48,18 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
     };
     let stage = Stage::new(layout, options).await?;
     let mut rows = Vec::new();
-    for change in [Change::Add, Change::Drain, Change::Kill] {
-        rows.push(changed(&stage, change, count, readers).await?);
+    for map in options.maps() {
+        for change in [Change::Add, Change::Drain, Change::Kill] {
+            rows.push(changed(&stage, (change, map), count, readers).await?);
+        }
+        rows.push(to_zero_and_back(&stage, map, count, readers).await?);
     }
-    rows.push(to_zero_and_back(&stage, count, readers).await?);
     Ok(rows)
 }
 
 async fn changed(
     stage: &Stage,
-    change: Change,
+    (change, map): (Change, Map),
     count: usize,
     readers: usize,
 ) -> anyhow::Result<Row> {
@@ -68,7 +70,7 @@ async fn changed(
     fleet.warm().await?;
     let loops = |fleet: &Fleet<'_>, gateways, lasting| {
         (0..readers)
-            .map(|index| looping(fleet, &key, size, index, &gateways, lasting))
+            .map(|index| looping(fleet, (&key, size), (map, index), &gateways, lasting))
             .collect()
     };
     let around = loops(&fleet, fleet.addresses(), BEFORE + AROUND);
@@ -94,9 +96,10 @@ async fn changed(
         Change::Drain => ("drain one", 0.02),
         Change::Kill => ("kill one", 1.0 / count as f64),
     };
-    let mut row = Row::new(name, count, &run, size)
+    let name = format!("{name}, {}", map.name());
+    let mut row = Row::new(&name, count, &run, size)
         .origin_within(origin)
-        .with_failures_of(&Row::new(name, count, &after, size));
+        .with_failures_of(&Row::new(&name, count, &after, size));
     if change != Change::Kill {
         row = row.unresumed();
     }
@@ -106,9 +109,26 @@ async fn changed(
     let gaps = run.readings.iter().map(|reading| reading.longest_gap);
     let stall = gaps.fold(0.0, f64::max);
     let report = &mut row.report;
-    report.at_least("of the new fair share", got, 90.0, Unit::Percent);
+    report.at_least(
+        "of the new fair share",
+        got,
+        fair_share(map, now),
+        Unit::Percent,
+    );
     report.at_most("longest stall", stall, 1.0, Unit::FineSeconds);
     Ok(row)
+}
+
+/// What the readers have to get of the links of so many gateways, in percent.
+///
+/// Those who ask whichever gateway it may be have N−1 of N bytes cross a second time: the links carry 1 ÷ (2 − 1/N) of
+/// what they do for those who ask the owner.
+fn fair_share(map: Map, gateways: usize) -> f64 {
+    let once = match map {
+        Map::Mapped => 1.0,
+        Map::Balanced => 1.0 / (2.0 - 1.0 / gateways as f64),
+    };
+    90.0 * once
 }
 
 /// Makes the change; `last` is the member that goes. Gives the member that came.
@@ -135,7 +155,12 @@ async fn happens(
 }
 
 /// All gateways stop, and start again over their disks.
-async fn to_zero_and_back(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row> {
+async fn to_zero_and_back(
+    stage: &Stage,
+    map: Map,
+    count: usize,
+    readers: usize,
+) -> anyhow::Result<Row> {
     let (key, size) = (stage.key(), stage.options.size(SIZE));
     let brief = Brief {
         nvme: "2GiB",
@@ -146,13 +171,13 @@ async fn to_zero_and_back(stage: &Stage, count: usize, readers: usize) -> anyhow
     fleet.on_disk_settles().await?;
     fleet.stop_members().await?;
     fleet.start_again().await?;
-    let map = stage.options.map.unwrap_or(Map::Balanced);
     let orders = (0..readers)
         .map(|index| fleet.order(index, &key, size, map.way(index)))
         .collect();
     let run = fleet.run(orders).await?;
     fleet.stop().await?;
-    let mut row = Row::new("to zero and back", count, &run, size)
+    let name = format!("to zero and back, {}", map.name());
+    let mut row = Row::new(&name, count, &run, size)
         .ideal(super::ideal(stage, count, readers, size, false))
         .origin_within(0.02)
         .unresumed();
@@ -164,13 +189,11 @@ async fn to_zero_and_back(stage: &Stage, count: usize, readers: usize) -> anyhow
 /// Reader `index`, again and again.
 fn looping(
     fleet: &Fleet<'_>,
-    key: &str,
-    size: u64,
-    index: usize,
+    (key, size): (&str, u64),
+    (map, index): (Map, usize),
     gateways: &Arc<[SocketAddr]>,
     lasting: Duration,
 ) -> Order {
-    let map = fleet.options().map.unwrap_or(Map::Balanced);
     let order = fleet.order(index, key, size, map.way(index));
     Order {
         plan: order.plan.map(|_| index % gateways.len()),

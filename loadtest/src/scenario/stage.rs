@@ -165,11 +165,6 @@ impl Fleet<'_> {
             .collect()
     }
 
-    /// What the scenario was told.
-    pub(super) fn options(&self) -> &Options {
-        &self.stage.options
-    }
-
     /// The settings of gateway `index`.
     pub(super) fn settings(&self, index: usize) -> String {
         let Brief {

@@ -83,6 +83,8 @@ pub(crate) struct Exchange {
     urgency: Urgency,
     /// Its turn, if that came before the request was made.
     turn: Arc<Mutex<Option<Slot>>>,
+    /// What the answer may take to begin beyond what any may.
+    patience: Duration,
 }
 
 impl Exchange {
@@ -92,7 +94,13 @@ impl Exchange {
             seen: Arc::default(),
             urgency: urgency.clone(),
             turn: Arc::default(),
+            patience: Duration::ZERO,
         }
+    }
+
+    /// The same, whose answer may take so much longer than others' to begin.
+    pub(crate) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Request extensions that carry this exchange.
@@ -216,7 +224,8 @@ impl HttpService for Connector {
         };
         self.count(request.method());
         let (asked_at, method) = (Instant::now(), request.method().clone());
-        let patience = leave.patience() + sending(request.body().content_length());
+        let sending = sending(request.body().content_length());
+        let patience = leave.patience() + sending + exchange.patience;
         let mut slot = UnderWay::new(slot);
         let answer = self.transport.execute(request);
         match tokio::time::timeout(patience, answer).await {

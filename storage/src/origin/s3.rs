@@ -4,6 +4,8 @@
 //! `a/`), listings (one odd key makes it fail the whole page), `partNumber`, and the parts of an upload
 //! that another process began.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -29,6 +31,20 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The same for a query.
 const QUERY: &AsciiSet = &PATH.add(b'/');
+
+/// How long a server may take to make an object of an upload's parts: some copy all of it, and "several minutes" are
+/// what S3 says of itself (API reference, CompleteMultipartUpload).
+const COMPLETING: Duration = Duration::from_secs(600);
+
+/// What an answer may take to begin beyond what any may.
+fn patience(method: &Method, query: &[(&str, &str)]) -> Duration {
+    let completes = *method == Method::POST && query.iter().any(|(name, _)| *name == "uploadId");
+    if completes {
+        COMPLETING
+    } else {
+        Duration::ZERO
+    }
+}
 
 /// A bucket that is spoken to directly.
 #[derive(Debug)]
@@ -98,7 +114,7 @@ impl S3 {
             uri.push('=');
             uri.extend(utf8_percent_encode(value, QUERY));
         }
-        let exchange = Exchange::of(urgency);
+        let exchange = Exchange::of(urgency).patient(patience(&method, query));
         let body = payload.map(Payload::put);
         let mut request = Request::new(match body {
             Some(body) => HttpRequestBody::from(body),

@@ -8,14 +8,15 @@ use forebay_storage::class::{Class, Urgency};
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
 use forebay_storage::origin::Origin;
-use forebay_storage::origin::write::{Meta, PartDone, Upload, source_of};
+use forebay_storage::origin::write::{Meta, PartDone, Upload, Written, source_of};
 use forebay_storage::version::Version;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-use super::{PART, Work};
+use super::{PART, SENT, Work};
 use crate::copy::plan::Item;
 use crate::copy::uploads::Begun;
+use crate::read::fetch;
 use crate::settings::size::shown;
 
 /// S3 takes no more parts of one object.
@@ -121,10 +122,9 @@ impl Work {
         part_bytes: u64,
         mut done: Vec<(PartDone, Option<[u8; 32]>)>,
     ) -> Result<(), OriginError> {
-        let urgency = Urgency::from(Class::Warm);
         done.sort_by_key(|(part, _)| part.number);
         let parts: Vec<PartDone> = done.iter().map(|(part, _)| part.clone()).collect();
-        let written = self.to.origin.complete(upload, &parts, &urgency).await?;
+        let written = self.completed((target, version, upload), &parts).await?;
         self.copier.uploads.forget(&self.to.name, &target.key).await;
         if written.verified {
             return Ok(());
@@ -144,6 +144,34 @@ impl Work {
             sums.push((range, sum));
         }
         self.read_back(target, version.size, &sums).await
+    }
+
+    /// Asks for the object until it is there. The answer to that may be lost, and the next is that there is no such upload
+    /// any more: then the object itself says whether it was made.
+    async fn completed(
+        &self,
+        (target, version, upload): (&ObjectId, &Version, &Upload),
+        parts: &[PartDone],
+    ) -> Result<Written, OriginError> {
+        let urgency = Urgency::from(Class::Warm);
+        let mut sent = 0;
+        loop {
+            sent += 1;
+            let error = match self.to.origin.complete(upload, parts, &urgency).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            let is_copy = self.is_copy(target, version.key, version.size).await;
+            if is_copy == Ok(true) {
+                return Ok(Written { verified: false });
+            }
+            if sent == SENT || fetch::is_final(&error) || !Origin::may_put_again(upload) {
+                return Err(error);
+            }
+            let dataset = &self.to.name;
+            tracing::debug!(%dataset, %error, sent, "an upload is completed once more");
+            tokio::time::sleep(fetch::backoff(sent, version.size)).await;
+        }
     }
 
     /// An upload to go on with, and the parts that it has; or a new one.
