@@ -1,5 +1,6 @@
 //! Copying between datasets: every byte, of one version, once; what a kill leaves; what is refused.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -209,10 +210,10 @@ fn what_a_kill_left_half_done_is_gone_on_with() {
 fn says_nothing_of_what_it_completes(bytes: Arc<OnceLock<Vec<u8>>>) -> (Scripted, Arc<AtomicU32>) {
     let completed = Arc::new(AtomicU32::new(0));
     let (count, source) = (Arc::clone(&completed), Mutex::new(String::new()));
-    let bucket = Scripted::start(move |asked| {
+    let bucket = Scripted::speaking(move |asked, out| {
         let source = &mut *source.lock().expect("no script panics");
         let is_there = count.load(Ordering::Acquire) > 0;
-        match (&*asked.method, asked.target.split_once('?')) {
+        let answer = match (&*asked.method, asked.target.split_once('?')) {
             ("GET", Some((_, query))) if query.contains("list-type") => answer(
                 asked,
                 200,
@@ -229,7 +230,7 @@ fn says_nothing_of_what_it_completes(bytes: Arc<OnceLock<Vec<u8>>>) -> (Scripted
             ("POST", Some(_)) if is_there => answer(asked, 404, "", b""),
             ("POST", Some(_)) => {
                 count.fetch_add(1, Ordering::AcqRel);
-                Vec::new()
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
             ("GET" | "HEAD", None) if is_there => {
                 let field = format!("x-amz-meta-forebaysource: {source}\r\n");
@@ -241,7 +242,8 @@ fn says_nothing_of_what_it_completes(bytes: Arc<OnceLock<Vec<u8>>>) -> (Scripted
                 )
             }
             _ => answer(asked, 404, "", b""),
-        }
+        };
+        out.write_all(&answer)
     });
     (bucket, completed)
 }
