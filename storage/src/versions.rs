@@ -392,7 +392,14 @@ impl Question {
                     // to go again.
                     table.prefer_newer(&self.key.0, found);
                 }
-                Err(error) if ours => table.observe_error(&self.key.0, error, self.asked_at),
+                Err(error) if ours => {
+                    table.observe_error(&self.key.0, error, self.asked_at);
+                    if !self.key.1 {
+                        // Another gateway may have said so, and not how long it had known: believed for a second here
+                        // too, it would be two.
+                        table.absent.remove(&self.key.0);
+                    }
+                }
                 Err(_) => {}
             }
         }

@@ -101,6 +101,18 @@ async fn an_absence_is_believed_for_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_absence_that_another_gateway_told_is_not_believed_for_longer() {
+    let (versions, object) = (Arc::new(Versions::default()), object());
+    for (direct, believed) in [(false, false), (true, true)] {
+        let ask = |_| async { Err(OriginError::NotFound) };
+        let answer = versions.look_up_by(&object, direct, Class::Demand, ask);
+        assert_eq!(answer.await.unwrap_err(), OriginError::NotFound);
+        let known = versions.known(&object, &RULES);
+        assert_eq!(matches!(known, Known::Absent(_)), believed, "{known:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_origin_is_away_a_known_version_is_stale_and_then_gone() {
     let versions = Arc::new(Versions::default());
     versions.observe(&object(), &version("\"x\""), Instant::now());
