@@ -117,8 +117,21 @@ struct Entry {
     /// When the origin last failed to confirm it.
     failed_at: Option<Instant>,
     used: bool,
+    /// Nothing is known any more but that answers to older questions are of the past.
+    forgotten: bool,
     /// It was taken over while such versions were veiled.
     veiled: bool,
+}
+
+impl Entry {
+    fn is_hidden(&self, veiled: bool) -> bool {
+        self.forgotten || veiled && self.veiled
+    }
+
+    fn forget(&mut self) {
+        self.forgotten = true;
+        self.used = false;
+    }
 }
 
 impl Versions {
@@ -128,7 +141,7 @@ impl Versions {
         let away = table.outages.contains_key(&object.dataset);
         let veiled = table.veiled;
         let known = table.known.get_mut(object);
-        if let Some(entry) = known.filter(|entry| !(veiled && entry.veiled)) {
+        if let Some(entry) = known.filter(|entry| !entry.is_hidden(veiled)) {
             entry.used = true;
             let age = entry.asked_at.elapsed();
             let version = Arc::clone(&entry.version);
@@ -273,8 +286,16 @@ impl Versions {
     /// How long ago the origin named this version, if it is the one that is known.
     pub fn age(&self, object: &ObjectId, version: &Version) -> Option<Duration> {
         let table = self.lock();
-        let entry = table.known.get(object)?;
+        let entry = table.known.get(object).filter(|entry| !entry.forgotten)?;
         (entry.version.key == version.key).then(|| entry.asked_at.elapsed())
+    }
+
+    /// Whether what was known here of `object`, and is forgotten, was an answer to a later question than one of
+    /// `asked_at`. So another gateway's answer may bring back what readers here have seen replaced: it is to be asked anew.
+    pub fn is_outdone(&self, object: &ObjectId, asked_at: Instant) -> bool {
+        let table = self.lock();
+        let known = table.known.get(object);
+        known.is_some_and(|entry| entry.forgotten && entry.asked_at > asked_at)
     }
 
     /// Every known version and its age, for a restart.
@@ -282,6 +303,7 @@ impl Versions {
         let table = self.lock();
         let known = table.known.iter();
         known
+            .filter(|(_, entry)| !entry.forgotten)
             .map(|(object, entry)| {
                 let age = entry.asked_at.elapsed();
                 (object.clone(), Arc::clone(&entry.version), age)
@@ -323,13 +345,10 @@ impl Versions {
     pub fn forget(&self, dataset: &str, wanted: impl Fn(&str) -> bool) {
         let meant = |object: &ObjectId| &*object.dataset == dataset && wanted(&object.key);
         let mut table = self.lock();
-        let table = &mut *table;
-        table.known.retain(|object, _| !meant(object));
+        let known = table.known.iter_mut().filter(|(object, _)| meant(object));
+        known.for_each(|(_, entry)| entry.forget());
         table.absent.retain(|object, _| !meant(object));
         table.asking.retain(|(object, _), _| !meant(object));
-        table
-            .turns
-            .retain(|object| table.known.contains_key(object));
     }
 
     /// The same for these keys alone, whichever others are known. Versions that a client named stay: their bytes never
@@ -344,7 +363,9 @@ impl Versions {
                 ..current.clone()
             };
             for object in [current, unversioned] {
-                table.known.remove(&object);
+                if let Some(entry) = table.known.get_mut(&object) {
+                    entry.forget();
+                }
                 table.absent.remove(&object);
                 for direct in [true, false] {
                     table.asking.remove(&(object.clone(), direct));
@@ -356,11 +377,10 @@ impl Versions {
     /// Forgets the known versions that `wanted` picks, and says whether there were any.
     pub fn forget_versions(&self, wanted: impl Fn(&ObjectId, &Version) -> bool) -> bool {
         let mut table = self.lock();
-        let Table { known, turns, .. } = &mut *table;
-        let before = known.len();
-        known.retain(|object, entry| !wanted(object, &entry.version));
-        turns.retain(|object| known.contains_key(object));
-        known.len() < before
+        let known = table.known.iter_mut();
+        let meant =
+            known.filter(|(object, entry)| !entry.forgotten && wanted(object, &entry.version));
+        meant.map(|(_, entry)| entry.forget()).count() > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -385,8 +405,9 @@ impl Question {
             let ours = self.leave(&mut table);
             match &mut answer {
                 Ok(found) => {
-                    if ours {
-                        table.observe(&self.key.0, &found.version, found.asked_at);
+                    table.observe(&self.key.0, &found.version, found.asked_at);
+                    if !ours {
+                        table.forget_answer(&self.key.0, found.asked_at);
                     }
                     // Nor may it tell them of a version that others, who asked later, have not heard of: it would seem
                     // to go again.

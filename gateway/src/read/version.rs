@@ -264,8 +264,9 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    async fn look_up(&self) -> Result<(Found, How), OriginError> {
+    async fn look_up(mut self) -> Result<(Found, How), OriginError> {
         let come = Instant::now();
+        let unchanging = self.dataset.rules.immutable || self.object.is_immutable();
         loop {
             let mut how = How::Joined;
             let way = self.reads.way_to_authority(&self.object, self.level);
@@ -287,7 +288,10 @@ impl Asking {
             // A question that was under way may be older than what the client knows, or have waited
             // so long that its answer is past its time: once more.
             let old = come.saturating_duration_since(found.asked_at);
-            let unchanging = self.dataset.rules.immutable || self.object.is_immutable();
+            if !unchanging && versions.is_outdone(&self.object, found.asked_at) {
+                self.doubting = true;
+                continue;
+            }
             let young = unchanging || old < self.dataset.rules.fresh_for;
             if old.is_zero() || (!self.doubting && young) {
                 return Ok((found, how));

@@ -1,6 +1,5 @@
 //! What answers, and questions that got none, change about what is known.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -23,6 +22,7 @@ impl Table {
             doubted: false,
             failed_at: None,
             used: false,
+            forgotten: false,
             veiled: false,
         };
         if self
@@ -38,22 +38,19 @@ impl Table {
             Some(known) => *known = entry,
             None => {
                 self.known.insert(object.clone(), entry);
-                if self.turns.len() >= 2 * REMEMBERED {
-                    self.sort_turns();
-                }
                 self.turns.push_back(object.clone());
                 self.make_room();
             }
         }
     }
 
-    /// Leaves each known object one turn. One that was forgotten by its key left its own behind, which is met when it
-    /// comes; where the same is forgotten and known again all the time, none ever comes.
-    fn sort_turns(&mut self) {
-        let mut met = HashSet::with_capacity(self.known.len());
-        let known = &self.known;
-        self.turns
-            .retain(|object| known.contains_key(object) && met.insert(object.clone()));
+    /// Forgets what is known by the answer to a question of `asked_at`, but not that somebody was told it.
+    pub(super) fn forget_answer(&mut self, object: &ObjectId, asked_at: Instant) {
+        if let Some(entry) = self.known.get_mut(object)
+            && entry.asked_at == asked_at
+        {
+            entry.forget();
+        }
     }
 
     /// Forgets by turns, but passes over once whoever was used since the last time.
@@ -84,8 +81,9 @@ impl Table {
         match error {
             OriginError::NotFound if self.known.get(object).is_some_and(newer) => {}
             OriginError::NotFound => {
-                self.known.remove(object);
-                self.turns.retain(|known| known != object);
+                if let Some(entry) = self.known.get_mut(object) {
+                    entry.forget();
+                }
                 self.note_absent(object, error, asked_at);
             }
             // Nobody asked: that changes nothing about when it is asked again.
@@ -97,7 +95,7 @@ impl Table {
                 let dataset = Arc::clone(&object.dataset);
                 self.outages.insert(dataset, Instant::now());
             }
-            error => match self.known.get_mut(object) {
+            error => match self.known.get_mut(object).filter(|entry| !entry.forgotten) {
                 // What is known stands in; whoever may not read it now could a moment ago.
                 Some(entry) => entry.failed_at = Some(Instant::now()),
                 None if matches!(error, OriginError::Refused { .. }) => {
@@ -122,6 +120,7 @@ impl Table {
     pub(super) fn prefer_newer(&self, object: &ObjectId, found: &mut Found) {
         if let Some(entry) = self.known.get(object)
             && entry.asked_at > found.asked_at
+            && !entry.forgotten
         {
             found.version = Arc::clone(&entry.version);
             found.asked_at = entry.asked_at;

@@ -19,6 +19,7 @@ use super::*;
 use crate::dataset::Datasets;
 use crate::gateway::{FleetParts, Parts};
 use crate::peer::wire::{self, Claim, Question};
+use crate::purge::Wanted;
 use crate::read::route::OWNER;
 use crate::read::version::How;
 use crate::settings::DatasetSettings;
@@ -180,6 +181,34 @@ async fn what_another_member_knows_does_not_refuse_a_client_that_knows_more() {
     let object = ObjectId::new("models", key.as_str());
     let now = dataset.origin.head(&object).await.unwrap();
     let (status, body) = read_if(&world.gateways[1], &path, now.etag()).await;
+    assert_eq!((status, &*body), (StatusCode::OK, &b"and after"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_comes_late_brings_no_version_back_that_was_seen_to_be_replaced() {
+    let world = world("memory-late", &["a", "b"]);
+    let table = &world._fleets[1].borrow().table.clone();
+    let mut keys = (0..).map(|number| format!("{number}.bin"));
+    let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == "a";
+    let key = keys.find(owned).unwrap();
+    let path = format!("/models/{key}");
+    std::fs::write(world.dir.join(&key), b"before").unwrap();
+    // The authority has purged already, and knows this from then on.
+    let (status, body) = read(&world.gateways[0], &path).await;
+    assert_eq!((status, &*body), (StatusCode::OK, &b"before"[..]));
+    std::fs::write(world.dir.join(&key), b"and after").unwrap();
+    // The other one was parted from it, asked the origin itself, and hears of the purge when that is over.
+    let b = &world.gateways[1];
+    let dataset = b.datasets.get("models").unwrap();
+    let object = ObjectId::new("models", key.as_str());
+    let now = Arc::new(dataset.origin.head(&object).await.unwrap());
+    let asked_at = tokio::time::Instant::now();
+    b.reads.versions.observe(&object, &now, asked_at);
+    let (status, body) = read(b, &path).await;
+    assert_eq!((status, &*body), (StatusCode::OK, &b"and after"[..]));
+    let late = Wanted::all("models", &key);
+    b.state.purges.here(late).await.unwrap();
+    let (status, body) = read(b, &path).await;
     assert_eq!((status, &*body), (StatusCode::OK, &b"and after"[..]));
 }
 
