@@ -1,4 +1,5 @@
-//! An origin that is down is asked now and then, by one request at a time; all others are told so at once.
+//! An origin that is down is asked now and then, by one request at a time; all others are told so at once. Where nobody
+//! asked for a while it may well be back, and who comes then waits for what the first one hears.
 //!
 //! It is down once several requests in a row, over two seconds, got no answer: until then each is tried as often as
 //! any other, so that an origin that restarts fails nobody. Any answer, whatever it says, ends it.
@@ -6,7 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::OriginError;
@@ -24,9 +26,16 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), super::connect::
 /// Between two questions whether it is back, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
+/// After so long in which it was time to ask and nobody did, what is known of it is old.
+const OLD: Duration = PAUSES.1;
+
 /// Who asks whether it is back, and what was seen of it.
 #[derive(Debug)]
-pub(super) struct Breaker(Mutex<State>);
+pub(super) struct Breaker {
+    state: Mutex<State>,
+    /// Whoever asked whether it is back has heard, or has left.
+    told: Notify,
+}
 
 #[derive(Debug)]
 struct State {
@@ -43,6 +52,8 @@ struct Down {
     patience: Duration,
     ask_at: Instant,
     asking: bool,
+    /// Until when others wait for what the one who asks hears, since what is known is old.
+    awaited: Option<Instant>,
 }
 
 /// The leave to ask. Dropped without a word it says nothing about the origin.
@@ -56,26 +67,47 @@ pub(super) struct Leave {
 
 impl Breaker {
     pub(super) fn new(now: Instant) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        let state = Mutex::new(State {
             made: now,
             failures: 0,
             since: None,
             down: None,
-        })))
+        });
+        let told = Notify::new();
+        Arc::new(Self { state, told })
     }
 
-    /// The leave to ask now.
+    /// The leave to ask, once whoever asks whether it is back has heard, where that is worth waiting for: else one that is
+    /// back, and that nobody asked for long, would give the first block of a read, and cut it at the others. At most
+    /// [`PATIENCE`]'s first. May be dropped at any time.
     ///
     /// # Errors
     /// [`OriginError::Down`] if the origin is, and it is not time to ask whether it is back.
-    pub(super) fn enter(self: &Arc<Self>, now: Instant) -> Result<Leave, OriginError> {
+    pub(super) async fn enter_soon(self: &Arc<Self>) -> Result<Leave, OriginError> {
+        loop {
+            // It hears of all that is told from here on.
+            let told = self.told.notified();
+            match self.enter(Instant::now()) {
+                Ok(leave) => return Ok(leave),
+                Err((_, Some(until))) => {
+                    let _ = timeout_at(until, told).await;
+                }
+                Err((refusal, None)) => return Err(refusal),
+            }
+        }
+    }
+
+    /// The leave to ask now; else the refusal, and until when it is worth waiting, if it is.
+    fn enter(self: &Arc<Self>, now: Instant) -> Result<Leave, (OriginError, Option<Instant>)> {
         let mut state = self.lock();
-        let refusal = state.refusal(now);
+        let (refusal, awaited) = (state.refusal(now), state.awaited(now));
         let probe = match &mut state.down {
             None => None,
-            Some(down) if down.asking || now < down.ask_at => return Err(refusal),
+            Some(down) if down.asking || now < down.ask_at => return Err((refusal, awaited)),
             Some(down) => {
                 down.asking = true;
+                let old = now >= down.ask_at + OLD;
+                down.awaited = old.then(|| now + PATIENCE.0);
                 Some(down.patience)
             }
         };
@@ -86,11 +118,12 @@ impl Breaker {
         })
     }
 
-    /// What [`Self::enter`] would refuse with, for whoever is about to queue.
+    /// What [`Self::enter_soon`] would refuse with at once, for whoever is about to queue.
     pub(super) fn refuses(&self, now: Instant) -> Option<OriginError> {
         let state = self.lock();
         let down = state.down.as_ref()?;
-        (down.asking || now < down.ask_at).then(|| state.refusal(now))
+        let refused = (down.asking || now < down.ask_at) && state.awaited(now).is_none();
+        refused.then(|| state.refusal(now))
     }
 
     /// Whether the origin is down.
@@ -99,7 +132,7 @@ impl Breaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,6 +142,12 @@ impl State {
         OriginError::Down {
             seconds: now.saturating_duration_since(since).as_secs(),
         }
+    }
+
+    /// Until when what somebody hears just now is waited for, if it is.
+    fn awaited(&self, now: Instant) -> Option<Instant> {
+        let down = self.down.as_ref().filter(|down| down.asking)?;
+        down.awaited.filter(|until| now < *until)
     }
 
     fn failed(&mut self, now: Instant, asked_at: Instant) {
@@ -122,6 +161,7 @@ impl State {
                 patience: PATIENCE.0,
                 ask_at: now + self.jittered(PAUSES.0, now),
                 asking: false,
+                awaited: None,
             });
         }
     }
@@ -138,6 +178,7 @@ impl State {
             patience: (2 * patience).min(PATIENCE.1),
             ask_at,
             asking: false,
+            awaited: None,
         });
     }
 
@@ -160,7 +201,10 @@ impl Leave {
         let mut state = self.breaker.lock();
         state.failures = 0;
         state.since = None;
-        state.down.take().is_some()
+        let was_down = state.down.take().is_some();
+        drop(state);
+        self.breaker.told.notify_waiters();
+        was_down
     }
 
     /// None came. True if the origin is down from now on.
@@ -173,7 +217,9 @@ impl Leave {
         }
         let fell = !before && state.down.is_some();
         drop(state);
-        self.probe = None;
+        if self.probe.take().is_some() {
+            self.breaker.told.notify_waiters();
+        }
         fell
     }
 }
@@ -181,16 +227,23 @@ impl Leave {
 impl Drop for Leave {
     /// Whoever asked whether it is back left before it heard: the next may ask at once.
     fn drop(&mut self) {
-        if self.probe.is_some()
-            && let Some(down) = &mut self.breaker.lock().down
-        {
+        if self.probe.is_none() {
+            return;
+        }
+        if let Some(down) = &mut self.breaker.lock().down {
             down.asking = false;
         }
+        self.breaker.told.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use futures::poll;
+
     use super::*;
 
     fn after(now: Instant, milliseconds: u64) -> Instant {
@@ -231,7 +284,7 @@ mod tests {
         let (breaker, mut now) = down();
         assert_eq!(
             breaker.enter(now).map(|_| ()),
-            Err(OriginError::Down { seconds: 2 })
+            Err((OriginError::Down { seconds: 2 }, None))
         );
         let (mut pauses, mut patience) = (Vec::new(), Vec::new());
         for _ in 0..6 {
@@ -268,5 +321,59 @@ mod tests {
         let probe = breaker.enter(after(now, 300)).expect("it is time to ask");
         drop(probe);
         assert!(breaker.enter(after(now, 301)).is_ok());
+    }
+
+    /// Somebody asks an origin that is down, when it has been so for `seconds`, and somebody else wants to ask meanwhile.
+    async fn probed_after<'a>(
+        breaker: &'a Arc<Breaker>,
+        seconds: u64,
+    ) -> (
+        Leave,
+        Pin<Box<dyn Future<Output = Result<Leave, OriginError>> + 'a>>,
+    ) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        let probe = breaker.enter(Instant::now()).expect("it is time to ask");
+        (probe, Box::pin(breaker.enter_soon()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_when_it_was_not_asked_for_long_waits_for_what_the_first_hears() {
+        let (breaker, _) = down();
+        let (probe, mut next) = probed_after(&breaker, 60).await;
+        assert!(poll!(&mut next).is_pending());
+        assert!(breaker.refuses(Instant::now()).is_none(), "it may queue");
+        assert!(probe.answered());
+        assert!(next.await.is_ok());
+
+        let (breaker, _) = down();
+        let (probe, mut next) = probed_after(&breaker, 60).await;
+        assert!(poll!(&mut next).is_pending());
+        assert!(!probe.failed(Instant::now()), "it was down before");
+        assert!(matches!(next.await, Err(OriginError::Down { .. })));
+
+        // One that leaves is followed by whoever waited.
+        let (breaker, _) = down();
+        let (probe, mut next) = probed_after(&breaker, 60).await;
+        assert!(poll!(&mut next).is_pending());
+        drop(probe);
+        assert!(next.await.is_ok_and(|leave| leave.probe.is_some()));
+
+        // Nor is it waited for longer than for the first answer of an origin that has just gone.
+        let (breaker, _) = down();
+        let (_probe, mut next) = probed_after(&breaker, 60).await;
+        assert!(poll!(&mut next).is_pending());
+        tokio::time::advance(PATIENCE.0).await;
+        assert!(matches!(next.await, Err(OriginError::Down { .. })));
+        assert!(breaker.refuses(Instant::now()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_it_is_asked_all_the_time_nobody_waits() {
+        let (breaker, _) = down();
+        let (_probe, mut next) = probed_after(&breaker, 3).await;
+        assert!(matches!(
+            poll!(&mut next),
+            Poll::Ready(Err(OriginError::Down { .. }))
+        ));
     }
 }

@@ -263,7 +263,7 @@ impl Connector {
                 self.manners.slots.take(&exchange.urgency).await
             }
         };
-        Ok((slot, self.manners.enter()?))
+        Ok((slot, self.manners.enter().await?))
     }
 
     /// A request for credentials, body and all, in its time.

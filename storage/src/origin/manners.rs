@@ -88,13 +88,13 @@ impl Manners {
         self.breaker.refuses(Instant::now())
     }
 
-    /// The leave to ask, now that it is the asker's turn.
+    /// The leave to ask, now that it is the asker's turn. May be dropped at any time.
     ///
     /// # Errors
     /// [`OriginError::Down`].
-    pub(super) fn enter(&self) -> Result<Leave, OriginError> {
+    pub(super) async fn enter(&self) -> Result<Leave, OriginError> {
+        let leave = self.breaker.enter_soon().await?;
         let now = Instant::now();
-        let leave = self.breaker.enter(now)?;
         self.spare.asked(now);
         // Its asker has its place by now.
         if self.slots.in_use() <= 1 {
@@ -259,13 +259,13 @@ mod tests {
     }
 
     /// Asks so often, and is answered `status`.
-    fn asks(manners: &Manners, times: usize, status: StatusCode) {
-        asks_by(manners, &Method::GET, times, status);
+    async fn asks(manners: &Manners, times: usize, status: StatusCode) {
+        asks_by(manners, &Method::GET, times, status).await;
     }
 
-    fn asks_by(manners: &Manners, method: &Method, times: usize, status: StatusCode) {
+    async fn asks_by(manners: &Manners, method: &Method, times: usize, status: StatusCode) {
         for _ in 0..times {
-            let leave = manners.enter().expect("it is not down");
+            let leave = manners.enter().await.expect("it is not down");
             manners.heard(leave, method, status, Instant::now());
         }
     }
@@ -273,7 +273,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whom_a_client_waits_for_asks_again_always_and_others_one_time_in_ten() {
         let manners = manners();
-        asks(&manners, 100, StatusCode::OK);
+        asks(&manners, 100, StatusCode::OK).await;
         let again = |class: Class| {
             let times = (0..100).filter(|_| manners.may_ask_again(&Urgency::from(class)));
             times.count()
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!((again(Class::Demand), again(Class::Peer)), (100, 100));
         // What they asked counts against the others, for as long as it is looked back on.
         tokio::time::advance(Duration::from_secs(9)).await;
-        asks(&manners, 1000, StatusCode::OK);
+        asks(&manners, 1000, StatusCode::OK).await;
         assert_eq!(again(Class::Warm), 1, "one a second");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(again(Class::Warm), 99);
@@ -296,7 +296,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(manners.is_stuck(Instant::now()), None);
         let held = manners.slots.take_free();
-        let _leave = manners.enter().expect("it is not down");
+        let _leave = manners.enter().await.expect("it is not down");
         assert_eq!(manners.is_stuck(Instant::now()), Some(false), "just asked");
         tokio::time::advance(STUCK).await;
         assert_eq!(manners.is_stuck(Instant::now()), Some(true));
@@ -315,10 +315,10 @@ mod tests {
             manners.slots.take_free(),
             manners.slots.take_free(),
         ];
-        asks(&manners, 1, StatusCode::SERVICE_UNAVAILABLE);
+        asks(&manners, 1, StatusCode::SERVICE_UNAVAILABLE).await;
         assert!((2..=3).contains(&manners.slots.wanted()));
         tokio::time::advance(Duration::from_secs(1)).await;
-        asks(&manners, 100, StatusCode::OK);
+        asks(&manners, 100, StatusCode::OK).await;
         assert_eq!(manners.slots.wanted(), 8);
         drop(held);
     }
@@ -331,10 +331,10 @@ mod tests {
             (Method::GET, StatusCode::NOT_FOUND),
         ] {
             let manners = manners();
-            asks(&manners, 1, StatusCode::TOO_MANY_REQUESTS);
+            asks(&manners, 1, StatusCode::TOO_MANY_REQUESTS).await;
             assert_eq!(manners.slots.wanted(), 1);
             tokio::time::advance(Duration::from_secs(1)).await;
-            asks_by(&manners, &method, 100, status);
+            asks_by(&manners, &method, 100, status).await;
             assert_eq!(manners.slots.wanted(), 8, "{method} {status}");
         }
     }
@@ -343,12 +343,12 @@ mod tests {
     async fn a_gateway_before_an_origin_that_it_does_not_reach_is_no_answer() {
         let manners = manners();
         for _ in 0..5 {
-            asks(&manners, 1, StatusCode::BAD_GATEWAY);
+            asks(&manners, 1, StatusCode::BAD_GATEWAY).await;
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert!(manners.is_down());
         assert!(
-            matches!(manners.enter().map(|_| ()), Ok(())),
+            matches!(manners.enter().await.map(|_| ()), Ok(())),
             "a second later it is asked"
         );
         assert!(manners.refuses().is_none());
