@@ -193,7 +193,7 @@ impl Work {
                     .insert(target.key.to_string(), Arc::clone(&upload));
                 return Ok((upload, parts));
             }
-            origin.abort(&old, &urgency).await?;
+            self.again(|| origin.abort(&old, &urgency)).await?;
         }
         let meta = Meta::of_copy(version);
         let upload = self.again(|| origin.begin(target, &meta, &urgency)).await?;
@@ -223,7 +223,9 @@ impl Work {
     }
 
     async fn abort(&self, key: &str, upload: &Upload) {
-        let aborted = self.to.origin.abort(upload, &Class::Warm.into()).await;
+        let urgency = Urgency::from(Class::Warm);
+        // A part that is still on its way to the bucket may keep it from that for a moment.
+        let aborted = self.again(|| self.to.origin.abort(upload, &urgency)).await;
         match aborted {
             Ok(()) => self.copier.uploads.forget(&self.to.name, key).await,
             // It stays written down, for the next copy.
