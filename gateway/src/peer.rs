@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use forebay_ring::{Donors, Fleet, State};
+use forebay_ring::{Donors, Fleet, Member, State};
 use forebay_storage::error::OriginError;
 use forebay_storage::store::Level;
 use futures::future::BoxFuture;
@@ -214,6 +214,24 @@ impl Peers {
     /// Whether a member may be asked: membership thinks so, and so do we.
     pub fn answers(&self, fleet: &Fleet, name: &str) -> bool {
         fleet.answers(name) && !self.health.is_silent(name)
+    }
+
+    /// Who has `extent` of an object: its owner, and while that one does not answer, the first behind it who does.
+    pub fn stands_in<'a>(
+        &self,
+        fleet: &'a Fleet,
+        (dataset, key): (&str, &str),
+        (extent, extents): (u64, u64),
+    ) -> Option<&'a Member> {
+        let owner = fleet.table.owner(dataset, key, extent, extents);
+        let is_there = |member: &&Member| {
+            let name = member.name();
+            name == &*fleet.own || self.answers(fleet, name)
+        };
+        owner.filter(is_there).or_else(|| {
+            let mut candidates = fleet.table.candidates(dataset, key, extent, extents);
+            candidates.find(is_there).or(owner)
+        })
     }
 
     /// The fleet, and whenever it changes.

@@ -224,6 +224,13 @@ fn what_died_with_a_member_is_read_once_more_and_nothing_else() {
     let _ = fleet.gateways.remove(1).kill();
     readers.go_on();
     readers.end(&fleet);
+    // It owns them for half a minute yet, and nobody is sent there.
+    for key in KEYS {
+        let plan = fleet.gateways[0].json(&format!("/-/plan/models/{key}"));
+        let extents = plan["extents"].as_array().expect("extents");
+        let named = extents.iter().map(|extent| &extent["member"]);
+        assert!(named.clone().all(|name| name != "b"), "{plan}");
+    }
     read_all(&fleet, &[0, 1]);
     let lost = again(&fleet, sent);
     assert!(lost <= owned, "{lost} bytes, of {owned} that died");

@@ -110,7 +110,10 @@ pub(super) async fn plan(
     let path = format!("/{}/{}", wire::encoded(&name), wire::encoded(&key));
     let planned = (0..count).map(|extent| {
         let range = extents.range(extent);
-        let member = fleet.table.owner(&name, &key, extent, count);
+        let member = match &state.reads.peers {
+            Some(peers) => peers.stands_in(&fleet, (&name, &key), (extent, count)),
+            None => fleet.table.owner(&name, &key, extent, count),
+        };
         let member = member.map(Member::name);
         let url = member.and_then(|member| client_url(&state, &fleet, member));
         json!({
