@@ -230,6 +230,10 @@ impl Drop for Origin {
     }
 }
 
+/// Bytes that the kernel takes from a connection before they can leave. What it takes counts as sent, and without a bound
+/// it takes megabytes.
+const UNSENT: u32 = 256 << 10;
+
 /// Takes connections until it is aborted; they end with it, because the set that holds them does.
 async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
@@ -249,6 +253,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     state.tally.connection();
     // Without it, small answers wait for the client's delayed acknowledgements; a failure costs only time.
     let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let own = state
         .settings
         .connection_rate

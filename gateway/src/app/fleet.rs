@@ -196,8 +196,10 @@ impl Prepared {
             settings.stop_after,
         ));
         let sharing = share_origins(Arc::clone(gateway), self.fleet);
+        let seeds = settings.fleet.as_ref().map_or(0, |fleet| fleet.seeds.len());
         Place {
             members: self.members,
+            seeds,
             sharing: tokio::spawn(sharing),
         }
     }
@@ -206,6 +208,8 @@ impl Prepared {
 /// A gateway's place among the others, until it is dropped.
 pub(super) struct Place {
     members: Members,
+    /// Where it was told to look for the others: so many places.
+    seeds: usize,
     sharing: JoinHandle<()>,
 }
 
@@ -214,6 +218,14 @@ impl Place {
     pub(super) async fn joined(&self) {
         if let Members::Gossip(membership) = &self.members {
             membership.joined().await;
+            let alone = membership.fleet().borrow().sharers() == 1;
+            if alone && self.seeds > 0 {
+                let seeds = self.seeds;
+                tracing::info!(
+                    seeds,
+                    "no seed has led to another gateway so far: this one begins alone, and goes on asking them"
+                );
+            }
         }
     }
 

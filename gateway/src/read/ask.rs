@@ -82,6 +82,7 @@ impl<'a> Asking<'a> {
                             chunk
                         }
                         Moved::Second(second) => {
+                            run.asks_anew();
                             body = second;
                             continue;
                         }

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 
 use super::member::Member;
 use super::net::{Layout, Rate, client_address};
-use super::reader::Order;
+use super::reader::{Order, extents};
 use super::sheet::Row;
 use super::stage::{Brief, Fleet, Stage};
 use super::{Map, Options};
@@ -70,7 +70,15 @@ async fn changed(
     fleet.warm().await?;
     let loops = |fleet: &Fleet<'_>, gateways, lasting| {
         (0..readers)
-            .map(|index| looping(fleet, (&key, size), (map, index), &gateways, lasting))
+            .map(|index| {
+                looping(
+                    fleet,
+                    (&key, size),
+                    (map, index, readers),
+                    &gateways,
+                    lasting,
+                )
+            })
             .collect()
     };
     let around = loops(&fleet, fleet.addresses(), BEFORE + AROUND);
@@ -190,7 +198,7 @@ async fn to_zero_and_back(
 fn looping(
     fleet: &Fleet<'_>,
     (key, size): (&str, u64),
-    (map, index): (Map, usize),
+    (map, index, readers): (Map, usize, usize),
     gateways: &Arc<[SocketAddr]>,
     lasting: Duration,
 ) -> Order {
@@ -199,7 +207,7 @@ fn looping(
         plan: order.plan.map(|_| index % gateways.len()),
         gateways: Arc::clone(gateways),
         // Spread over the object, so that they do not move as one.
-        start: index * 16,
+        start: index * extents(size).len() / readers,
         lasting: Some(lasting),
         ..order
     }
