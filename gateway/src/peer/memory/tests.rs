@@ -165,13 +165,18 @@ async fn three_gateways_read_the_origin_once_and_serve_the_same_bytes() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
+/// The key of an object whose version "a" knows for all.
+fn known_to_a(world: &World) -> String {
+    let table = world._fleets[1].borrow().table.clone();
+    let mut keys = (0..).map(|number| format!("{number}.bin"));
+    let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == "a";
+    keys.find(owned).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_member_knows_does_not_refuse_a_client_that_knows_more() {
     let world = world("memory-condition", &["a", "b"]);
-    let table = &world._fleets[1].borrow().table.clone();
-    let mut keys = (0..).map(|number| format!("{number}.bin"));
-    let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == "a";
-    let key = keys.find(owned).unwrap();
+    let key = known_to_a(&world);
     let path = format!("/models/{key}");
     std::fs::write(world.dir.join(&key), b"before").unwrap();
     let (status, body) = read(&world.gateways[0], &path).await;
@@ -187,10 +192,7 @@ async fn what_another_member_knows_does_not_refuse_a_client_that_knows_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_that_comes_late_brings_no_version_back_that_was_seen_to_be_replaced() {
     let world = world("memory-late", &["a", "b"]);
-    let table = &world._fleets[1].borrow().table.clone();
-    let mut keys = (0..).map(|number| format!("{number}.bin"));
-    let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == "a";
-    let key = keys.find(owned).unwrap();
+    let key = known_to_a(&world);
     let path = format!("/models/{key}");
     std::fs::write(world.dir.join(&key), b"before").unwrap();
     // The authority has purged already, and knows this from then on.
