@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::SEGMENT;
 use crate::budget::{For, Lease};
-use crate::class::Urgency;
+use crate::class::{Class, Urgency};
 use crate::error::OriginError;
 use crate::flight::{Flight, From};
 use crate::frames::Buffer;
@@ -143,8 +143,22 @@ impl Run {
         let place = place
             .take_while(|flight| flight.key().index < index)
             .count();
+        self.split_at(place)
+    }
+
+    /// The same from the first block on that a client waits for already, though another comes before it. The memory for
+    /// them goes back.
+    pub fn split_off_awaited(&mut self) -> Option<Self> {
+        let behind = self.flights.iter().skip(1);
+        let awaited = |flight: &Arc<Flight>| flight.class() == Class::Demand;
+        let place = 1 + behind.into_iter().position(awaited)?;
+        self.leases.truncate(place);
+        self.split_at(place)
+    }
+
+    fn split_at(&mut self, place: usize) -> Option<Self> {
         // Nothing of the first block may be lost: it may be partly written.
-        if place == 0 || place == self.flights.len() {
+        if place == 0 || place >= self.flights.len() {
             return None;
         }
         let flights = self.flights.split_off(place);

@@ -3,6 +3,7 @@
 use std::hash::Hasher as _;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_storage::SEGMENT;
@@ -10,10 +11,15 @@ use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
 use forebay_storage::version::VersionKey;
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 use twox_hash::XxHash3_64;
 
 use super::wire::{self, SUM};
 use super::{Asked, PeerError, Peers};
+
+/// An answer that is under way for so long is slow, and whoever waits for the end of it gets another. It is looked at as
+/// often.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Segments of one version, on their way.
 pub struct Incoming {
@@ -81,9 +87,17 @@ impl Incoming {
     /// Memory for a block is taken once its first bytes are here: then the other end has all of that
     /// block's memory, and we hold none while it waits for any.
     ///
+    /// Where many answers share a full link each of them takes seconds. What a client waits for behind other blocks of this
+    /// one is taken out of the run then, and handed to `apart` to be asked for by itself.
+    ///
     /// # Errors
     /// Why it broke off. What the run has by then was verified.
-    pub async fn take(&mut self, run: &mut Run) -> Result<(), PeerError> {
+    pub async fn take(
+        &mut self,
+        run: &mut Run,
+        apart: &(dyn Fn(Run) + Sync),
+    ) -> Result<(), PeerError> {
+        let mut looked = Instant::now();
         while self.offset < self.end {
             let frame = self.asked.body.frame();
             let known = Arc::clone(&self.asked.known);
@@ -99,6 +113,10 @@ impl Incoming {
             self.peers.metrics.received.inc_by(chunk.len() as u64);
             if self.put(run, chunk).await? {
                 return Ok(());
+            }
+            if looked.elapsed() >= SLOW {
+                looked = Instant::now();
+                run.split_off_awaited().into_iter().for_each(apart);
             }
         }
         Ok(())

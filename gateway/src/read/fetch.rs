@@ -124,7 +124,7 @@ async fn by_hops(
     let mut last_resort = false;
     if let Some(peers) = &reads.peers {
         if let Some(mut incoming) = incoming {
-            Box::pin(remote::take(reads, run, &mut incoming)).await;
+            Box::pin(remote::take(reads, dataset, run, &mut incoming)).await;
         }
         let Some(index) = run.index() else {
             return Ok(());

@@ -47,6 +47,7 @@ pub(super) async fn fetch(
 ) -> Result<Brought, OriginError> {
     run.let_go();
     run.set_source(level, From::Peer);
+    let apart = |rest| fetch::spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
     let mut tries = 0;
     // Whoever is asked may name another, once.
     let mut redirect = match level {
@@ -65,7 +66,7 @@ pub(super) async fn fetch(
             let range = promised(&asked, level, &missing)?;
             let mut incoming = Incoming::new(peers, name, asked, key, &range)?;
             run.set_source(level, incoming.from());
-            incoming.take(run).await
+            incoming.take(run, &apart).await
         };
         let Err(error) = brought.await else {
             run.let_go();
@@ -82,7 +83,7 @@ pub(super) async fn fetch(
         if let PeerError::Elsewhere(other) = &error
             && redirect == Redirect::Taken
         {
-            redirect = follow(run, peers, other).await;
+            redirect = follow(run, peers, other, &apart).await;
             continue;
         }
         if let PeerError::Absent(blocks) = error {
@@ -123,7 +124,12 @@ fn question(run: &Run, missing: &Range<u64>, level: Level) -> Question {
 
 /// Takes what the member has, or gets, that an owner named; what is to be said to the owner then. What is missing still is
 /// the owner's to serve.
-async fn follow(run: &mut Run, peers: &Arc<Peers>, name: &str) -> Redirect {
+async fn follow(
+    run: &mut Run,
+    peers: &Arc<Peers>,
+    name: &str,
+    apart: &(dyn Fn(Run) + Sync),
+) -> Redirect {
     let Some(missing) = run.missing() else {
         return Redirect::Refused;
     };
@@ -131,10 +137,14 @@ async fn follow(run: &mut Run, peers: &Arc<Peers>, name: &str) -> Redirect {
     run.set_handed(true);
     let mut request = question(run, &missing, ZONE_OWNER).request();
     Redirect::Followed.put(request.headers_mut());
+    let apart = |rest: Run| {
+        rest.set_handed(false);
+        apart(rest);
+    };
     let brought = async {
         let asked = peers.ask(name, ZONE_OWNER, request).await?;
         let mut incoming = Incoming::new(peers, name, asked, run.version().key, &missing)?;
-        incoming.take(run).await
+        incoming.take(run, &apart).await
     };
     let brought = brought.await;
     run.let_go();
@@ -163,8 +173,14 @@ fn promised(asked: &Asked, level: Level, missing: &Range<u64>) -> Result<Range<u
 
 /// Takes what is under way already into `run`, as far as it comes; what is missing then is asked for
 /// anew.
-pub(super) async fn take(reads: &Arc<Reads>, run: &mut Run, incoming: &mut Incoming) {
-    if let Err(error) = incoming.take(run).await {
+pub(super) async fn take(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    run: &mut Run,
+    incoming: &mut Incoming,
+) {
+    let apart = |rest| fetch::spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
+    if let Err(error) = incoming.take(run, &apart).await {
         tracing::debug!(object = %run.object(), %error, "a member did not bring it all");
         if let Some(peers) = &reads.peers {
             peers.metrics.failed(&error);

@@ -140,3 +140,29 @@ async fn a_run_that_turns_to_the_origin_follows_one_from_above_that_asks_others_
     assert!(run.is_over());
     assert_eq!(store.residents().tally("models").blocks, 1);
 }
+
+#[tokio::test]
+async fn what_a_client_waits_for_behind_another_block_leaves_the_run() {
+    let store = store(64 * MIB);
+    let version = version(4 * MIB);
+    let from_owner = |_| spot(2, false);
+    let client = asker(0, &from_owner);
+    let mut first = store.open_as(&client, &object(), &version, 0..=3, Some(0));
+    let mut run = first.runs.pop().unwrap();
+    assert_eq!(run.next().await, Some(0..4 * MIB));
+    assert!(
+        run.split_off_awaited().is_none(),
+        "its own reader is at the first"
+    );
+    let other = store.open_as(&client, &object(), &version, 2..=3, Some(2));
+    assert_eq!(outcomes(&other), [Outcome::Joined, Outcome::Joined]);
+    let rest = run.split_off_awaited().unwrap();
+    assert_eq!((rest.index(), rest.last_index()), (Some(2), Some(3)));
+    assert_eq!((run.index(), run.last_index()), (Some(0), Some(1)));
+    assert_eq!(run.end(), 2 * MIB, "the memory for the others went back");
+    run.let_go();
+    fill_all(rest).await;
+    fill_all(run).await;
+    assert_eq!(store.running_fills(), 0);
+    assert_eq!(store.residents().tally("models").blocks, 4);
+}
