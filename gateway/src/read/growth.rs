@@ -16,6 +16,9 @@ use tokio::time::Instant;
 /// What every stream may have ahead of its socket: a run that is being sent, and one behind it.
 pub(super) const BASE: u64 = 2 * RUN_BYTES;
 
+/// What a reader that is known to want all of it may have ahead from the start.
+pub(super) const WANTS_ALL: u64 = 4 * BASE;
+
 /// More requests must bring so much more, or they are not worth it.
 const WORTH: f64 = 1.25;
 
@@ -82,6 +85,8 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Growth {
     bytes: u64,
+    /// The window that it began with.
+    first: u64,
     /// The window before this one, and the bytes a second that came with it.
     before: Option<(Tried, f64)>,
     sample: Option<Sample>,
@@ -108,8 +113,14 @@ struct Sample {
 
 impl Growth {
     pub(super) fn new() -> Self {
+        Self::from(BASE)
+    }
+
+    /// Begins with a window of so many bytes, one that every stream may have at least.
+    pub(super) fn from(first: u64) -> Self {
         Self {
-            bytes: BASE,
+            bytes: first,
+            first,
             before: None,
             sample: None,
             held_until: None,
@@ -175,7 +186,7 @@ impl Growth {
         }
         let Some((before, was)) = self.before.replace((now, rate)) else {
             // At first by enough to be seen; what was tried before is tried with care.
-            let times = if self.bytes == BASE { 4.0 } else { 1.5 };
+            let times = if self.bytes <= self.first { 4.0 } else { 1.5 };
             return self.grow(times, seen);
         };
         let gain = rate / was;

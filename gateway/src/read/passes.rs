@@ -23,7 +23,7 @@ use prometheus::IntCounter;
 use tokio::time::Instant;
 
 pub(super) use self::own::Own;
-use super::growth::{Growth, Seen};
+use super::growth::{Growth, Seen, WANTS_ALL};
 
 /// Objects that are known at once; the one that was read longest ago goes first.
 const PASSES: usize = 256;
@@ -285,6 +285,9 @@ impl Pass {
             self.begin(range, ours, now);
             // Who asks us for the first extent of ours, all of it, was told who owns what, and will come for the others.
             let begins = ours && since == 0 && range.end - range.start >= cut.bytes();
+            if begins {
+                self.growth = Growth::from(WANTS_ALL);
+            }
             return begins.then(|| self.spans.len() - 1);
         };
         let span = &mut self.spans[place];
@@ -357,7 +360,8 @@ impl Pass {
         let here = block_size.index(span.bytes.end - 1) + 1;
         let from = span.ahead_to.max(here);
         // Who leaves out just what is others' does not read at random; who was asked for ours alone so far may do that.
-        let times = match own.filter(|_| span.ours_only && span.ranges > 1) {
+        let times = match own.filter(|_| span.ours_only) {
+            Some(_) if span.ranges == 1 => OURS / 4,
             Some(_) if span.others > 0 => OURS,
             Some(_) => OURS / 2,
             None => 1,

@@ -217,18 +217,20 @@ async fn the_table_is_bounded() {
 #[tokio::test]
 async fn who_asks_each_extent_of_its_owner_is_read_ahead_what_is_ours() {
     let world = World::owning(|extent| extent % 3 == 1);
-    // It is our first: so much again.
-    assert_eq!(world.extent(1).blocks, [16..20]);
-    // Two extents were read: so many of ours are read ahead as every stream may have.
-    assert_eq!(world.extent(4).blocks, [28..32, 40..44, 52..56, 64..68]);
-    assert_eq!(world.extent(7).blocks, [76..80]);
+    // It is our first: twice as much.
+    assert_eq!(world.extent(1).blocks, [16..20, 28..32]);
+    // Two extents were read: eight times as many of ours are read ahead, for somebody who wants all of them.
+    let ahead = world.extent(4).blocks;
+    let ours: Vec<_> = (3..18).map(|turn| turn * 12 + 4..turn * 12 + 8).collect();
+    assert_eq!(ahead, ours);
+    assert_eq!(world.extent(7).blocks, [220..224]);
     assert_eq!(world.used.get(), 8 * MIB);
 }
 
 #[tokio::test]
 async fn ours_that_lie_far_apart_are_no_pass() {
     let world = World::owning(|extent| matches!(extent, 3 | 10 | 11 | 40));
-    assert_eq!(world.extent(3).blocks, [40..44], "our first");
+    assert_eq!(world.extent(3).blocks, [40..48], "our first");
     for extent in [11, 40] {
         // Something of ours lies between.
         assert_eq!(world.extent(extent), Plan::default(), "{extent}");
@@ -240,12 +242,13 @@ async fn ours_that_lie_far_apart_are_no_pass() {
 async fn who_asks_us_for_all_is_read_ahead_all() {
     let world = World::owning(|extent| extent % 4 < 3);
     // Nobody can know so far.
-    assert_eq!(world.extent(0).blocks, [4..8]);
-    assert_eq!(world.extent(1).blocks, [8..12, 16..28]);
-    for extent in 2..6 {
-        world.extent(extent);
-    }
-    assert_eq!(world.extent(6).blocks, [36..44], "those of others too");
+    assert_eq!(world.extent(0).blocks, [4..12]);
+    assert_eq!(world.extent(1).blocks, [16..28, 32..44, 48..52]);
+    let ahead: Vec<_> = (2..=9)
+        .flat_map(|extent| world.extent(extent).blocks)
+        .collect();
+    let is_ahead = |block: u32| ahead.iter().any(|blocks| blocks.contains(&block));
+    assert!(is_ahead(19 * 4), "those of others too: {ahead:?}");
 }
 
 #[tokio::test]
