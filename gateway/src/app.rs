@@ -348,13 +348,14 @@ fn remember(settings: &Settings, gateway: &Arc<Gateway>) -> Arc<KnownFile> {
 }
 
 /// The work that tiers, pins, the log of purges and the fleet's changes need for as long as the gateway runs.
-fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 6] {
+fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 7] {
     let (store, state) = (&gateway.reads.store, &gateway.state);
     [
         tokio::spawn(Arc::clone(store).keep_nvme()),
         tokio::spawn(Arc::clone(&state.pins).keep()),
         tokio::spawn(pins::keep(Arc::clone(state))),
         tokio::spawn(Arc::clone(&state.handover).keep()),
+        tokio::spawn(Arc::clone(&state.handover).watch_link()),
         tokio::spawn(Arc::clone(&state.revisions).keep()),
         tokio::spawn(purge::told::keep(Arc::clone(&state.purges))),
     ]

@@ -5,16 +5,20 @@
 //! | `list` | what a gateway holds of what another owns by now, the hottest first; and how that is told |
 //! | `hot` | what is hottest in the whole fleet, as a list to bring it back by |
 //! | `take` | bringing such blocks from whoever holds them, never from the origin |
+//! | `turns` | bringing one part after the other, at a quarter of the link |
+//! | `link` | how fast that link is |
 //! | `give` | a gateway that drains asks those that own its blocks next to take them |
 //!
 //! Whoever has come to own something takes it from those who owned it a moment ago ([`forebay_ring::Donors`]), the
-//! hottest first. It stands back for readers, and rests three times as long as it took: so it uses a quarter of its link,
-//! however fast that is. What a reader wants before it has its turn comes by the same way, at once (`read::route`).
+//! hottest first, at a quarter of its link and behind its readers. What a reader wants before it has its turn comes by the
+//! same way, at once (`read::route`).
 
 mod give;
 mod hot;
+mod link;
 mod list;
 mod take;
+mod turns;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,7 +34,9 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use self::link::Link;
 use self::list::{Held, Listed, Look};
+use self::turns::{Pace, Turn};
 use crate::dialect::peer::nothing;
 use crate::peer::{NO_PROGRESS, PeerBody, PeerError, Peers, wire};
 use crate::read::route::WARMING;
@@ -48,9 +54,6 @@ const LONGEST: usize = 16 << 20;
 
 /// Blocks that one page of a list tells of.
 const PAGE: u64 = 16 * 1024;
-
-/// Of the time, what taking over may use where nobody reads: one part in so many.
-const PARTS: u32 = 4;
 
 /// A donor whose table is another is asked again after so long, and so often.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -72,6 +75,7 @@ const SAME_TABLE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Handover {
     crew: Arc<Crew>,
+    link: Arc<Link>,
     /// Blocks and bytes that are still to come, or to go.
     blocks: AtomicU64,
     bytes: AtomicU64,
@@ -83,9 +87,25 @@ pub struct Handover {
 /// What came of looking at one donor's list.
 #[derive(Debug)]
 enum Page {
-    Some(Vec<Held>, bool),
+    Some {
+        held: Vec<Held>,
+        more: bool,
+        /// What the donor's link carries at least; zero: not known.
+        link: u64,
+    },
     /// It has another table, or does not answer.
     Later,
+}
+
+impl Page {
+    /// That of a donor which has nothing to tell.
+    fn none() -> Self {
+        Self::Some {
+            held: Vec::new(),
+            more: false,
+            link: 0,
+        }
+    }
 }
 
 impl Handover {
@@ -93,6 +113,7 @@ impl Handover {
     pub fn new(crew: Crew) -> Self {
         Self {
             crew: Arc::new(crew),
+            link: Arc::default(),
             blocks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             within: OnceLock::new(),
@@ -126,6 +147,13 @@ impl Handover {
             left.saturating_sub(blocks),
             left_bytes.saturating_sub(bytes),
         );
+    }
+
+    /// Learns how fast this gateway's link is, for as long as it runs.
+    pub async fn watch_link(self: Arc<Self>) {
+        if self.crew.reads.peers.is_some() {
+            Arc::clone(&self.link).watch().await;
+        }
     }
 
     /// Takes over what this gateway has come to own by its own coming. What moves to it as others come it leaves to
@@ -167,7 +195,9 @@ impl Handover {
     async fn take_over(&self, peers: &Arc<Peers>, fleet: &Arc<Fleet>) {
         let names = fleet.donors.names(&fleet.own).into_iter();
         let mut asked: Vec<(&str, u64)> = names.map(|name| (name, 0)).collect();
+        let donors = asked.len();
         let begun = Instant::now();
+        let mut pace = Pace::new(self.link.rate());
         let mut taken = Taken::default();
         let mut tries = 0;
         while !asked.is_empty() {
@@ -181,16 +211,22 @@ impl Handover {
                         later = true;
                         next.push((name, skip));
                     }
-                    Page::Some(held, more) => {
+                    Page::Some { held, more, link } => {
+                        pace.hears(link);
                         next.extend(more.then_some((name, skip + PAGE)));
                         let held = held.into_iter().enumerate();
-                        turns.extend(held.map(|(place, held)| (place, name, held)));
+                        turns.extend(held.map(|(place, held)| Turn {
+                            place,
+                            donor: name.to_owned(),
+                            held,
+                        }));
                     }
                 }
             }
             // The hottest of each before the next of any.
-            turns.sort_by_key(|(place, ..)| *place);
-            if !self.take_turns(peers, turns, &mut taken).await {
+            turns.sort_by_key(|turn| turn.place);
+            let turns = (turns, donors);
+            if !self.take_turns(peers, turns, &mut pace, &mut taken).await {
                 break;
             }
             asked = next;
@@ -237,7 +273,7 @@ impl Handover {
                     let known = fleet.peer(&name);
                     let old = known.is_none_or(|peer| peer.protocol < wire::HANDS_OVER);
                     return match old {
-                        true => Page::Some(Vec::new(), false),
+                        true => Page::none(),
                         false => Page::Later,
                     };
                 }
@@ -248,7 +284,11 @@ impl Handover {
                             let (blocks, bytes) = self.moving();
                             self.set_moving(blocks + listed.blocks, bytes + listed.bytes);
                         }
-                        Page::Some(listed.held(&self.crew.datasets), more)
+                        Page::Some {
+                            link: listed.link,
+                            more,
+                            held: listed.held(&self.crew.datasets),
+                        }
                     }
                     Err(error) => {
                         tracing::debug!(member = name, %error, "a donor does not tell what it holds");
@@ -259,48 +299,6 @@ impl Handover {
         };
         let looks = futures::stream::iter(asked.iter().map(look));
         looks.buffered(ASKED_AT_ONCE).collect().await
-    }
-
-    /// Takes one part after the other; false once there is no room for more.
-    async fn take_turns(
-        &self,
-        peers: &Arc<Peers>,
-        turns: Vec<(usize, &str, Held)>,
-        taken: &mut Taken,
-    ) -> bool {
-        let reads = &self.crew.reads;
-        for (_, donor, held) in turns {
-            let (blocks, bytes) = held.amount(reads.store.block_size());
-            if take::is_here(reads, &held) {
-                self.moved(blocks, bytes);
-                continue;
-            }
-            // Where there is no room, hotter blocks of others would have to go. A quarter they may: what came to be
-            // ours is as hot as they are.
-            let room = reads.store.kept_bytes() / 4;
-            if reads.store.free_bytes() < bytes && taken.bytes + bytes > room {
-                taken.short = true;
-                return false;
-            }
-            take::room(reads).await;
-            // Dropped before the rest: others may have their turn in it.
-            let leave = reads.demand.leave().await;
-            let begun = Instant::now();
-            let came = take::from(reads, &held, donor).await;
-            drop(leave);
-            taken.blocks += came.blocks;
-            taken.bytes += came.bytes;
-            taken.short |= came.blocks < blocks;
-            self.moved(blocks, bytes);
-            peers
-                .metrics
-                .moves
-                .handed
-                .with_label_values(&["taken"])
-                .inc_by(came.bytes);
-            tokio::time::sleep(begun.elapsed() * (PARTS - 1)).await;
-        }
-        true
     }
 
     /// Hands this gateway's hottest blocks over to those who own them next: once, as far as there is time. Returns at
@@ -338,7 +336,10 @@ impl Handover {
         let answered = match path {
             HOT => Ok(json(&Listed::of(&hot::own(&self.crew, Some(peers)).await))),
             LIST => match serde_json::from_slice(&body) {
-                Ok(look) => list::answer(&self.crew, peers, from, look).await,
+                Ok(look) => {
+                    let link = self.link.rate();
+                    list::answer(&self.crew, (peers, from), look, link).await
+                }
                 Err(_) => Err("it can't read that"),
             },
             _ if draining => Err("it is leaving itself"),

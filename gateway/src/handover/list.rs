@@ -41,6 +41,9 @@ pub(super) struct Listed {
     hot: Vec<(usize, u32, u32)>,
     /// There is another page.
     pub(super) more: bool,
+    /// Bytes a second that the link of whoever tells carries at least; zero: not known.
+    #[serde(default)]
+    pub(super) link: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -209,9 +212,9 @@ pub(super) fn owner<'a>(
 /// Why that can't be told.
 pub(super) async fn answer(
     crew: &Arc<Crew>,
-    peers: &Arc<Peers>,
-    from: &str,
+    (peers, from): (&Arc<Peers>, &str),
     look: Look,
+    link: u64,
 ) -> Result<http::Response<PeerBody>, &'static str> {
     if !until(peers, |fleet| fleet.table.epoch() == look.epoch).await {
         return Err("its table of the fleet is another");
@@ -237,6 +240,7 @@ pub(super) async fn answer(
             blocks: count,
             bytes,
             more: look.skip.saturating_add(look.count) < count,
+            link,
             ..listing.listed
         }
     });

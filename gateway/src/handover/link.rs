@@ -1,0 +1,132 @@
+//! How fast this gateway's link is: at least as fast as it was lately seen to be.
+//!
+//! Nobody tells a gateway what its link takes: it may be held to a rate far from here. What the kernel counts of an
+//! interface is what really crossed it, whoever it was for.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// What the kernel counts of the interfaces of this process's network.
+const COUNTS: &str = "/proc/self/net/dev";
+
+/// Between two looks: over a shorter time a rate is what a queue let through at once.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What was seen longer ago than twice this is forgotten: links change, and so do neighbours.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// The field of a line, after its name, that counts bytes sent; bytes received are the first.
+const SENT: usize = 8;
+
+/// The highest rate that was seen lately.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// Bytes a second, of this time and of the one before.
+    now: AtomicU64,
+    before: AtomicU64,
+}
+
+/// Bytes that each interface received and sent.
+type Counts = HashMap<String, [u64; 2]>;
+
+impl Link {
+    /// Bytes a second, one way; zero: none were seen.
+    pub(super) fn rate(&self) -> u64 {
+        let load = |rate: &AtomicU64| rate.load(Ordering::Relaxed);
+        load(&self.now).max(load(&self.before))
+    }
+
+    /// Looks at the interfaces for ever, where they can be looked at.
+    pub(super) async fn watch(self: Arc<Self>) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut since, mut last) = (Instant::now(), None);
+        loop {
+            let now = looks.tick().await;
+            // A file of the kernel's own, which it writes as it is read: nobody waits for a disk.
+            let Ok(text) = fs::read_to_string(COUNTS) else {
+                return;
+            };
+            let counts = counts(&text);
+            if let Some((then, before)) = last.replace((now, counts.clone())) {
+                self.saw(most(&before, &counts), now - then);
+            }
+            if now - since >= LATELY {
+                since = now;
+                let rate = self.now.swap(0, Ordering::Relaxed);
+                self.before.store(rate, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn saw(&self, bytes: u64, took: Duration) {
+        if !took.is_zero() {
+            let rate = bytes as f64 / took.as_secs_f64();
+            self.now.fetch_max(rate as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The bytes of each interface but the loopback, which is no link.
+fn counts(text: &str) -> Counts {
+    let lines = text.lines().filter_map(|line| {
+        let (name, fields) = line.trim().split_once(':')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let bytes = |field: usize| fields.get(field)?.parse().ok();
+        let counts = [bytes(0)?, bytes(SENT)?];
+        (name != "lo").then(|| (name.to_owned(), counts))
+    });
+    lines.collect()
+}
+
+/// The most that crossed one interface one way.
+fn most(before: &Counts, now: &Counts) -> u64 {
+    let grown = now.iter().filter_map(|(name, counts)| {
+        let before = before.get(name)?;
+        let ways = counts.iter().zip(before);
+        ways.map(|(now, before)| now.saturating_sub(*before)).max()
+    });
+    grown.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: &str = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo: 900000 10 0 0 0 0 0 0 900000 10 0 0 0 0 0 0
+  eth0:   1000 20 0 0 0 0 0 0   5000 30 0 0 0 0 0 0
+";
+
+    #[test]
+    fn a_link_is_what_one_interface_carried_one_way() {
+        let before = counts(TOLD);
+        assert_eq!(before, Counts::from([("eth0".to_owned(), [1000, 5000])]));
+        let now = Counts::from([
+            ("eth0".to_owned(), [1700, 5300]),
+            ("eth1".to_owned(), [1 << 40, 1 << 40]),
+        ]);
+        assert_eq!(most(&before, &now), 700);
+        assert_eq!(most(&now, &before), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_long_ago_is_forgotten() {
+        let link = Link::default();
+        link.saw(500, Duration::from_millis(500));
+        link.saw(100, Duration::from_millis(500));
+        assert_eq!(link.rate(), 1000);
+        link.saw(1 << 30, Duration::ZERO);
+        assert_eq!(link.rate(), 1000);
+        let watching = tokio::spawn(Arc::new(Link::default()).watch());
+        tokio::time::sleep(LATELY).await;
+        assert!(!watching.is_finished(), "there is such a file here");
+    }
+}
