@@ -191,7 +191,7 @@ impl Gateway {
         self.respond(Some(remote), parts, body)
     }
 
-    #[expect(
+    #[allow(
         clippy::manual_async_fn,
         reason = "the future of an async fn holds what it is given twice, and is moved with each request"
     )]
@@ -297,7 +297,10 @@ impl Gateway {
         let cors = Cors::of(dataset.as_deref(), &parts.headers);
         let reply = match cors.preflight(parts) {
             Some(reply) => reply,
-            None => self.read(&mut account, parts, target, dataset).await,
+            None => {
+                let dataset = dataset.as_ref();
+                self.read(&mut account, parts, target, dataset).await
+            }
         };
         let mut response = self.finish(account, parts, reply);
         cors.tell(response.headers_mut());
@@ -309,7 +312,7 @@ impl Gateway {
         account: &mut Account,
         parts: &request::Parts,
         target: &Target,
-        dataset: Option<Arc<Dataset>>,
+        dataset: Option<&Arc<Dataset>>,
     ) -> Result<Reply, S3Error> {
         if head::came_back(parts) {
             let looped = "The origin of this dataset is this gateway itself; name the object store";
@@ -328,7 +331,7 @@ impl Gateway {
             let busy = "The gateway is answering max_requests requests; come again later";
             return Err(S3Error::new(Code::SlowDown, busy));
         }
-        s3::answer(self, parts, target, dataset.as_ref(), &caller).await
+        s3::answer(self, parts, target, dataset, &caller).await
     }
 
     /// Who asks for an object or a listing, if they may have it.

@@ -294,7 +294,7 @@ impl Answers {
     }
 }
 
-#[expect(
+#[allow(
     clippy::manual_async_fn,
     reason = "the future of an async fn holds what it is given twice, and one is made for each request"
 )]
