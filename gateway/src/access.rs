@@ -122,7 +122,9 @@ impl Access {
     /// The dataset that the host names, where `domain` is set (virtual-hosted style of the S3 user
     /// guide); the path is then a key.
     pub fn dataset_in_host(&self, parts: &Parts) -> Option<String> {
-        dataset_in(self.rules.load().domain.as_deref(), host(parts)?)
+        let rules = self.rules.load();
+        let domain = rules.domain.as_deref()?;
+        dataset_in(Some(domain), host(parts)?)
     }
 
     /// That a request which needs no key but to come from this machine names a host of ours.
@@ -162,7 +164,7 @@ impl Access {
     }
 
     /// Who sent a request, by its credentials at this time and by where it comes from, if that is
-    /// known. `body` is its body's SHA-256 if that was read.
+    /// known. `body` is its body's SHA-256 if that was read; `now` is asked only where keys are.
     ///
     /// # Errors
     /// It has none, or they are not good.
@@ -172,7 +174,7 @@ impl Access {
         query: &Query,
         remote: Option<&Remote>,
         body: Option<&str>,
-        now: SystemTime,
+        now: impl FnOnce() -> SystemTime,
     ) -> Result<Caller, Refusal> {
         let rules = self.rules.load();
         if rules.keys.is_empty() {
@@ -180,6 +182,7 @@ impl Access {
             let local = remote.is_some_and(is_local);
             return Ok(Caller::Anyone { local });
         }
+        let now = now();
         let presigned = query.has("X-Amz-Algorithm") || query.has(canonical::SIGNATURE_PARAMETER);
         let Some(value) = parts.headers.get(AUTHORIZATION) else {
             if presigned {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use forebay_storage::stats::DatasetStats;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::gateway::Remote;
@@ -66,7 +67,7 @@ pub struct Account {
     pub key: Option<Arc<str>>,
     /// Its method.
     pub method: Method,
-    /// What it asked for, if that could be read. Only its path is ever told: its query may be signed.
+    /// What it asked for, if that is to be told. Only its path ever is: its query may be signed.
     pub target: Option<Uri>,
     /// The dialect that answered.
     pub api: &'static str,
@@ -76,6 +77,8 @@ pub struct Account {
     pub cache_status: Option<HeaderValue>,
     /// The dataset's own counters, if its bytes are in the answer.
     pub stats: Option<Arc<DatasetStats>>,
+    /// Its turn among `max_requests`, held to the last byte.
+    pub permit: Option<OwnedSemaphorePermit>,
     first_byte: Option<Duration>,
     memory_bytes: u64,
     nvme_bytes: u64,
@@ -104,6 +107,7 @@ impl Account {
             status: CLIENT_LEFT,
             cache_status: None,
             stats: None,
+            permit: None,
             first_byte: None,
             memory_bytes: 0,
             nvme_bytes: 0,
@@ -113,11 +117,6 @@ impl Account {
             whole: false,
             error: None,
         }
-    }
-
-    /// Its path, still encoded.
-    pub fn path(&self) -> &str {
-        self.target.as_ref().map_or("", Uri::path)
     }
 
     /// Notes bytes that leave; `None`: not an object's.
@@ -185,7 +184,7 @@ impl Drop for Account {
             remote = self.remote.map(|remote| tracing::field::display(remote.address)),
             key = self.key.as_deref(),
             method = self.method.as_str(),
-            path = self.path(),
+            path = self.target.as_ref().map_or("", Uri::path),
             api = self.api,
             status = self.status,
             bytes = self.memory_bytes

@@ -1,4 +1,4 @@
-//! What leaves as the body of any answer, with its account and its permit held to the last byte.
+//! What leaves as the body of any answer, with its account held to the last byte.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::account::Account;
 use crate::metrics::Source;
@@ -34,24 +33,17 @@ pub struct Body {
     lost: bool,
     /// It was cut, and that was counted.
     cut: bool,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Body {
     /// `content`, of `length` bytes if that is known.
-    pub fn new(
-        content: Content,
-        length: Option<u64>,
-        account: Box<Account>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    pub fn new(content: Content, length: Option<u64>, account: Box<Account>) -> Self {
         Self {
             content,
             left: length,
             account,
             lost: false,
             cut: false,
-            _permit: permit,
         }
     }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use bytes::Bytes;
 use forebay_ring::Fleet;
-use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use forebay_storage::store::Store;
 use forebay_storage::versions::Versions;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
@@ -25,11 +24,11 @@ use crate::account::{Account, RequestId};
 use crate::body::{Body, Content};
 use crate::control::guard::{Need, Verdict};
 use crate::control::{self, State};
-use crate::dataset::Datasets;
+use crate::dataset::{Dataset, Datasets};
 use crate::dialect::cors::Cors;
 use crate::dialect::peer::Desk;
 use crate::dialect::s3::error::{CONTENT_TYPE, Code, S3Error};
-use crate::dialect::target::{Place, Query, Target};
+use crate::dialect::target::{Place, Query, Target, TargetError};
 use crate::dialect::{self, Reply, head, s3};
 use crate::error;
 use crate::listings::Listings;
@@ -174,11 +173,11 @@ impl Gateway {
 
     /// [`Self::handle`] for a request of `remote`, whose body may be worth reading if it is one under
     /// `/-/`.
-    pub async fn handle_from<B>(
+    pub fn handle_from<B>(
         self: &Arc<Self>,
         remote: Remote,
         request: Request<B>,
-    ) -> Response<Body>
+    ) -> impl Future<Output = Response<Body>> + Send
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -189,22 +188,35 @@ impl Gateway {
         } else {
             axum::body::Body::empty()
         };
-        self.respond(Some(remote), parts, body).await
+        self.respond(Some(remote), parts, body)
     }
 
-    async fn respond(
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "the future of an async fn holds what it is given twice, and is moved with each request"
+    )]
+    fn respond(
         self: &Arc<Self>,
         remote: Option<Remote>,
         parts: request::Parts,
         body: axum::body::Body,
-    ) -> Response<Body> {
-        let last = head::ends_connection(&parts);
-        let mut response = self.answer(remote, parts, body).await;
-        if last {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+    ) -> impl Future<Output = Response<Body>> + Send {
+        async move {
+            let last = head::ends_connection(&parts);
+            let account = self.account(remote, &parts);
+            let mut response = match self.target(&parts) {
+                Err(mistake) => self.finish(account, &parts, Err(mistake.into())),
+                Ok(target) if matches!(target.place, Place::Ours { .. }) => {
+                    Box::pin(self.control(account, parts, &target.query, body)).await
+                }
+                Ok(target) => self.data(account, &parts, &target).await,
+            };
+            if last {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
         }
-        response
     }
 
     /// Answers a request of another gateway, the member `from`, which has proved that it is one.
@@ -245,79 +257,81 @@ impl Gateway {
         response
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        remote: Option<Remote>,
-        parts: request::Parts,
-        body: axum::body::Body,
-    ) -> Response<Body> {
+    fn account(&self, remote: Option<Remote>, parts: &request::Parts) -> Box<Account> {
+        let (metrics, method) = (Arc::clone(&self.metrics), parts.method.clone());
         let id = self.request_id();
-        let method = parts.method.clone();
-        let metrics = Arc::clone(&self.metrics);
         let mut account = Box::new(Account::open(metrics, self.log_access, id, method));
         account.remote = remote;
-        account.target = Some(parts.uri.clone());
-        let virtual_host = self.access.dataset_in_host(&parts);
-        let target = match virtual_host.as_deref() {
-            Some(dataset) => Target::parse_in(&parts.uri, dataset),
-            None => Target::parse(&parts.uri),
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(_) if virtual_host.is_none() && parts.uri.path().starts_with("/-/") => {
-                let query = Query::default();
-                return Box::pin(self.control(account, parts, &query, body)).await;
-            }
-            Err(mistake) => {
-                return self.finish(account, None, &parts, Err(mistake.into()));
-            }
-        };
-        if let Place::Ours { .. } = target.place {
-            return Box::pin(self.control(account, parts, &target.query, body)).await;
+        account.target = self.log_access.then(|| parts.uri.clone());
+        account
+    }
+
+    /// What a request is for. A target below `/-/` that can't be read is for the routes there to refuse.
+    fn target(&self, parts: &request::Parts) -> Result<Target, TargetError> {
+        if let Some(dataset) = self.access.dataset_in_host(parts) {
+            return Target::parse_in(&parts.uri, &dataset);
         }
+        match Target::parse(&parts.uri) {
+            Err(_) if parts.uri.path().starts_with("/-/") => {
+                let (query, rest) = (Query::default(), String::new());
+                let place = Place::Ours { rest };
+                Ok(Target { query, place })
+            }
+            target => target,
+        }
+    }
+
+    /// Answers a request for something of a dataset, or for the list of them.
+    async fn data(
+        self: &Arc<Self>,
+        mut account: Box<Account>,
+        parts: &request::Parts,
+        target: &Target,
+    ) -> Response<Body> {
         account.api = "s3";
-        if let Err(mistake) = head::judge(&parts) {
-            return self.finish(account, None, &parts, Err(mistake.into()));
+        if let Err(mistake) = head::judge(parts) {
+            return self.finish(account, parts, Err(mistake.into()));
         }
-        let cors = Cors::of(&self.datasets, &target.place, &parts.headers);
-        let mut response = match cors.preflight(&parts) {
-            Some(reply) => self.finish(account, None, &parts, reply),
-            None => self.read(account, parts, &target).await,
+        let name = target.place.dataset();
+        let dataset = name.and_then(|name| self.datasets.get(name));
+        let cors = Cors::of(dataset.as_deref(), &parts.headers);
+        let reply = match cors.preflight(parts) {
+            Some(reply) => reply,
+            None => {
+                let dataset = dataset.as_ref();
+                self.read(&mut account, parts, target, dataset).await
+            }
         };
+        let mut response = self.finish(account, parts, reply);
         cors.tell(response.headers_mut());
         response
     }
 
-    /// Answers a request for something of a dataset, or for the list of them.
     async fn read(
         self: &Arc<Self>,
-        mut account: Box<Account>,
-        parts: request::Parts,
+        account: &mut Account,
+        parts: &request::Parts,
         target: &Target,
-    ) -> Response<Body> {
-        if came_back(&parts) {
+        dataset: Option<&Arc<Dataset>>,
+    ) -> Result<Reply, S3Error> {
+        if head::came_back(parts) {
             let looped = "The origin of this dataset is this gateway itself; name the object store";
-            let reply = Err(S3Error::new(Code::BadGateway, looped));
-            return self.finish(account, None, &parts, reply);
+            return Err(S3Error::new(Code::BadGateway, looped));
         }
-        let caller = match self.reader(&mut account, &parts, target) {
-            Ok(caller) => caller,
-            Err(mut refusal) => {
-                if refusal.error.code == Code::NoCredentials {
-                    refusal.error.code = access::code_without_credentials(&parts.headers);
-                }
-                return self.finish(account, None, &parts, Err(refusal.error));
+        let caller = self.reader(account, parts, target).map_err(|mut refusal| {
+            if refusal.error.code == Code::NoCredentials {
+                refusal.error.code = access::code_without_credentials(&parts.headers);
             }
-        };
-        let Some(permit) = self.permit().await else {
-            let metrics = &self.metrics.shed;
-            metrics.with_label_values(&["max_requests"]).inc();
+            refusal.error
+        })?;
+        account.permit = self.permit().await;
+        if account.permit.is_none() {
+            let shed = &self.metrics.shed;
+            shed.with_label_values(&["max_requests"]).inc();
             let busy = "The gateway is answering max_requests requests; come again later";
-            let reply = Err(S3Error::new(Code::SlowDown, busy));
-            return self.finish(account, None, &parts, reply);
-        };
-        let reply = s3::answer(self, &parts, target, &caller).await;
-        self.finish(account, Some(permit), &parts, reply)
+            return Err(S3Error::new(Code::SlowDown, busy));
+        }
+        s3::answer(self, parts, target, dataset, &caller).await
     }
 
     /// Who asks for an object or a listing, if they may have it.
@@ -327,13 +341,11 @@ impl Gateway {
         parts: &request::Parts,
         target: &Target,
     ) -> Result<Caller, Refusal> {
-        let now = SystemTime::now();
-        let remote = account.remote.as_ref();
+        let (remote, now) = (account.remote.as_ref(), SystemTime::now);
         let caller = self.access.caller(parts, &target.query, remote, None, now);
         let judged = caller.and_then(|caller| {
             account.key = caller.key_id().cloned();
-            if let Place::Dataset { name, .. } | Place::Object { dataset: name, .. } = &target.place
-            {
+            if let Some(name) = target.place.dataset() {
                 caller.judge_reader(name)?;
             }
             caller.judge_overrides(&target.query)?;
@@ -378,7 +390,7 @@ impl Gateway {
         let Ok(mut response) = self.control.clone().oneshot(request).await;
         account.request_id.tell(response.headers_mut());
         account.status = response.status().as_u16();
-        response.map(|body| Body::new(Content::Control(body), None, account, None))
+        response.map(|body| Body::new(Content::Control(body), None, account))
     }
 
     /// Counts and tells a request whose head the server's parser refused, with this `status` and by itself:
@@ -411,8 +423,7 @@ impl Gateway {
             return Ok(body);
         }
         let (body, hash) = self.access.read_unsaid(parts, body).await?;
-        let now = SystemTime::now();
-        let (remote, hash) = (account.remote.as_ref(), hash.as_deref());
+        let (remote, hash, now) = (account.remote.as_ref(), hash.as_deref(), SystemTime::now);
         let caller = self.access.caller(parts, query, remote, hash, now)?;
         account.key = caller.key_id().cloned();
         match need {
@@ -429,13 +440,12 @@ impl Gateway {
     fn finish(
         &self,
         mut account: Box<Account>,
-        permit: Option<OwnedSemaphorePermit>,
         parts: &request::Parts,
         reply: Result<Reply, S3Error>,
     ) -> Response<Body> {
         let mut reply = reply.unwrap_or_else(|error| {
             account.failed(error.to_string());
-            self.error_reply(&account, &error)
+            self.error_reply(&account, parts.uri.path(), &error)
         });
         if parts.method == Method::HEAD {
             // A HEAD's answer has the headers of a GET's, its length among them, and no body.
@@ -446,19 +456,15 @@ impl Gateway {
         account.status = reply.status.as_u16();
         account.cache_status = reply.cache_status;
         account.stats = reply.stats;
-        let body = Body::new(reply.content, reply.left, account, permit);
+        let body = Body::new(reply.content, reply.left, account);
         let mut response = Response::new(body);
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
         response
     }
 
-    fn error_reply(&self, account: &Account, error: &S3Error) -> Reply {
-        let xml = error.xml(
-            account.path(),
-            account.request_id.as_str(),
-            &self.state.name,
-        );
+    fn error_reply(&self, account: &Account, path: &str, error: &S3Error) -> Reply {
+        let xml = error.xml(path, account.request_id.as_str(), &self.state.name);
         let status = error.code.status();
         let mut reply = Reply::text(status, CONTENT_TYPE, xml.into());
         if let Some(seconds) = error::retry_after(status) {
@@ -490,10 +496,4 @@ impl Gateway {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         RequestId::new(xxh3_64_with_seed(&number.to_le_bytes(), self.seed))
     }
-}
-
-/// Whether this is a request of our own to an origin (RFC 8586).
-fn came_back(parts: &request::Parts) -> bool {
-    let mut values = parts.headers.get_all(LOOP_HEADER).iter();
-    values.any(|value| value == loop_value())
 }

@@ -281,8 +281,8 @@ impl Answers {
         if let_in && !anybody_s && !spare {
             self.known.store(true, Ordering::Relaxed);
         }
-        let keys = self.gateway.access.asks_for_keys();
-        if !spare && (!keys || self.known.load(Ordering::Relaxed)) {
+        let known = || self.known.load(Ordering::Relaxed);
+        if !spare && (known() || !self.gateway.access.asks_for_keys()) {
             return;
         }
         self.exchanges.end();
@@ -294,30 +294,36 @@ impl Answers {
     }
 }
 
-async fn answered(
+#[allow(
+    clippy::manual_async_fn,
+    reason = "the future of an async fn holds what it is given twice, and one is made for each request"
+)]
+fn answered(
     answers: Arc<Answers>,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
-    let exchange = answers.exchanges.begin(request.version());
-    let mut place = None;
-    let refused = answers.seat.refused;
-    let looks_after = refusal::always_answered(request.uri().path());
-    let refused = refused.filter(|_| !looks_after);
-    let anybody_s = looks_after || *request.method() == Method::OPTIONS;
-    let version = request.version();
-    let mut response = match refused {
-        Some(reason) => refusal::refuse(&answers.gateway, answers.remote.address, reason, &request),
-        None => {
-            if version == Version::HTTP_2 && !looks_after {
-                // Before anything else is held, so that nobody waits for what this stream has.
-                place = answers.gateway.reads.store.place(STREAM_BYTES).await;
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
+    async move {
+        let exchange = answers.exchanges.begin(request.version());
+        let mut place = None;
+        let refused = answers.seat.refused;
+        let looks_after = refusal::always_answered(request.uri().path());
+        let refused = refused.filter(|_| !looks_after);
+        let anybody_s = looks_after || *request.method() == Method::OPTIONS;
+        let version = request.version();
+        let gateway = &answers.gateway;
+        let mut response = match refused {
+            Some(reason) => refusal::refuse(gateway, answers.remote.address, reason, &request),
+            None => {
+                if version == Version::HTTP_2 && !looks_after {
+                    // Before anything else is held, so that nobody waits for what this stream has.
+                    place = gateway.reads.store.place(STREAM_BYTES).await;
+                }
+                gateway.handle_from(answers.remote, request).await
             }
-            let gateway = &answers.gateway;
-            gateway.handle_from(answers.remote, request).await
-        }
-    };
-    answers.end_unless_known(anybody_s, &mut response, version);
-    Ok(response.map(|body| Answer::new(body, exchange).in_place(place)))
+        };
+        answers.end_unless_known(anybody_s, &mut response, version);
+        Ok(response.map(|body| Answer::new(body, exchange).in_place(place)))
+    }
 }
 
 /// Carries a conversation on, and has the memory that it takes counted with the blocks' as soon as

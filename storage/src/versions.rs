@@ -47,7 +47,12 @@ pub struct Freshness {
 #[derive(Clone, Debug)]
 pub enum Known {
     /// The current version, as far as the dataset's bound goes.
-    Fresh(Arc<Version>),
+    Fresh {
+        /// That version.
+        version: Arc<Version>,
+        /// When the origin was asked.
+        asked_at: Instant,
+    },
     /// The version that was current when it was last asked for, `age` ago: ask again.
     Due {
         /// That version.
@@ -147,7 +152,8 @@ impl Versions {
             let version = Arc::clone(&entry.version);
             let unchanging = rules.immutable || object.is_immutable();
             if !entry.doubted && (unchanging || age < rules.fresh_for) {
-                return Known::Fresh(version);
+                let asked_at = entry.asked_at;
+                return Known::Fresh { version, asked_at };
             }
             let failed = entry.failed_at.is_some_and(|at| at.elapsed() < FAILED_FOR);
             return Known::Due {
@@ -281,13 +287,6 @@ impl Versions {
     /// Notes that the origin, asked at `asked_at`, gave no version.
     pub fn observe_error(&self, object: &ObjectId, error: &OriginError, asked_at: Instant) {
         self.lock().observe_error(object, error, asked_at);
-    }
-
-    /// How long ago the origin named this version, if it is the one that is known.
-    pub fn age(&self, object: &ObjectId, version: &Version) -> Option<Duration> {
-        let table = self.lock();
-        let entry = table.known.get(object).filter(|entry| !entry.forgotten)?;
-        (entry.version.key == version.key).then(|| entry.asked_at.elapsed())
     }
 
     /// Whether what was known here of `object`, and is forgotten, was an answer to a later question than one of

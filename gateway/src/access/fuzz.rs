@@ -89,7 +89,7 @@ fn request<'a>(lines: &mut impl Iterator<Item = &'a [u8]>) -> Option<Parts> {
 
 fn allowed(access: &Access, parts: &Parts, now: SystemTime) -> bool {
     let query = asked(parts);
-    let caller = access.caller(parts, &query, None, None, now);
+    let caller = access.caller(parts, &query, None, None, || now);
     matches!(
         caller,
         Ok(Caller::Key {

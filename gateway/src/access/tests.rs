@@ -42,7 +42,7 @@ fn parts(authorization: Option<&str>, address: &str, tls: bool) -> Parts {
 
 fn judge(access: &Access, parts: &Parts) -> Result<Caller, Refusal> {
     let remote = parts.extensions.get::<Remote>();
-    access.caller(parts, &Query::default(), remote, None, SystemTime::now())
+    access.caller(parts, &Query::default(), remote, None, SystemTime::now)
 }
 
 fn caller(pair: &str) -> Caller {
@@ -121,7 +121,7 @@ fn a_name_that_stands_for_the_host_names_what_the_host_names() {
         for (name, value) in signer.headers(&unsigned, UNSIGNED_PAYLOAD, then) {
             parts.headers.insert(name, value.parse().unwrap());
         }
-        let judged = access.caller(&parts, &Query::default(), None, None, then);
+        let judged = access.caller(&parts, &Query::default(), None, None, || then);
         assert_eq!(judged.is_ok(), good, "{alias} for {host}");
     }
 }

@@ -44,9 +44,6 @@ pub fn judge(
     current: &Current<'_>,
     now: SystemTime,
 ) -> Verdict {
-    if is_unconditional(headers) {
-        return Verdict::Proceed { range: true };
-    }
     match first_failure(method, headers, current) {
         None => Verdict::Proceed {
             range: if_range_holds(headers, current, now),
@@ -96,9 +93,6 @@ pub fn first_failure(
 /// Such a client may know a newer version than we do, so the caller asks the origin once more before it
 /// answers 412 or ignores the range.
 pub fn names_another_version(headers: &HeaderMap, current: &Current<'_>) -> bool {
-    if is_unconditional(headers) {
-        return false;
-    }
     let names_other = |name: &HeaderName| {
         any_tag(headers, name, |_| true)
             && !any_tag(headers, name, |tag| tag.matches_weakly(current.etag))
@@ -106,10 +100,10 @@ pub fn names_another_version(headers: &HeaderMap, current: &Current<'_>) -> bool
     names_other(&IF_MATCH) || (names_other(&IF_RANGE) && date(headers, &IF_RANGE).is_none())
 }
 
-/// Whether a request has none of the headers that this is about, as most have not: a look at each
-/// name costs less than a dozen look-ups.
-fn is_unconditional(headers: &HeaderMap) -> bool {
-    !headers.keys().any(|name| name.as_str().starts_with("if-"))
+/// Whether a request has any of the headers that this is about. Most have none, and a look at each name costs less
+/// than a dozen look-ups.
+pub fn are_in(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("if-"))
 }
 
 fn reads(method: &Method) -> bool {

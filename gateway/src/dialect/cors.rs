@@ -15,8 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Reply;
 use super::s3::error::{Code, S3Error};
-use super::target::Place;
-use crate::dataset::Datasets;
+use crate::dataset::Dataset;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
@@ -49,15 +48,10 @@ pub enum Cors {
 }
 
 impl Cors {
-    /// What is to be said of a request for `place`.
-    pub fn of(datasets: &Datasets, place: &Place, headers: &HeaderMap) -> Self {
-        let (Place::Dataset { name, .. } | Place::Object { dataset: name, .. }) = place else {
-            return Self::Off;
-        };
-        match datasets.get(name) {
-            Some(dataset) if !dataset.cors().is_empty() => {
-                Self::judge(dataset.cors(), headers.get(ORIGIN))
-            }
+    /// What is to be said of a request for something of `dataset`, if it is of one that there is.
+    pub fn of(dataset: Option<&Dataset>, headers: &HeaderMap) -> Self {
+        match dataset.map(Dataset::cors) {
+            Some(rules) if !rules.is_empty() => Self::judge(rules, headers.get(ORIGIN)),
             _ => Self::Off,
         }
     }

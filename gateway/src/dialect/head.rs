@@ -4,6 +4,7 @@
 //! may be, and a body where none can be meant: each of them a way for a proxy and this gateway to read one
 //! connection differently.
 
+use forebay_storage::origin::{LOOP_HEADER, loop_value};
 use http::request::Parts;
 use http::{Method, StatusCode, Version, header};
 
@@ -129,6 +130,12 @@ pub fn ends_connection(parts: &Parts) -> bool {
     let body = length.is_some_and(|length| length != "0")
         || parts.headers.contains_key(header::TRANSFER_ENCODING);
     body && parts.version <= Version::HTTP_11
+}
+
+/// Whether this is a request of our own to an origin (RFC 8586).
+pub fn came_back(parts: &Parts) -> bool {
+    let mut values = parts.headers.get_all(LOOP_HEADER).iter();
+    values.any(|value| value == loop_value())
 }
 
 /// Whether this may stand in a Host field: `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2). An empty

@@ -3,7 +3,9 @@
 //! Everything but the objects' own bytes is built before the first byte leaves, so `Content-Length` is known.
 
 use bytes::Bytes;
+use forebay_storage::version::VersionKey;
 use http::HeaderValue;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::dialect::range::ByteRange;
 
@@ -62,6 +64,15 @@ pub fn frame(
 /// The `Content-Type` of a body framed with `boundary`.
 pub fn content_type(boundary: &str) -> String {
     format!("multipart/byteranges; boundary={boundary}")
+}
+
+/// A boundary that nobody can have put into the object: its hash covers the version's own key.
+pub fn boundary(version: VersionKey, ranges: &[ByteRange]) -> String {
+    let mut seed = version.0.to_le_bytes().to_vec();
+    for range in ranges {
+        seed.extend_from_slice(&range.first.to_le_bytes());
+    }
+    format!("forebay{:016x}{:016x}", xxh3_64(&seed), version.0 >> 64)
 }
 
 fn part_head(

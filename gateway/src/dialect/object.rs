@@ -12,7 +12,6 @@ use forebay_storage::version::Version;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Reply;
 use super::cache_status::{MISS, about_blocks, about_version, set_cache_status};
@@ -50,9 +49,24 @@ struct Asked<'a> {
     headers: &'a HeaderMap,
     overrides: ResponseOverrides,
     part: Option<u32>,
+    /// There are conditions among the headers.
+    conditional: bool,
     http2: bool,
     /// The version that the dataset's revision names.
     pinned: Option<&'a Pinned>,
+}
+
+/// An answer whose first bytes may still be on their way.
+struct Begun {
+    reply: Reply,
+    /// Reads its body; `None`: it has none.
+    reader: Option<Reader>,
+}
+
+impl Begun {
+    fn is_primed(&self) -> bool {
+        self.reader.as_ref().is_none_or(Reader::is_primed)
+    }
 }
 
 /// Why an attempt gave no reply.
@@ -128,6 +142,7 @@ impl<'a> Asked<'a> {
             headers: &parts.headers,
             overrides: ResponseOverrides::parse(query)?,
             part,
+            conditional: conditions::are_in(&parts.headers),
             http2: parts.version == http::Version::HTTP_2,
             pinned: None,
         })
@@ -148,13 +163,12 @@ impl<'a> Asked<'a> {
     async fn attempt(&self) -> Result<Reply, Failed> {
         let current = self.current().await?;
         let version = &current.version;
-        let validators = validators(version);
-        let now = SystemTime::now();
-        let with_range = match conditions::judge(self.method, self.headers, &validators, now) {
+        let with_range = match self.judge(version) {
             Verdict::Proceed { range } => range,
             Verdict::NotModified => return Ok(self.not_modified(&current)),
             Verdict::PreconditionFailed => {
-                let failed = conditions::first_failure(self.method, self.headers, &validators);
+                let current = validators(version);
+                let failed = conditions::first_failure(self.method, self.headers, &current);
                 let failed = failed.map_or("If-Match", |name| canonical(&name));
                 let error = S3Error::precondition_failed(failed);
                 return Err(error.about(&self.dataset.name, &self.object.key).into());
@@ -173,16 +187,33 @@ impl<'a> Asked<'a> {
             }
             return Box::pin(self.reply_through(&current, &ranges)).await;
         }
-        match ranges {
-            Ranges::Unsatisfiable => {
-                let requested = wanted.and_then(|value| value.to_str().ok());
-                let error = S3Error::invalid_range(requested.unwrap_or_default(), version.size);
-                Err(error.about(&self.dataset.name, &self.object.key).into())
-            }
-            Ranges::Whole => self.reply(&current, StatusCode::OK, 0..version.size).await,
-            Ranges::One(range) => self.reply_range(&current, half_open(range)).await,
-            Ranges::Several(ranges) => Box::pin(self.reply_several(&current, &ranges)).await,
+        let begun = match ranges {
+            Ranges::Unsatisfiable => return Err(self.unsatisfiable(version)),
+            Ranges::Whole => self.begin(&current, StatusCode::OK, 0..version.size),
+            Ranges::One(range) => self.begin_range(&current, half_open(range)),
+            Ranges::Several(ranges) => self.begin_several(&current, &ranges),
+        };
+        let begun = match begun.is_primed() {
+            true => begun,
+            // Boxed, as what hits do not come to is below, so that their future is small: it is moved once a request.
+            false => Box::pin(self.prime(begun)).await?,
+        };
+        Ok(self.filled_in(&current, begun))
+    }
+
+    fn judge(&self, version: &Version) -> Verdict {
+        if !self.conditional {
+            return Verdict::Proceed { range: true };
         }
+        let (current, now) = (validators(version), SystemTime::now());
+        conditions::judge(self.method, self.headers, &current, now)
+    }
+
+    fn unsatisfiable(&self, version: &Version) -> Failed {
+        let requested = self.headers.get(header::RANGE);
+        let requested = requested.and_then(|value| value.to_str().ok());
+        let error = S3Error::invalid_range(requested.unwrap_or_default(), version.size);
+        error.about(&self.dataset.name, &self.object.key).into()
     }
 
     /// The version to answer with. A condition that names another one than we know makes us ask
@@ -191,21 +222,23 @@ impl<'a> Asked<'a> {
         if let Some(pinned) = self.pinned {
             return Box::pin(self.pinned(pinned)).await;
         }
-        let begun = Instant::now();
         let current = match self.reads.fresh(self.dataset, &self.object) {
             Some(current) => current,
             None => {
+                let begun = Instant::now();
                 let first = self.first_bytes();
                 let asked = self.reads.current(self.dataset, &self.object, first, false);
-                // What hits do not come to is boxed here and below, so that their future is small:
-                // it is moved once a request.
                 let asked = Box::pin(asked).await;
-                asked.map_err(|error| self.origin_failed(&error))?
+                let current = asked.map_err(|error| self.origin_failed(&error))?;
+                // Who was asked may have answered from what it knew.
+                if current.asked_at >= begun {
+                    return Ok(current);
+                }
+                current
             }
         };
-        let other = conditions::names_another_version(self.headers, &validators(&current.version));
-        // Who was asked may have answered from what it knew.
-        if !other || current.asked_at >= begun {
+        let other = |known| conditions::names_another_version(self.headers, known);
+        if !self.conditional || !other(&validators(&current.version)) {
             return Ok(current);
         }
         let asked = self.reads.current(self.dataset, &self.object, None, true);
@@ -279,13 +312,14 @@ impl<'a> Asked<'a> {
                 .reply_through(current, &Ranges::One(ByteRange { first, last }))
                 .await;
         }
-        let mut reply = if range.is_empty() {
+        let begun = if range.is_empty() {
             // The one part of an empty object: 206 without a range that could be named.
-            self.reply(current, StatusCode::PARTIAL_CONTENT, range)
-                .await?
+            self.begin(current, StatusCode::PARTIAL_CONTENT, range)
         } else {
-            self.reply_range(current, range).await?
+            self.begin_range(current, range)
         };
+        let begun = self.prime(begun).await?;
+        let mut reply = self.filled_in(current, begun);
         if part.count > 1 {
             let count = HeaderValue::from(part.count);
             reply.headers.insert("x-amz-mp-parts-count", count);
@@ -293,35 +327,22 @@ impl<'a> Asked<'a> {
         Ok(reply)
     }
 
-    async fn reply_range(&self, current: &Current, range: Range<u64>) -> Result<Reply, Failed> {
-        let value = content_range(&range, current.version.size);
-        let mut reply = self
-            .reply(current, StatusCode::PARTIAL_CONTENT, range)
-            .await?;
-        reply.headers.insert(header::CONTENT_RANGE, value);
-        Ok(reply)
+    fn begin_range(&self, current: &Current, range: Range<u64>) -> Begun {
+        let value = range::content_range(&range, current.version.size);
+        let mut begun = self.begin(current, StatusCode::PARTIAL_CONTENT, range);
+        begun.reply.headers.insert(header::CONTENT_RANGE, value);
+        begun
     }
 
-    async fn reply(
-        &self,
-        current: &Current,
-        status: StatusCode,
-        range: Range<u64>,
-    ) -> Result<Reply, Failed> {
+    fn begin(&self, current: &Current, status: StatusCode, range: Range<u64>) -> Begun {
         let mut reply = self.object_reply(status, &current.version);
         reply.set_length(range.end - range.start);
-        self.fill_in(&mut reply, current, vec![Piece::Range(range)])
-            .await?;
-        Ok(reply)
+        self.begun(reply, current, vec![Piece::Range(range)])
     }
 
-    async fn reply_several(
-        &self,
-        current: &Current,
-        ranges: &[ByteRange],
-    ) -> Result<Reply, Failed> {
+    fn begin_several(&self, current: &Current, ranges: &[ByteRange]) -> Begun {
         let mut reply = self.object_reply(StatusCode::PARTIAL_CONTENT, &current.version);
-        let boundary = boundary(&current.version, ranges);
+        let boundary = multipart::boundary(current.version.key, ranges);
         let size = current.version.size;
         let framing = multipart::frame(
             ranges,
@@ -339,56 +360,62 @@ impl<'a> Asked<'a> {
             pieces.push(Piece::Range(half_open(part.range)));
         }
         pieces.push(Piece::Text(framing.close));
-        self.fill_in(&mut reply, current, pieces).await?;
-        Ok(reply)
+        self.begun(reply, current, pieces)
     }
 
-    /// Puts the body in, once its first bytes are here.
-    async fn fill_in(
-        &self,
-        reply: &mut Reply,
-        current: &Current,
-        pieces: Vec<Piece>,
-    ) -> Result<(), Failed> {
-        if *self.method == Method::HEAD || reply.left == Some(0) {
-            set_cache_status(reply, about_version(current.how));
-            return Ok(());
-        }
-        let mut reader = Reader::new(
-            Arc::clone(self.reads),
-            Arc::clone(self.dataset),
-            self.object.clone(),
-            Arc::clone(&current.version),
-            pieces,
-        );
-        reader.look();
-        if !reader.is_primed() {
-            let primed = Box::pin(reader.prime()).await;
+    /// Opens what is to be read for an answer's body, if it is to have one.
+    fn begun(&self, reply: Reply, current: &Current, pieces: Vec<Piece>) -> Begun {
+        let bodiless = *self.method == Method::HEAD || reply.left == Some(0);
+        let reader = (!bodiless).then(|| {
+            let mut reader = Reader::new(
+                Arc::clone(self.reads),
+                Arc::clone(self.dataset),
+                self.object.clone(),
+                Arc::clone(&current.version),
+                pieces,
+            );
+            reader.look();
+            reader
+        });
+        Begun { reply, reader }
+    }
+
+    /// The same once the first bytes of the body are here.
+    async fn prime(&self, mut begun: Begun) -> Result<Begun, Failed> {
+        if let Some(reader) = &mut begun.reader
+            && !reader.is_primed()
+        {
+            let primed = reader.prime().await;
             primed.map_err(|error| self.origin_failed(&error))?;
         }
-        let look = reader.look();
-        set_cache_status(reply, about_blocks(current, look));
+        Ok(begun)
+    }
+
+    /// Puts the body in, and says what the cache had of it.
+    fn filled_in(&self, current: &Current, begun: Begun) -> Reply {
+        let Begun { mut reply, reader } = begun;
+        let Some(mut reader) = reader else {
+            set_cache_status(&mut reply, about_version(current.how));
+            return reply;
+        };
+        set_cache_status(&mut reply, about_blocks(current, reader.look()));
         reply.content = self.content(reader.into(), reply.left.unwrap_or(0));
-        Ok(())
+        reply
     }
 
     async fn reply_through(&self, current: &Current, ranges: &Ranges) -> Result<Reply, Failed> {
         let known = &current.version;
         let (status, range) = match ranges {
             Ranges::One(range) => (StatusCode::PARTIAL_CONTENT, half_open(*range)),
-            Ranges::Unsatisfiable => {
-                let requested = self.headers.get(header::RANGE);
-                let requested = requested.and_then(|value| value.to_str().ok());
-                let error = S3Error::invalid_range(requested.unwrap_or_default(), known.size);
-                return Err(error.about(&self.dataset.name, &self.object.key).into());
-            }
+            Ranges::Unsatisfiable => return Err(self.unsatisfiable(known)),
             Ranges::Whole | Ranges::Several(_) => (StatusCode::OK, 0..known.size),
         };
         if *self.method == Method::HEAD || range.is_empty() {
-            return match ranges {
-                Ranges::One(_) => self.reply_range(current, range).await,
-                _ => self.reply(current, status, range).await,
+            let begun = match ranges {
+                Ranges::One(_) => self.begin_range(current, range),
+                _ => self.begin(current, status, range),
             };
+            return Ok(self.filled_in(current, begun));
         }
         let opened = passthrough::open(self.dataset, &self.object, range.clone()).await;
         let (version, got, body) = opened.map_err(|error| self.origin_failed(&error))?;
@@ -400,7 +427,7 @@ impl<'a> Asked<'a> {
         }
         let mut reply = self.object_reply(status, &version);
         if status == StatusCode::PARTIAL_CONTENT {
-            let value = content_range(&range, version.size);
+            let value = range::content_range(&range, version.size);
             reply.headers.insert(header::CONTENT_RANGE, value);
         }
         reply.set_length(range.end - range.start);
@@ -455,29 +482,6 @@ fn half_open(range: ByteRange) -> Range<u64> {
     range.first..range.last + 1
 }
 
-fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
-    // From its end, with room for three numbers of 20 digits: a tenth of what formatting costs.
-    let mut text = [0; 70];
-    let mut at = text.len();
-    let mut put = |separator: &[u8], mut number: u64| {
-        loop {
-            at -= 1;
-            text[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        at -= separator.len();
-        text[at..at + separator.len()].copy_from_slice(separator);
-    };
-    put(b"/", size);
-    put(b"-", range.end - 1);
-    put(b"bytes ", range.start);
-    // Digits and punctuation only.
-    HeaderValue::from_bytes(&text[at..]).unwrap_or_else(|_| HeaderValue::from_static("bytes"))
-}
-
 /// S3 writes a condition's name as the RFC does.
 fn canonical(name: &header::HeaderName) -> &'static str {
     if *name == header::IF_UNMODIFIED_SINCE {
@@ -487,13 +491,4 @@ fn canonical(name: &header::HeaderName) -> &'static str {
     } else {
         "If-Match"
     }
-}
-
-/// A boundary that nobody can have put into the object: its hash covers the version's own key.
-fn boundary(version: &Version, ranges: &[ByteRange]) -> String {
-    let mut seed = version.key.0.to_le_bytes().to_vec();
-    for range in ranges {
-        seed.extend_from_slice(&range.first.to_le_bytes());
-    }
-    format!("forebay{:016x}{:016x}", xxh3_64(&seed), version.key.0 >> 64)
 }

@@ -26,7 +26,8 @@ use crate::revision::{NotNow, Revision};
 /// Names the revision that an answer is of, or that a reader wants to stay with.
 const REVISION: HeaderName = HeaderName::from_static("x-forebay-revision");
 
-/// Answers a request at the root, a dataset or an object, of a `caller` who may read what it names.
+/// Answers a request at the root, a dataset or an object, of a `caller` who may read what it names; with the dataset of that
+/// name, if there is one.
 ///
 /// # Errors
 /// What goes out as S3's error document.
@@ -34,6 +35,7 @@ pub async fn answer(
     gateway: &Arc<Gateway>,
     parts: &Parts,
     target: &Target,
+    dataset: Option<&Arc<Dataset>>,
     caller: &Caller,
 ) -> Result<Reply, S3Error> {
     if !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -50,7 +52,7 @@ pub async fn answer(
     match &target.place {
         Place::Root | Place::Ours { .. } => Ok(list_buckets(gateway, caller)),
         Place::Dataset { name, .. } => {
-            let dataset = find(gateway, name)?;
+            let dataset = dataset.ok_or_else(|| S3Error::no_such_bucket(name))?;
             if parts.method == Method::HEAD {
                 return Ok(head_bucket());
             }
@@ -59,29 +61,27 @@ pub async fn answer(
                 return Ok(Reply::text(StatusCode::OK, CONTENT_TYPE, xml.into()));
             }
             // Boxed, so that the future of a read is not as large as this one.
-            let revision = revision(gateway, &dataset, parts).await?;
-            Box::pin(list_objects(gateway, &dataset, target, revision)).await
+            let revision = revision(gateway, dataset, parts).await?;
+            Box::pin(list_objects(gateway, dataset, target, revision)).await
         }
-        Place::Object { dataset, key } => {
-            let dataset = find(gateway, dataset)?;
-            let query = &target.query;
-            let Some(revision) = revision(gateway, &dataset, parts).await? else {
-                return object::answer(&gateway.reads, &dataset, key, (parts, query), None).await;
+        Place::Object { dataset: name, key } => {
+            let dataset = dataset.ok_or_else(|| S3Error::no_such_bucket(name))?;
+            let revision = revision(gateway, dataset, parts).await?;
+            let pinned = match &revision {
+                None => None,
+                Some(revision) => {
+                    let pinned = revision.get(key);
+                    Some(pinned.ok_or_else(|| S3Error::no_such_key(&dataset.name, key))?)
+                }
             };
-            let pinned = revision.get(key);
-            let pinned = pinned.ok_or_else(|| S3Error::no_such_key(&dataset.name, key))?;
-            let answer =
-                object::answer(&gateway.reads, &dataset, key, (parts, query), Some(pinned));
-            Ok(named(answer.await?, &revision))
+            let request = (parts, &target.query);
+            let answer = object::answer(&gateway.reads, dataset, key, request, pinned).await?;
+            Ok(match &revision {
+                None => answer,
+                Some(revision) => named(answer, revision),
+            })
         }
     }
-}
-
-fn find(gateway: &Gateway, name: &str) -> Result<Arc<Dataset>, S3Error> {
-    gateway
-        .datasets
-        .get(name)
-        .ok_or_else(|| S3Error::no_such_bucket(name))
 }
 
 /// The revision to read of a dataset: the one that the reader names, else the one that it has, if it has any.

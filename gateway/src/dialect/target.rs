@@ -127,6 +127,14 @@ impl Target {
 }
 
 impl Place {
+    /// The name of the dataset that it is, or is in.
+    pub fn dataset(&self) -> Option<&str> {
+        match self {
+            Self::Dataset { name, .. } | Self::Object { dataset: name, .. } => Some(name),
+            Self::Root | Self::Ours { .. } => None,
+        }
+    }
+
     /// The place that a decoded path, which begins with a slash, names.
     fn of(path: &str) -> Result<Self, TargetError> {
         let path = &path[1..];

@@ -57,7 +57,7 @@ impl Reads {
     /// is nothing to ask, and nothing to wait for.
     pub fn fresh(&self, dataset: &Dataset, object: &ObjectId) -> Option<Current> {
         match self.known(dataset, object) {
-            Known::Fresh(version) => Some(self.at_hand(dataset, object, version)),
+            Known::Fresh { version, asked_at } => Some(at_hand(version, asked_at)),
             _ => None,
         }
     }
@@ -68,18 +68,17 @@ impl Reads {
         dataset: &Dataset,
         object: &ObjectId,
     ) -> Option<(Arc<Version>, Duration)> {
-        let (Known::Fresh(version) | Known::Due { version, .. }) = self.known(dataset, object)
-        else {
-            return None;
-        };
-        let age = self.versions.age(object, &version)?;
-        Some((version, age))
+        match self.known(dataset, object) {
+            Known::Fresh { version, asked_at } => Some((version, asked_at.elapsed())),
+            Known::Due { version, age, .. } => Some((version, age)),
+            Known::Absent(_) | Known::Unknown => None,
+        }
     }
 
     fn known(&self, dataset: &Dataset, object: &ObjectId) -> Known {
         match self.versions.known(object, &dataset.rules) {
             // Left by a question that was under way when the dataset got another origin.
-            Known::Fresh(version) | Known::Due { version, .. }
+            Known::Fresh { version, .. } | Known::Due { version, .. }
                 if version.identity != *dataset.origin.identity() =>
             {
                 Known::Unknown
@@ -136,8 +135,8 @@ impl Reads {
         doubting: bool,
     ) -> Result<Current, OriginError> {
         let due = match self.known(dataset, object) {
-            Known::Fresh(version) if !doubting || dataset.rules.immutable => {
-                return Ok(self.at_hand(dataset, object, version));
+            Known::Fresh { version, asked_at } if !doubting || dataset.rules.immutable => {
+                return Ok(at_hand(version, asked_at));
             }
             Known::Absent(error) => return Err(error),
             Known::Due {
@@ -149,7 +148,7 @@ impl Reads {
                 return Ok(stale(version, age, dataset));
             }
             Known::Due { version, .. } => Some(version),
-            Known::Fresh(_) | Known::Unknown => None,
+            Known::Fresh { .. } | Known::Unknown => None,
         };
         let first = first.filter(|first| !self.holds(due.as_ref(), first));
         let asking = Asking {
@@ -176,25 +175,12 @@ impl Reads {
         }
     }
 
-    /// A version that was known and fresh just now.
-    fn at_hand(&self, dataset: &Dataset, object: &ObjectId, version: Arc<Version>) -> Current {
-        // Where another took its place meanwhile, it is as old as what is fresh can be.
-        let age = self.versions.age(object, &version);
-        let age = age.unwrap_or(dataset.rules.fresh_for);
-        Current {
-            version,
-            how: How::Known,
-            asked_at: before(age),
-            fills: None,
-        }
-    }
-
     /// What is known once a question has failed. That may be more than before it was asked: another question may have been
     /// answered meanwhile, or the authority told of a version that is past its time, since the origin is away. And it
     /// may be less: what was purged meanwhile stands in for nothing.
     fn bridged(&self, dataset: &Dataset, object: &ObjectId, doubting: bool) -> Option<Current> {
         match self.known(dataset, object) {
-            Known::Fresh(version) if !doubting => Some(self.at_hand(dataset, object, version)),
+            Known::Fresh { version, asked_at } if !doubting => Some(at_hand(version, asked_at)),
             Known::Due { version, age, .. }
                 if age < dataset.rules.fresh_for + dataset.rules.stale_for =>
             {
@@ -297,6 +283,16 @@ impl Asking {
                 return Ok((found, how));
             }
         }
+    }
+}
+
+/// A version that is known and fresh.
+fn at_hand(version: Arc<Version>, asked_at: Instant) -> Current {
+    Current {
+        version,
+        how: How::Known,
+        asked_at,
+        fills: None,
     }
 }
 

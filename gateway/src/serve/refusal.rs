@@ -70,7 +70,7 @@ pub fn refuse<B>(
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
     id.tell(headers);
-    let mut response = Response::new(Body::new(reply.content, reply.left, account, None));
+    let mut response = Response::new(Body::new(reply.content, reply.left, account));
     *response.status_mut() = status;
     *response.headers_mut() = reply.headers;
     response

@@ -89,14 +89,17 @@ pub struct Timed<S> {
     frames: Frames,
     /// The HTTP/2 frame that has begun and not ended, and until when it must.
     half: Option<(u64, Pin<Box<Sleep>>)>,
-    /// When bytes were last taken, since this was last looked at.
-    taken: Option<Instant>,
+    /// When bytes were last taken, or this was opened.
+    taken: Instant,
+    /// Whether bytes were taken since this was last looked at.
+    took: bool,
 }
 
 impl<S> Timed<S> {
     /// `stream`, which has all of `patience`; `exchanges` is told of its requests.
     pub fn new(stream: S, patience: Patience, exchanges: Exchanges) -> Self {
-        let due = Instant::now() + patience.header;
+        let now = Instant::now();
+        let due = now + patience.header;
         Self {
             stream,
             exchanges,
@@ -112,7 +115,8 @@ impl<S> Timed<S> {
             seen: 0,
             frames: Frames::default(),
             half: None,
-            taken: None,
+            taken: now,
+            took: false,
         }
     }
 
@@ -136,7 +140,7 @@ impl<S> Timed<S> {
             return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, sentence));
         }
         let waiting = self.awaited(begun);
-        let taken = std::mem::take(&mut self.taken);
+        let taken = std::mem::take(&mut self.took).then_some(self.taken);
         let (timeout, sentence) = match waiting {
             Waiting::Answer => {
                 self.waiting = (waiting, begun);
@@ -174,12 +178,17 @@ impl<S> Timed<S> {
     /// Has the task come back before long: in HTTP/1 nobody says that an answer has ended, since a word
     /// for each would cost a turn of the task for each.
     fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let look = Instant::now() + (self.patience.idle / LOOKS).max(LEAST_LOOK);
-        if self.read_until.deadline() > look {
-            self.read_until.as_mut().reset(look);
+        let pause = (self.patience.idle / LOOKS).max(LEAST_LOOK);
+        let deadline = self.read_until.deadline();
+        // Mostly that is soon enough after what left last, and the clock need not be read.
+        if deadline > self.taken + pause {
+            let look = Instant::now() + pause;
+            if deadline > look {
+                self.read_until.as_mut().reset(look);
+            }
         }
         while self.read_until.as_mut().poll(cx).is_ready() {
-            self.read_until.as_mut().reset(look);
+            self.read_until.as_mut().reset(Instant::now() + pause);
         }
         Poll::Pending
     }
@@ -236,7 +245,7 @@ impl<S> Timed<S> {
             let begins = !std::mem::replace(&mut self.writing, true);
             return self.poll_write_until(cx, begins && !self.flushing).map(Err);
         }
-        self.taken = Some(Instant::now());
+        self.takes();
         let waited = std::mem::take(&mut self.writing);
         self.goes_on(waited);
         written
@@ -244,6 +253,10 @@ impl<S> Timed<S> {
 }
 
 impl<S> Timed<S> {
+    fn takes(&mut self) {
+        (self.taken, self.took) = (Instant::now(), true);
+    }
+
     /// The socket takes bytes, for which one of the two may have `waited`.
     fn goes_on(&self, waited: bool) {
         if waited && !self.writing && !self.flushing {
@@ -264,7 +277,7 @@ impl<S> Timed<S> {
             return self.poll_write_until(cx, begins && !self.writing).map(Err);
         }
         if std::mem::take(&mut self.flushing) {
-            self.taken = Some(Instant::now());
+            self.takes();
             self.goes_on(true);
         }
         flushed

@@ -193,6 +193,8 @@ pub struct Piece {
     bytes: Bytes,
     /// None of them empty.
     rest: VecDeque<Bytes>,
+    /// Of all of them: that is asked for several times a frame.
+    left: usize,
     stream: Option<Arc<Stream>>,
 }
 
@@ -205,6 +207,7 @@ impl Piece {
             stream.moves();
         }
         Self {
+            left: bytes.len(),
             bytes,
             rest: VecDeque::new(),
             stream: stream.cloned(),
@@ -213,6 +216,7 @@ impl Piece {
 
     /// Lets more bytes leave behind these.
     pub fn push(&mut self, bytes: Bytes) {
+        self.left += bytes.len();
         if self.bytes.is_empty() {
             self.bytes = bytes;
         } else if !bytes.is_empty() {
@@ -233,7 +237,7 @@ impl Drop for Piece {
 
 impl Buf for Piece {
     fn remaining(&self) -> usize {
-        self.rest.iter().map(Bytes::len).sum::<usize>() + self.bytes.len()
+        self.left
     }
 
     fn chunk(&self) -> &[u8] {
@@ -253,6 +257,7 @@ impl Buf for Piece {
 
     /// What has left is let go at once, so that more can be handed out.
     fn advance(&mut self, mut count: usize) {
+        self.left -= count;
         while count >= self.bytes.len()
             && let Some(next) = self.rest.pop_front()
         {

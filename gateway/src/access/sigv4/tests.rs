@@ -44,7 +44,7 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
 
 fn judge_by(access: &Access, parts: &Parts, now: SystemTime) -> Result<Caller, Refusal> {
     let query = Query::parse(parts.uri.query().unwrap_or_default()).unwrap();
-    access.caller(parts, &query, None, None, now)
+    access.caller(parts, &query, None, None, || now)
 }
 
 fn judge(parts: &Parts, now: SystemTime) -> Result<Caller, Refusal> {

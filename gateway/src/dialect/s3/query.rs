@@ -81,7 +81,7 @@ pub struct ResponseOverrides {
 }
 
 /// S3's six parameters and their headers.
-const OVERRIDES: [(&str, HeaderName); 6] = [
+static OVERRIDES: [(&str, HeaderName); 6] = [
     ("response-cache-control", CACHE_CONTROL),
     ("response-content-disposition", CONTENT_DISPOSITION),
     ("response-content-encoding", CONTENT_ENCODING),
@@ -97,7 +97,7 @@ impl ResponseOverrides {
     /// `InvalidArgument`, when a value cannot stand in a header because it holds control characters.
     pub fn parse(query: &Query) -> Result<Self, S3Error> {
         let mut headers = Vec::new();
-        for (parameter, name) in OVERRIDES {
+        for (parameter, name) in &OVERRIDES {
             let Some(text) = query.get(parameter).filter(|text| !text.is_empty()) else {
                 continue;
             };
@@ -105,7 +105,7 @@ impl ResponseOverrides {
                 let message = "A header value cannot hold control characters.";
                 S3Error::invalid_argument(message, parameter, text)
             })?;
-            headers.push((name, value));
+            headers.push((name.clone(), value));
         }
         Ok(Self { headers })
     }
