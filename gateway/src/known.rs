@@ -81,14 +81,9 @@ impl Clocks {
 
     /// Those of this machine.
     fn own() -> Self {
-        Self::by(|| {
-            let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-            let up = Duration::try_from(up).ok();
-            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-            Shown {
-                wall: SystemTime::now(),
-                up: boot.map(|boot| boot.trim().to_owned()).zip(up),
-            }
+        Self::by(|| Shown {
+            wall: SystemTime::now(),
+            up: up(),
         })
     }
 
@@ -101,6 +96,15 @@ impl fmt::Debug for Clocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Clocks").field(&self.read()).finish()
     }
+}
+
+/// Which time this machine is up, and for how long, suspended or not (proc(5)).
+fn up() -> Option<(String, Duration)> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds = uptime.split(' ').next()?.parse().ok()?;
+    let up = Duration::try_from_secs_f64(seconds).ok()?;
+    Some((boot.trim().to_owned(), up))
 }
 
 /// The file of known versions, written by one at a time.
@@ -363,6 +367,7 @@ mod tests {
             let up = up.map(|(boot, up)| (boot.to_owned(), up));
             line(up).age(now).map(|age| age.as_secs())
         };
+        assert!(Clocks::own().read().up.is_some(), "else this shows nothing");
         // An hour went by, in which it was set back by almost as much.
         assert_eq!(
             age(Some(("a", 50_000)), &now(1_001, "a", 3_650)),

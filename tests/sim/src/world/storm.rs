@@ -165,6 +165,18 @@ impl Changes {
         self.trace.count("overwritten");
     }
 
+    /// Whom a gateway tells to purge, as far as anybody may read there.
+    fn asked_by(&self, readers: &Readers) -> Vec<(String, Arc<Readers>)> {
+        let fleet = readers.gateway.state.fleet();
+        let peers = fleet.peers.values();
+        let asked = peers.filter(|peer| peer.state != State::Down);
+        let asked = asked.filter_map(|peer| {
+            let name = peer.member.name();
+            Some((name.to_owned(), self.doors.of(name)?))
+        });
+        asked.collect()
+    }
+
     /// Purges at one door. It holds at all that answered, and at no other.
     async fn purge(&mut self, name: &Name) {
         let Some(readers) = self.doors.pick(&mut self.random) else {
@@ -180,16 +192,7 @@ impl Changes {
             self.trace.violation("changes", "no request to purge with");
             return;
         };
-        let fleet = readers.gateway.state.fleet();
-        let asked = fleet
-            .peers
-            .values()
-            .filter(|peer| peer.state != State::Down);
-        let asked = asked.filter_map(|peer| {
-            let name = peer.member.name();
-            Some((name, self.doors.of(name)?))
-        });
-        let asked: Vec<(&str, Arc<Readers>)> = asked.collect();
+        let asked = self.asked_by(&readers);
         let mut told = Vec::new();
         let begun = Instant::now();
         let purged = async {
@@ -225,11 +228,12 @@ impl Changes {
         if status == 500 && readers.disk.is_some() && self.faulty.load(Ordering::Relaxed) {
             return self.trace.count("purges not done");
         }
-        for (member, asked) in asked {
-            if !absent.contains(&member) {
-                self.oracle.purged(&asked.door, name);
-                asked.judge_purge(name, begun);
-            }
+        let answered = asked
+            .iter()
+            .filter(|(name, _)| !absent.contains(&name.as_str()));
+        for (_, member) in answered {
+            self.oracle.purged(&member.door, name);
+            member.judge_purge(name, begun);
         }
         self.trace.count("purged");
         if !absent.is_empty() {
