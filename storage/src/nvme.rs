@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::block::{BlockKey, BlockSize};
 use crate::frames::Frames;
@@ -53,6 +53,7 @@ use crate::object::ObjectId;
 use crate::purge::Tag;
 use crate::residents::{Residents, Tally};
 use crate::version::Version;
+use crate::watch;
 use admission::{Admission, Refusal};
 use disk::{Disk, Found};
 use files::Files;
@@ -409,7 +410,7 @@ impl Nvme {
         len: u32,
         frames: &Frames,
     ) -> Option<Vec<Bytes>> {
-        let mut phase = self.phase.subscribe();
+        let phase = self.phase.subscribe();
         let opened = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
         // The sender is ours, so the wait ends by the limit at the latest.
         let _ = tokio::time::timeout(OPEN_LIMIT, opened).await;

@@ -235,7 +235,7 @@ impl Nvme {
         disk: &Arc<Disk>,
         offers: &mut mpsc::Receiver<Offer>,
     ) {
-        let mut phase = self.phase.subscribe();
+        let phase = self.phase.subscribe();
         let mut evictions = disk.evictions();
         let mut aging = Aging::default();
         loop {
