@@ -389,7 +389,7 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, JoinError> {
     match blocks <= FEW {
         true => Ok(look()),
-        false => tokio::task::spawn_blocking(look).await,
+        false => forebay_storage::aside::aside(look).await,
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`memory`], [`residents`] | the memory tier, and our own table of what a tier holds |
 //! | [`nvme`] | the disk tier: what it proved to hold, kept over restarts, left alone when it fails |
 //! | [`purge`] | what a purge lets go |
+//! | [`aside`] | work that waits for a disk, where it holds up nobody |
 //! | [`class`] | how urgent a fill is |
 //! | [`store`] | one door to all of that: look up, join, or lead |
 //! | [`origin`], [`listing`] | the object stores behind us, none of whose answers is trusted |
@@ -30,6 +31,7 @@
 //! to be; `rustix` names the flags of open files and of direct I/O, maps the memory of segments, and writes a copied file's source beside it;
 //! `xxhash-rust` places blocks on disk and sees damage in the journal, and is how a purge tells ETags apart; the rest is plumbing that the ecosystem shares.
 
+pub mod aside;
 pub mod block;
 pub mod budget;
 pub mod class;

@@ -3,7 +3,9 @@
 //! | module | its part |
 //! |---|---|
 //! | `geometry` | how the tier's bytes are cut into files, buffers and turns |
-//! | `disk` | the block files, by foyer |
+//! | [`medium`] | what the tier lies on: files, or the simulator's |
+//! | `files` | the files: the journal's, and the block files, by foyer |
+//! | `disk` | what is written of a block, and what is believed of what is read |
 //! | `keep` | what is pinned, and what has a bound |
 //! | `layout` | their directory: format, clean segment, probe |
 //! | `journal` | what is resident, over restarts; what was purged, for good |
@@ -20,27 +22,30 @@
 
 mod admission;
 mod disk;
+mod files;
 pub mod geometry;
 mod journal;
 mod keep;
 mod layout;
 mod ledger;
+pub mod medium;
 mod purge;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::block::{BlockKey, BlockSize};
 use crate::frames::Frames;
@@ -48,11 +53,14 @@ use crate::object::ObjectId;
 use crate::purge::Tag;
 use crate::residents::{Residents, Tally};
 use crate::version::Version;
+use crate::watch;
 use admission::{Admission, Refusal};
 use disk::{Disk, Found};
+use files::Files;
 use geometry::Geometry;
 use journal::{Journal, Told};
 use ledger::Ledger;
+use medium::Medium;
 
 #[cfg(any(test, fuzzing))]
 pub use disk::disk_block;
@@ -158,7 +166,7 @@ struct Offer {
 /// The tier.
 #[derive(Debug)]
 pub struct Nvme {
-    config: Config,
+    medium: Box<dyn Medium>,
     geometry: Geometry,
     id: u64,
     residents: Residents,
@@ -178,9 +186,6 @@ pub struct Nvme {
     reads: Semaphore,
     failed_reads: AtomicU32,
     stats: Stats,
-    lock: Mutex<Option<File>>,
-    /// The files were open once.
-    opened: AtomicBool,
     #[cfg(test)]
     faults: Arc<Faults>,
 }
@@ -193,36 +198,47 @@ impl Nvme {
     /// If another process uses the directory, or there are too few bytes. A disk that fails is
     /// tried again later.
     pub fn new(config: Config, block_size: BlockSize) -> io::Result<Arc<Self>> {
-        let geometry = Geometry::new(config.bytes, block_size).ok_or_else(|| {
+        Self::on(Box::new(Files::new(&config)), config.bytes, block_size)
+    }
+
+    /// The same on a medium, of which it takes so many bytes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn on(medium: Box<dyn Medium>, bytes: u64, block_size: BlockSize) -> io::Result<Arc<Self>> {
+        let geometry = Geometry::new(bytes, block_size).ok_or_else(|| {
             let least = Geometry::least(block_size);
             let sentence = format!("it needs at least {least} bytes for blocks of this size");
             io::Error::new(io::ErrorKind::InvalidInput, sentence)
         })?;
         // A directory that can't be written is a disk that fails: it is tried again later. One
         // that another process has is a mistake.
-        let lock = match take_lock(&config.dir) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Err(error),
-            lock => lock.ok(),
+        if let Err(error) = medium.take()
+            && error.kind() == io::ErrorKind::ResourceBusy
+        {
+            return Err(error);
+        }
+        let log = medium.log();
+        let read = Journal::read(&*log);
+        if let Err(error) = &read {
+            let path = log.path().display();
+            tracing::warn!(%path, %error, "the journal of the NVMe tier can't be read: it begins empty");
+        }
+        let is_there = !matches!(read, Ok(None));
+        let told = read.ok().flatten().flatten();
+        let journal = match &told {
+            Some(told) if told.blocks.is_empty() => Past::Empty,
+            Some(_) => Past::Tells,
+            None if is_there => Past::Damaged,
+            None => Past::Lost,
         };
-        let path = config.data_dir.join(JOURNAL);
-        let read = Journal::read(&path);
-        let believed = match &read {
-            Ok(told) => told.is_some(),
-            Err(error) => {
-                let path = path.display();
-                tracing::warn!(%path, %error, "the journal of the NVMe tier can't be read: it begins empty");
-                false
-            }
-        };
-        let doubted = !believed && path.exists();
-        let told = read.ok().flatten().unwrap_or_else(|| Told {
+        let told = told.unwrap_or_else(|| Told {
             id: new_id(),
             ..Told::default()
         });
         let (residents, last_write) = residents_of(&told);
-        let told_blocks = !told.blocks.is_empty();
         let ledger = Ledger {
-            journal: Journal::new(&path, told.id, told.versions.clone()),
+            journal: Journal::new(log, told.id, told.versions.clone()),
             writing: HashMap::new(),
             unwanted: HashMap::new(),
             owed: true,
@@ -236,13 +252,8 @@ impl Nvme {
             phase: watch::Sender::new(Phase::Opening),
             ledger: Mutex::new(ledger),
             left: Mutex::default(),
+            journal,
             // A write that the journal lost is somewhere behind the last that it tells of.
-            journal: match (believed, doubted) {
-                (true, _) if !told_blocks => Past::Empty,
-                (true, _) => Past::Tells,
-                (false, true) => Past::Damaged,
-                (false, false) => Past::Lost,
-            },
             next_write: AtomicU64::new(last_write.wrapping_add(1 + (new_id() >> 24))),
             offers,
             offered: Mutex::new(Some(offered)),
@@ -250,16 +261,16 @@ impl Nvme {
             reads: Semaphore::new(geometry.reads()),
             failed_reads: AtomicU32::new(0),
             stats: Stats::default(),
-            lock: Mutex::new(lock),
-            opened: AtomicBool::new(false),
-            config,
+            medium,
             #[cfg(test)]
             faults: Arc::default(),
         };
-        if let Err(error) = nvme.compact(&mut locked(&nvme.ledger)) {
-            let path = path.display();
+        let mut ledger = locked(&nvme.ledger);
+        if let Err(error) = nvme.compact(&mut ledger) {
+            let path = ledger.journal.path().display();
             tracing::warn!(%path, %error, "the journal of the NVMe tier can't be written yet");
         }
+        drop(ledger);
         Ok(Arc::new(nvme))
     }
 
@@ -399,7 +410,7 @@ impl Nvme {
         len: u32,
         frames: &Frames,
     ) -> Option<Vec<Bytes>> {
-        let mut phase = self.phase.subscribe();
+        let phase = self.phase.subscribe();
         let opened = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
         // The sender is ours, so the wait ends by the limit at the latest.
         let _ = tokio::time::timeout(OPEN_LIMIT, opened).await;
@@ -498,27 +509,6 @@ fn make_dir(dir: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(PRIVATE_DIR)
         .create(dir)
-}
-
-/// Keeps other processes out of the directory for as long as the file is open.
-fn take_lock(dir: &Path) -> io::Result<File> {
-    make_dir(dir)?;
-    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(PRIVATE_FILE)
-        .custom_flags(flags)
-        .open(dir.join("nvme.lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "another process uses it",
-        )),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
-    }
 }
 
 /// A number that no other journal has.

@@ -191,11 +191,14 @@ impl Residents {
         self.lock().blocks
     }
 
-    /// Every resident block, its bytes and its write.
+    /// Every resident block, its bytes and its write; in the order of their objects.
     pub fn all(&self) -> Vec<(BlockKey, u32, u64)> {
         let table = self.lock();
         let mut all = Vec::with_capacity(table.blocks);
-        for (version, held) in &table.versions {
+        for version in table.objects.values().flatten() {
+            let Some(held) = table.versions.get(version) else {
+                continue;
+            };
             all.extend(held.blocks.iter().map(|(index, place)| {
                 let key = BlockKey {
                     version: *version,

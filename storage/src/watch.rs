@@ -61,6 +61,11 @@ impl<T> Sender<T> {
         Receiver(Arc::clone(&self.0))
     }
 
+    /// The value as it is. Held over nothing that waits.
+    pub fn borrow(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read()
+    }
+
     /// Whether there is no receiver.
     pub fn is_closed(&self) -> bool {
         self.0.receivers.load(Ordering::Acquire) == 0

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_ring::{Fleet, State as Does};
+use forebay_storage::aside::aside;
 use forebay_storage::purge::Place;
 use forebay_storage::residents::Tally;
 use futures::StreamExt;
@@ -175,7 +176,7 @@ async fn save(purges: &Arc<Purges>) -> io::Result<()> {
         return Ok(());
     }
     let saving = Arc::clone(purges);
-    let saved = tokio::task::spawn_blocking(move || saving.log.save()).await;
+    let saved = aside(move || saving.log.save()).await;
     saved.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

@@ -1,33 +1,16 @@
-//! The block files: the one place that names foyer's hybrid cache.
-//!
-//! Its memory half is switched off by a filter that takes nothing, so that a disk hit is not
-//! promoted behind our back; it writes on insertion, since what waits for an eviction is lost with
-//! the process. Its tombstone log stays off: our own journal says what is resident, so an entry
-//! that foyer revives after a restart is never asked for; and of that log, which is read a page at
-//! a time before anything else (a 256th of the tier), every restart forgets all but the last page
-//! (foyer 0.22.6, `tombstone.rs`: the slot to go on from is counted within its page only).
+//! What is written of a block, and what is believed of what is read.
 
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 
-use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::path::Path;
+#[cfg(test)]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foyer::{
-    BlockEngineConfig, Code, DeviceBuilder, Error, EvictionInfo, EvictionPicker, FifoPicker,
-    FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load,
-    PsyncIoEngineConfig, RecoverMode, Spawner,
-};
-use tokio::runtime::{self, Runtime};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::geometry::Geometry;
+use super::medium::{Device, Loaded};
 use crate::SEGMENT;
 use crate::block::{Block, BlockKey};
 use crate::frames::{Buffer, Frames};
@@ -38,9 +21,6 @@ pub use fuzz::disk_block;
 
 /// How long a turn of writes may take: at 50 MB/s it is a tenth of a second.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
-
-/// A segment of which so much was removed goes first.
-const MOSTLY_DEAD: f64 = 0.8;
 
 /// First bytes of an entry of this format.
 const MAGIC: u32 = u32::from_le_bytes(*b"FBB3");
@@ -67,112 +47,28 @@ pub(super) enum Found {
     Failed(String),
 }
 
-/// Where foyer's tasks run.
-///
-/// They own the files and each other (foyer 0.22.6: the flusher holds the segments, these the
-/// reclaimer, and that the flusher), so none of them ends by itself, and the files would stay open
-/// until the process ends. They end with what they run on.
-struct Tasks(Option<Runtime>);
-
-impl Tasks {
-    fn new() -> io::Result<Self> {
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("nvme")
-            .enable_all()
-            .build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn spawner(&self) -> Spawner {
-        let own = self.0.as_ref().map(|runtime| runtime.handle().clone());
-        own.unwrap_or_else(runtime::Handle::current).into()
-    }
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// The open block files.
+/// An open device, and the checks of what it gives back.
+#[derive(Debug)]
 pub(super) struct Disk {
-    cache: HybridCache<DiskKey, Stored, KeyHash>,
-    /// Dropped after the cache, which spawns its own end.
-    _tasks: Tasks,
-    evicted: Arc<AtomicU64>,
+    device: Box<dyn Device>,
     block_size: u64,
     #[cfg(test)]
     pub(super) faults: Arc<super::Faults>,
 }
 
-impl fmt::Debug for Disk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Disk").finish_non_exhaustive()
-    }
-}
-
 impl Disk {
-    /// Opens the block files below `dir`, creating what is not there, and reads their indexes.
-    ///
-    /// # Errors
-    /// Why they can't be opened.
-    pub(super) async fn open(
-        dir: &Path,
-        geometry: &Geometry,
-        direct: bool,
+    /// What is on `device`, in blocks of so many bytes.
+    pub(super) fn new(
+        device: Box<dyn Device>,
+        block_size: u64,
         #[cfg(test)] faults: Arc<super::Faults>,
-    ) -> Result<Self, String> {
-        let said = |error: Error| error.to_string();
-        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let device = FsDeviceBuilder::new(dir)
-            .with_capacity(size(geometry.capacity()))
-            .with_direct(direct)
-            .build()
-            .map_err(said)?;
-        let tasks = Tasks::new().map_err(|error| error.to_string())?;
-        let evicted = Arc::new(AtomicU64::new(0));
-        let picker = Picker {
-            fifo: FifoPicker::default(),
-            evicted: Arc::clone(&evicted),
-        };
-        let flush = size(geometry.flush_bytes());
-        let engine = BlockEngineConfig::new(device)
-            .with_block_size(size(geometry.segment))
-            .with_buffer_pool_size(flush)
-            .with_submit_queue_size_threshold(flush)
-            .with_eviction_pickers(vec![
-                // What was purged makes room before what is alive.
-                Box::new(InvalidRatioPicker::new(MOSTLY_DEAD)),
-                Box::new(picker),
-            ]);
-        let cache = HybridCacheBuilder::new()
-            .with_name("forebay-nvme")
-            .with_policy(HybridCachePolicy::WriteOnInsertion)
-            .with_flush_on_close(false)
-            .memory(1)
-            .with_shards(1)
-            .with_hash_builder(KeyHash)
-            .with_filter(|_: &DiskKey, _: &Stored| false)
-            .storage()
-            .with_io_engine_config(PsyncIoEngineConfig::new())
-            .with_engine_config(engine)
-            .with_recover_mode(RecoverMode::Quiet)
-            .with_spawner(tasks.spawner())
-            .build()
-            .await
-            .map_err(said)?;
-        Ok(Self {
-            cache,
-            _tasks: tasks,
-            evicted,
-            block_size: geometry.block_size.bytes(),
+    ) -> Self {
+        Self {
+            device,
+            block_size,
             #[cfg(test)]
             faults,
-        })
+        }
     }
 
     /// Gives a block to be written, by the write that is numbered so. Whether it was,
@@ -195,31 +91,28 @@ impl Disk {
             segments: block.segments().to_vec(),
             intact: true,
         };
-        self.cache
-            .storage_writer(DiskKey::new(key))
-            .force()
-            .insert(stored);
+        self.device.write(key, stored);
     }
 
     /// Waits until all that was given is written or dropped; false if that takes too long.
     pub(super) async fn flushed(&self) -> bool {
-        let flushed = self.cache.storage().wait();
+        let flushed = self.device.flushed();
         tokio::time::timeout(FLUSH_LIMIT, flushed).await.is_ok()
     }
 
     /// Whether the index names the block.
     pub(super) fn contains(&self, key: &BlockKey) -> bool {
-        self.cache.storage().may_contains(&DiskKey::new(*key))
+        self.device.contains(key)
     }
 
     /// Takes the block out of the index.
     pub(super) fn remove(&self, key: &BlockKey) {
-        self.cache.storage().delete(&DiskKey::new(*key));
+        self.device.remove(key);
     }
 
-    /// How often a segment of the device was given up for new blocks.
+    /// How often room was made for new blocks.
     pub(super) fn evictions(&self) -> u64 {
-        self.evicted.load(Ordering::Acquire)
+        self.device.evictions()
     }
 
     /// Reads the `len` bytes that the write numbered so left of block `key`, and checks them.
@@ -228,16 +121,12 @@ impl Disk {
         if self.faults.reads() {
             return Found::Failed("a fault was planted".into());
         }
-        let wanted = DiskKey::new(key);
         let evictions = self.evictions();
-        let load = self.cache.storage().load(&wanted);
-        let stored = match FRAMES.scope(frames.clone(), load).await {
-            Ok(Load::Entry { value, .. }) => value,
-            // Still on its way to the device.
-            Ok(Load::Piece { piece, .. }) => piece.value().clone(),
-            // foyer says the same of what fails its checksum and of what went to make room.
-            Ok(Load::Miss) if self.evictions() == evictions => return Found::Damaged,
-            Ok(Load::Miss | Load::Throttled) => return Found::Gone,
+        let read = self.device.read(key);
+        let stored = match FRAMES.scope(frames.clone(), read).await {
+            Ok(Loaded::Stored(stored)) => stored,
+            Ok(Loaded::Miss) if self.evictions() == evictions => return Found::Damaged,
+            Ok(Loaded::Miss | Loaded::Busy) => return Found::Gone,
             Err(error) => return of_error(&error),
         };
         if stored.intact && stored.key == key && stored.write != write {
@@ -257,88 +146,25 @@ impl Disk {
     /// Waits until what is under way is done; false if that takes too long. The files are closed
     /// once this is dropped.
     pub(super) async fn close(&self) -> bool {
-        // What it could not finish is found out when the files are opened again.
-        let closed = tokio::time::timeout(FLUSH_LIMIT, self.cache.close()).await;
+        let closed = tokio::time::timeout(FLUSH_LIMIT, self.device.close()).await;
         closed.is_ok()
     }
 }
 
 /// A file that ends early is damage, like any other wrong byte; the device did answer.
-fn of_error(error: &Error) -> Found {
-    let cause = error.downcast_ref::<io::Error>();
-    if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof) {
-        return Found::Damaged;
-    }
-    Found::Failed(cause.map_or_else(|| error.to_string(), io::Error::to_string))
-}
-
-/// A block's key on disk: the version's 16 bytes and the index's 4.
-///
-/// Hashed from these bytes by xxh3: a derived `Hash` may change with the compiler, and with it the
-/// place of everything that was written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct DiskKey([u8; 20]);
-
-impl DiskKey {
-    fn new(key: BlockKey) -> Self {
-        let mut bytes = [0; 20];
-        bytes[..16].copy_from_slice(&key.version.0.to_le_bytes());
-        bytes[16..].copy_from_slice(&key.index.to_le_bytes());
-        Self(bytes)
-    }
-}
-
-impl Hash for DiskKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
-    }
-}
-
-impl Code for DiskKey {
-    fn encode(&self, writer: &mut impl Write) -> foyer::Result<()> {
-        writer.write_all(&self.0).map_err(Error::io_error)
-    }
-
-    fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
-        let mut bytes = [0; 20];
-        reader.read_exact(&mut bytes).map_err(Error::io_error)?;
-        Ok(Self(bytes))
-    }
-
-    fn estimated_size(&self) -> usize {
-        self.0.len()
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct KeyHash;
-
-struct Xxh3Once(u64);
-
-impl BuildHasher for KeyHash {
-    type Hasher = Xxh3Once;
-
-    fn build_hasher(&self) -> Xxh3Once {
-        Xxh3Once(0)
-    }
-}
-
-impl Hasher for Xxh3Once {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+fn of_error(error: &io::Error) -> Found {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Found::Damaged,
+        _ => Found::Failed(error.to_string()),
     }
 }
 
 /// A block as it is on disk: whose it is, where it starts and which write it is of, and the bytes.
 ///
-/// foyer's checksum (xxh64) is over all of that and is compared before anything is decoded; a
+/// The device's own checksum (foyer's xxh64) is over all of that and is compared before anything is decoded; a
 /// second one of ours cost 0.07 CPU s/GB and could only have found what the first finds.
 #[derive(Clone, Debug)]
-struct Stored {
+pub struct Stored {
     key: BlockKey,
     offset: u64,
     write: u64,
@@ -366,7 +192,16 @@ impl Stored {
         head
     }
 
-    fn read(reader: &mut impl Read) -> io::Result<Self> {
+    /// Whose block it is, and the number of its write.
+    pub fn of(&self) -> (BlockKey, u64) {
+        (self.key, self.write)
+    }
+
+    /// Reads what [`Self::put`] wrote, if that is what is there: else no tier takes it for a block.
+    ///
+    /// # Errors
+    /// If it ends early, and what the reader says.
+    pub fn read(reader: &mut impl Read) -> io::Result<Self> {
         let mut head = [0; HEAD];
         reader.read_exact(&mut head)?;
         let part = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
@@ -405,52 +240,21 @@ impl Stored {
         Ok(stored)
     }
 
-    fn put(&self, writer: &mut impl Write) -> io::Result<()> {
+    /// Bytes that [`Self::put`] writes.
+    pub fn size(&self) -> usize {
+        HEAD + self.len()
+    }
+
+    /// Writes it as it is on disk.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn put(&self, writer: &mut impl Write) -> io::Result<()> {
         writer.write_all(&self.head())?;
         for segment in &self.segments {
             writer.write_all(segment)?;
         }
         Ok(())
-    }
-}
-
-impl Code for Stored {
-    fn encode(&self, writer: &mut impl Write) -> foyer::Result<()> {
-        self.put(writer).map_err(Error::io_error)
-    }
-
-    fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
-        Self::read(reader).map_err(Error::io_error)
-    }
-
-    fn estimated_size(&self) -> usize {
-        HEAD + self.len()
-    }
-}
-
-/// First in, first out, and counted: foyer says nothing when it gives up a segment.
-#[derive(Debug)]
-struct Picker {
-    fifo: FifoPicker,
-    evicted: Arc<AtomicU64>,
-}
-
-impl EvictionPicker for Picker {
-    fn init(&mut self, blocks: &[u32], block_size: usize) {
-        self.fifo.init(blocks, block_size);
-    }
-
-    fn pick(&mut self, info: EvictionInfo<'_>) -> Option<u32> {
-        self.fifo.pick(info)
-    }
-
-    fn on_block_evictable(&mut self, info: EvictionInfo<'_>, block: u32) {
-        self.fifo.on_block_evictable(info, block);
-    }
-
-    fn on_block_evict(&mut self, info: EvictionInfo<'_>, block: u32) {
-        self.evicted.fetch_add(1, Ordering::AcqRel);
-        self.fifo.on_block_evict(info, block);
     }
 }
 
@@ -477,7 +281,7 @@ mod tests {
     fn what_is_written_comes_back_in_segments() {
         let mut bytes = Vec::new();
         stored().put(&mut bytes).unwrap();
-        assert_eq!(bytes.len(), stored().estimated_size());
+        assert_eq!(bytes.len(), stored().size());
         let back = Stored::read(&mut bytes.as_slice()).unwrap();
         assert!(back.intact);
         assert_eq!(
@@ -501,14 +305,4 @@ mod tests {
             assert!(back.is_err() || !back.unwrap().intact, "cut at {end}");
         }
     }
-
-    /// The place on disk of everything that was ever written depends on this.
-    #[test]
-    fn the_hash_of_a_key_never_changes() {
-        let key = DiskKey::new(stored().key);
-        assert_eq!(KeyHash.hash_one(key), xxh3_64_with_seed(&key.0, 0));
-        assert_eq!(KeyHash.hash_one(key), GOLDEN);
-    }
-
-    const GOLDEN: u64 = 2_072_832_285_853_685_656;
 }

@@ -10,15 +10,14 @@
 mod fuzz;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::medium::Log;
 use crate::block::BlockKey;
 use crate::object::ObjectId;
 use crate::version::VersionKey;
@@ -89,12 +88,9 @@ pub(super) struct Told {
 /// The journal, to be written by [`Self::compact`] first.
 #[derive(Debug)]
 pub(super) struct Journal {
-    path: PathBuf,
-    file: Option<File>,
+    log: Box<dyn Log>,
     /// What left was noted, and not waited for.
     unsynced: bool,
-    /// Bytes that are good: an append that failed half-way is cut off again.
-    len: u64,
     records: usize,
     id: u64,
     /// In the order they were told: of two versions of an object, the later one is current.
@@ -103,37 +99,39 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal at `path`, if there is one that can be believed.
+    /// What the journal in `log` tells, if it can be believed; `None`: there is none.
     ///
     /// # Errors
     /// What the disk says.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Told>> {
-        let bytes = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes?,
+    pub(super) fn read(log: &dyn Log) -> io::Result<Option<Option<Told>>> {
+        let Some(bytes) = log.read()? else {
+            return Ok(None);
         };
         let told = tell(&bytes);
         if told.is_none() && !bytes.is_empty() {
             tracing::warn!(
-                path = %path.display(),
+                path = %log.path().display(),
                 "the journal of the NVMe tier is damaged: the tier begins empty"
             );
         }
-        Ok(told)
+        Ok(Some(told))
     }
 
-    /// The journal at `path`; nothing is written yet.
-    pub(super) fn new(path: &Path, id: u64, versions: Vec<Arc<Remembered>>) -> Self {
+    /// The journal in `log`; nothing is written yet.
+    pub(super) fn new(log: Box<dyn Log>, id: u64, versions: Vec<Arc<Remembered>>) -> Self {
         Self {
-            path: path.to_owned(),
-            file: None,
+            log,
             unsynced: false,
-            len: 0,
             records: 0,
             id,
             told: versions.iter().map(|version| version.key).collect(),
             versions,
         }
+    }
+
+    /// Where it is, for people.
+    pub(super) fn path(&self) -> &Path {
+        self.log.path()
     }
 
     /// Notes blocks that left, then some that entered; without waiting for the disk.
@@ -160,7 +158,7 @@ impl Journal {
             put(&mut frames, |record| put_entered(record, *resident));
             records += 1;
         }
-        if let Err(error) = self.write(&frames) {
+        if let Err(error) = self.log.append(&frames) {
             for version in self.versions.drain(versions..) {
                 self.told.remove(&version.key);
             }
@@ -168,21 +166,6 @@ impl Journal {
         }
         self.unsynced |= !left.is_empty();
         self.records += records;
-        Ok(())
-    }
-
-    fn write(&mut self, frames: &[u8]) -> io::Result<()> {
-        let Some(file) = &mut self.file else {
-            return Err(io::Error::other("the journal was not written yet"));
-        };
-        if let Err(error) = file.write_all(frames) {
-            // If that fails too, the rest of a frame stays, and what is appended behind it makes
-            // the journal unbelievable: nothing purged comes back either way.
-            let _ = file.set_len(self.len);
-            let _ = file.seek(SeekFrom::Start(self.len));
-            return Err(error);
-        }
-        self.len += frames.len() as u64;
         Ok(())
     }
 
@@ -198,11 +181,9 @@ impl Journal {
         }
         let mut mark = Vec::new();
         put(&mut mark, |record| record.push(SYNCED));
-        self.write(&mark)?;
+        self.log.append(&mark)?;
         self.records += 1;
-        if let Some(file) = &self.file {
-            file.sync_data()?;
-        }
+        self.log.sync()?;
         self.unsynced = false;
         Ok(())
     }
@@ -224,52 +205,37 @@ impl Journal {
     /// What the disk says. Which of the two journals a restart finds is open then: it is to be
     /// written anew before a purge may be called done.
     pub(super) fn compact(&mut self, blocks: &[Resident]) -> io::Result<()> {
-        let part = self.path.with_extension("part");
-        let dir = self.path.parent().map(File::open).transpose()?;
-        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        let file = File::options()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(super::PRIVATE_FILE)
-            .custom_flags(flags)
-            .open(&part)?;
-        let mut out = BufWriter::new(file);
-        let mut frame = Vec::new();
         let alive: HashSet<VersionKey> = blocks.iter().map(|(key, ..)| key.version).collect();
         let mut kept = self.versions.clone();
         kept.retain(|version| alive.contains(&version.key));
-        put(&mut frame, |record| {
-            record.extend([ID, FORMAT]);
-            record.extend(self.id.to_le_bytes());
-        });
-        for version in &kept {
-            put(&mut frame, |record| put_version(record, version));
-        }
-        for resident in blocks {
-            put(&mut frame, |record| put_entered(record, *resident));
-            out.write_all(&frame)?;
-            frame.clear();
-        }
-        out.write_all(&frame)?;
-        let mut file = out.into_inner()?;
-        file.sync_all()?;
-        let len = file.stream_position()?;
-        fs::rename(&part, &self.path)?;
-        // From here on the old file has no name: what is noted must go to the new one.
-        self.file = Some(file);
-        self.len = len;
+        let id = self.id;
+        self.log.replace(&mut |out| {
+            let mut frame = Vec::new();
+            put(&mut frame, |record| {
+                record.extend([ID, FORMAT]);
+                record.extend(id.to_le_bytes());
+            });
+            for version in &kept {
+                put(&mut frame, |record| put_version(record, version));
+            }
+            for resident in blocks {
+                put(&mut frame, |record| put_entered(record, *resident));
+                out.write_all(&frame)?;
+                frame.clear();
+            }
+            out.write_all(&frame)
+        })?;
         self.records = 1 + kept.len() + blocks.len();
         self.told = kept.iter().map(|version| version.key).collect();
         self.versions = kept;
         self.unsynced = false;
-        dir.map_or(Ok(()), |dir| dir.sync_all())
+        Ok(())
     }
 
-    /// Every write fails from here on, until it is written anew.
+    /// Nothing can be appended from here on, until it is written anew.
     #[cfg(test)]
     pub(super) fn break_file(&mut self) {
-        self.file = Some(File::open(&self.path).expect("it is there"));
+        self.log = Box::new(super::files::LogFile::new(self.path()));
     }
 }
 
@@ -432,7 +398,10 @@ impl<'a> Take<'a> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
+    use crate::nvme::files::LogFile;
     use crate::nvme::tests::Scratch;
 
     fn key(index: u32) -> BlockKey {
@@ -455,8 +424,15 @@ mod tests {
         })
     }
 
+    fn told(path: &Path) -> Told {
+        Journal::read(&LogFile::new(path))
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    }
+
     fn written(path: &Path) -> Journal {
-        let mut journal = Journal::new(path, 5, Vec::new());
+        let mut journal = Journal::new(Box::new(LogFile::new(path)), 5, Vec::new());
         journal.compact(&[]).unwrap();
         let entered = [0, 1, 2].map(|index| (version(), (key(index), 10 + index, 7)));
         journal.append(&[], &entered).unwrap();
@@ -468,10 +444,10 @@ mod tests {
     fn what_was_noted_is_told() {
         let scratch = Scratch::new();
         let path = scratch.path().join("blocks.log");
-        assert!(Journal::read(&path).unwrap().is_none());
+        assert!(Journal::read(&LogFile::new(&path)).unwrap().is_none());
         let mut journal = written(&path);
         journal.sync().unwrap();
-        let told = Journal::read(&path).unwrap().unwrap();
+        let told = told(&path);
         assert_eq!(told.id, 5);
         assert_eq!(told.versions, [version()]);
         assert_eq!(
@@ -481,7 +457,7 @@ mod tests {
         journal.compact(&[(key(2), 12, 7)]).unwrap();
         let entered = (version(), (key(7), 1, 8));
         journal.append(&[], &[entered]).unwrap();
-        let told = Journal::read(&path).unwrap().unwrap();
+        let told = told(&path);
         assert_eq!(told.versions.len(), 1);
         assert_eq!(
             told.blocks,

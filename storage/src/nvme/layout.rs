@@ -19,7 +19,7 @@ const PROBE: &str = "probe";
 
 /// What became of block files that were there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Prepared {
+pub enum Prepared {
     /// They are used, or there were none.
     Kept,
     /// They were cut otherwise, or are of another journal: they are gone.

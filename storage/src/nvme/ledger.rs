@@ -47,6 +47,8 @@ impl Nvme {
     ) -> io::Result<()> {
         let mut left = std::mem::take(&mut *locked(&self.left));
         left.extend(purged.into_iter().flat_map(HashMap::keys));
+        // So that the same blocks leave the same journal.
+        left.sort_unstable();
         let noted = self.try_note(ledger, &left, purged.is_some(), entered);
         if noted.is_err() {
             ledger.owed = true;

@@ -48,6 +48,14 @@ impl Drop for Scratch {
     }
 }
 
+fn config(scratch: &Scratch, bytes: u64) -> Config {
+    Config {
+        dir: scratch.path().join("nvme"),
+        data_dir: scratch.path().to_owned(),
+        bytes,
+    }
+}
+
 /// A store with its NVMe tier at work.
 struct Tier {
     store: Arc<Store>,
@@ -62,13 +70,8 @@ impl Tier {
     }
 
     fn begin(scratch: &Scratch, bytes: u64) -> Self {
-        let config = Config {
-            dir: scratch.path().join("nvme"),
-            data_dir: scratch.path().to_owned(),
-            bytes,
-        };
         let block_size = BlockSize::new(1 << 20);
-        let nvme = Nvme::new(config, block_size).unwrap();
+        let nvme = Nvme::new(config(scratch, bytes), block_size).unwrap();
         let store = Store::new(256 * MIB, block_size, Some(nvme));
         let task = tokio::spawn(Arc::clone(&store).keep_nvme());
         Self { store, task }

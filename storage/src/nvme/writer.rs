@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::disk::Disk;
 use super::journal::Remembered;
 use super::keep::Aging;
-use super::layout::Prepared;
-use super::{Nvme, Offer, Past, Phase, count, layout, locked, take_lock};
+use super::medium::Prepared;
+use super::{Nvme, Offer, Past, Phase, count, locked};
+use crate::aside::aside;
 use crate::block::{Block, BlockKey};
 use crate::budget::For;
 use crate::purge::Tag;
@@ -99,7 +100,7 @@ impl Nvme {
             }
             tracing::warn!(
                 %reason,
-                dir = %self.config.dir.display(),
+                dir = %self.medium.place().display(),
                 again_in = ?pause,
                 "the NVMe tier is off; reading goes on from memory and origin"
             );
@@ -121,45 +122,35 @@ impl Nvme {
             Err(error) => return error.into(),
         };
         *begun = Some(Instant::now());
-        self.opened.store(true, Ordering::Release);
         self.failed_reads.store(0, Ordering::Relaxed);
         self.phase.send_replace(Phase::On(Arc::clone(&disk)));
         self.write(store, &disk, offers).await;
         if disk.close().await {
-            self.let_go();
+            self.medium.let_go();
         }
         self.trouble().unwrap_or_else(|| "it failed".into())
-    }
-
-    /// Lets the directory go, so that its disk can be taken out and repaired. It is ours again, if it
-    /// is nobody else's, when the files are opened the next time.
-    fn let_go(&self) {
-        // A step that hangs in the directory has it locked: that is no reason to hang here.
-        if let Ok(mut lock) = self.lock.try_lock() {
-            *lock = None;
-        }
     }
 
     async fn open(self: &Arc<Self>, preparing: &mut Preparing) -> Result<Disk, String> {
         // One that hangs is waited for again, and no second one hangs beside it.
         let ready = preparing.get_or_insert_with(|| {
             let nvme = Arc::clone(self);
-            tokio::task::spawn_blocking(move || nvme.prepare())
+            aside(move || nvme.prepare())
         });
         let ready = tokio::time::timeout(PREPARE_LIMIT, ready).await;
         let ready = ready.map_err(|_| "the directory does not answer")?;
         *preparing = None;
         let ready = ready.map_err(|error| error.to_string())?;
         let direct = ready.map_err(|error| error.to_string())?;
-        let disk = Disk::open(
-            &self.config.dir,
-            &self.geometry,
-            direct,
+        let device = self.medium.open(&self.geometry, direct);
+        let device = tokio::time::timeout(OPEN_LIMIT, device).await;
+        let device = device.unwrap_or_else(|_| Err("opening the files took too long".into()))?;
+        let disk = Disk::new(
+            device,
+            self.geometry.block_size.bytes(),
             #[cfg(test)]
             Arc::clone(&self.faults),
         );
-        let disk = tokio::time::timeout(OPEN_LIMIT, disk).await;
-        let disk = disk.unwrap_or_else(|_| Err("opening the files took too long".into()))?;
         let nvme = Arc::clone(self);
         let (disk, blocks) = blocking(move || {
             nvme.sweep(&disk);
@@ -168,7 +159,7 @@ impl Nvme {
         })
         .await?;
         tracing::info!(
-            dir = %self.config.dir.display(),
+            dir = %self.medium.place().display(),
             capacity = self.geometry.capacity(),
             blocks,
             direct,
@@ -177,28 +168,21 @@ impl Nvme {
         Ok(disk)
     }
 
-    /// Makes the directory ready for foyer, and says whether direct I/O works there.
+    /// Makes the medium ready, and says whether direct I/O works there.
     fn prepare(&self) -> io::Result<bool> {
-        let dir = &self.config.dir;
         #[cfg(test)]
         if self.faults.probes() {
             return Err(io::Error::other("a fault was planted"));
         }
-        // A disk that was taken out: its directory is not to be made on the one below.
-        if self.opened.load(Ordering::Acquire) && !dir.exists() {
-            return Err(io::Error::other("its directory is not there any more"));
-        }
-        let mut lock = locked(&self.lock);
-        if lock.is_none() {
-            *lock = Some(take_lock(dir)?);
-        }
+        self.medium.take()?;
         let mut ledger = locked(&self.ledger);
         if ledger.owed {
             self.compact(&mut ledger)?;
         }
         drop(ledger);
         let told = self.journal == Past::Tells || self.residents.blocks() > 0;
-        let prepared = layout::prepare(dir, &self.geometry, self.id, told)?;
+        let prepared = self.medium.prepare(&self.geometry, self.id, told)?;
+        let dir = self.medium.place();
         let said = match (prepared, self.journal) {
             (Prepared::Kept, _) => None,
             // What was wrong with it was said when it was read.
@@ -217,9 +201,7 @@ impl Nvme {
         if let Some(said) = said {
             tracing::warn!(dir = %dir.display(), "{said}");
         }
-        layout::probe(dir, self.geometry.block_size.bytes())?;
-        layout::ensure_clean_segment(dir, &self.geometry)?;
-        let direct = layout::takes_direct_io(dir);
+        let direct = self.medium.probe(&self.geometry)?;
         if !direct {
             tracing::warn!(
                 dir = %dir.display(),
@@ -253,7 +235,7 @@ impl Nvme {
         disk: &Arc<Disk>,
         offers: &mut mpsc::Receiver<Offer>,
     ) {
-        let mut phase = self.phase.subscribe();
+        let phase = self.phase.subscribe();
         let mut evictions = disk.evictions();
         let mut aging = Aging::default();
         loop {
@@ -409,7 +391,7 @@ impl Nvme {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
+    match aside(work).await {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }

@@ -22,25 +22,33 @@ macro_rules! patches {
 }
 
 /// The bugs of one gateway, by name.
-const MUTATIONS: [(&str, &str); 18] = patches![
+const MUTATIONS: [(&str, &str); 26] = patches![
     "absent-for-ever",
+    "bad-disk-ends-read",
     "conditions-ignored",
     "cut-looks-whole",
     "dead-flight",
     "early-permit",
+    "flips-on-disk",
     "forgotten-block",
     "fresh-for-ever",
     "leaked-lease",
+    "left-comes-back",
     "neighbour",
+    "neighbour-on-disk",
     "one-byte-early",
     "padded-body",
     "purge-keeps-versions",
+    "purge-not-awaited",
+    "purge-not-noted",
     "resumed-early",
     "short-suffix",
     "skip-pin",
     "stale-for-ever",
     "tag-not-in-key",
     "unpaid-segment",
+    "unproved-block",
+    "younger-by-clock",
 ];
 
 /// The bugs of fleets, by name.

@@ -83,6 +83,16 @@ impl Oracle {
         self.lock().purged.insert(here, Instant::now());
     }
 
+    /// Notes that what was purged at the door `before` is so at `after`, the next start of the same gateway.
+    pub fn stays_purged(&self, before: &Arc<str>, after: &Arc<str>) {
+        let mut state = self.lock();
+        let purged = state.purged.iter().filter(|((door, _), _)| door == before);
+        let purged: Vec<_> = purged
+            .map(|((_, name), at)| ((Arc::clone(after), name.clone()), *at))
+            .collect();
+        state.purged.extend(purged);
+    }
+
     /// Notes that the origin gives, or begins to delay, an answer that counts as an outage.
     pub fn outage(&self, kind: Kind) {
         self.lock().outages.insert(kind, Instant::now());

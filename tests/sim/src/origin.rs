@@ -5,6 +5,7 @@
 
 mod body;
 mod faults;
+mod own;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use self::body::{Ending, SimBody};
 use self::faults::{Asked, Away, Fault, Nature};
+pub(crate) use self::own::OwnOrigin;
 use crate::objects::{BLOCK, Content, Kind, Name, version_of_date};
 use crate::oracle::Oracle;
 use crate::random::Random;

@@ -24,6 +24,7 @@ use self::ask::Ask;
 use self::door::{Doors, Gone};
 use self::socket::{End, Pace};
 use self::verify::Verdict;
+use crate::disk::SimDisk;
 use crate::objects::{Content, Name};
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -47,6 +48,8 @@ pub struct Readers {
     pub reads: Arc<AtomicU64>,
     /// Whether the gateway was killed.
     pub gone: Arc<Gone>,
+    /// What its NVMe tier lies on, if it has one.
+    pub disk: Option<Arc<SimDisk>>,
 }
 
 /// How a read ended.
@@ -130,6 +133,14 @@ pub async fn herd(doors: &Doors, oracle: &Oracle, mut random: Random) {
 }
 
 impl Readers {
+    /// Judges, where there is a disk, that nothing is on it that a purge of `name`, begun then and done now, took.
+    pub fn judge_purge(&self, name: &Name, begun: Instant) {
+        if let (Some(disk), Some(nvme)) = (&self.disk, self.gateway.reads.store.nvme()) {
+            disk.purged(name, begun);
+            disk.judge_purges(nvme, &self.trace);
+        }
+    }
+
     /// One read, from the request to the last byte.
     pub async fn read(&self, ask: &Ask, pace: Pace) -> Outcome {
         let number = self.reads.fetch_add(1, Ordering::Relaxed);

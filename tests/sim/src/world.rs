@@ -5,6 +5,7 @@
 //! the *end* every lease, permit and fill must be back.
 
 pub(crate) mod end;
+mod life;
 pub(crate) mod storm;
 
 use std::cell::Cell;
@@ -12,26 +13,25 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Once, mpsc};
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use forebay_gateway::access::Access;
 use forebay_gateway::dataset::Datasets;
-use forebay_gateway::gateway::{Gateway, Parts};
 use forebay_gateway::settings::{DatasetSettings, Secret};
+use forebay_storage::aside::InTurn;
 use forebay_storage::block::BlockSize;
 use forebay_storage::memory::BlockStore;
 use forebay_storage::origin::{HttpClient, OriginUrl};
 use forebay_storage::residents::Residents;
-use forebay_storage::store::Store;
 
+use self::life::Lives;
 use crate::fleet::Fleet;
+use crate::house::House;
 use crate::objects::{BLOCK, Kind, Name, Objects};
 use crate::oracle::{FRESH_FOR, Oracle, STALE_FOR};
 use crate::origin::SimOrigin;
 use crate::random::Random;
-use crate::reader::Readers;
 use crate::reader::door::Doors;
 use crate::tier::Tier;
 use crate::trace::{Told, Trace};
@@ -50,12 +50,17 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct World {
     seed: u64,
-    gateway: Arc<Gateway>,
+    origin: Arc<SimOrigin>,
     oracle: Arc<Oracle>,
-    readers: Arc<Readers>,
     doors: Arc<Doors>,
     trace: Arc<Trace>,
     faulty: Arc<AtomicBool>,
+    connections: usize,
+    memory: Memory,
+    /// In which the gateway has a disk, is killed and comes back.
+    house: Option<Arc<House>>,
+    lives: Mutex<Lives>,
+    reads: Arc<AtomicU64>,
 }
 
 /// What a seed is a world of.
@@ -89,6 +94,8 @@ pub fn run(of: Of, seed: u64, verbose: bool) -> anyhow::Result<Told> {
         .build()
         .context("start the runtime")?;
     let before = PANICS.get();
+    let mut pauses = Random::new(seed, "aside");
+    let _in_turn = InTurn::after(move || Duration::from_micros(pauses.from(0..=3000)));
     let trace = runtime.block_on(async {
         // Nothing began at the beginning of time: spans that reach back must not end before it.
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -162,7 +169,7 @@ fn count_panics() {
 }
 
 impl World {
-    fn new(seed: u64, trace: Arc<Trace>) -> anyhow::Result<Self> {
+    fn new(seed: u64, trace: Arc<Trace>) -> anyhow::Result<Arc<Self>> {
         let mut random = Random::new(seed, "world");
         let oracle = Arc::new(Oracle::new(Arc::new(objects(&mut random, LARGEST))));
         let faulty = Arc::new(AtomicBool::new(true));
@@ -172,46 +179,25 @@ impl World {
             Arc::clone(&trace),
             Arc::clone(&faulty),
         );
-        let block_size = BlockSize::new(u32::try_from(BLOCK)?);
-        let connections = *random.pick(&[3, 16, 64]);
-        let datasets = datasets(connections, HttpClient::new(origin))?;
-        let memory = random.pick(&[Memory::Little, Memory::Enough]).bytes();
-        let residents = Arc::new(Residents::default());
-        let capacity = memory / 100 * 70;
-        let tier = tier(capacity, &residents, &trace);
-        let store = Store::with_tier(memory, block_size, tier, residents, None);
-        let gateway = Gateway::new(Parts {
-            store,
-            datasets: Arc::new(datasets),
-            access: Access::open(),
-            name: "sim".into(),
-            max_requests: MAX_REQUESTS,
-            log_access: false,
+        let house = house(seed, "sim", &trace, &faulty)?;
+        let world = Arc::new(Self {
             seed,
-            fleet: None,
-        })?;
-        let readers = Arc::new(Readers {
-            door: "sim".into(),
-            gateway: Arc::clone(&gateway),
-            oracle: Arc::clone(&oracle),
-            trace: Arc::clone(&trace),
-            reads: Arc::default(),
-            gone: Arc::default(),
-        });
-        let doors = Arc::new(Doors::default());
-        doors.open("sim", Arc::clone(&readers));
-        Ok(Self {
-            seed,
-            gateway,
+            origin: Arc::new(origin),
             oracle,
-            readers,
-            doors,
+            doors: Arc::default(),
+            connections: *random.pick(&[3, 16, 64]),
+            memory: *random.pick(&[Memory::Little, Memory::Enough]),
             trace,
             faulty,
-        })
+            house,
+            lives: Mutex::default(),
+            reads: Arc::default(),
+        });
+        world.start()?;
+        Ok(world)
     }
 
-    async fn live(&self) {
+    async fn live(self: Arc<Self>) {
         self.trace.note("world", format_args!("storm"));
         self.storm().await;
         self.trace.note("world", format_args!("calm"));
@@ -219,6 +205,19 @@ impl World {
         self.trace.note("world", format_args!("end"));
         self.end().await;
     }
+}
+
+/// The house of a gateway, where it has one: in every other world.
+pub(crate) fn house(
+    seed: u64,
+    name: &str,
+    trace: &Arc<Trace>,
+    faulty: &Arc<AtomicBool>,
+) -> anyhow::Result<Option<Arc<House>>> {
+    let has_one = Random::new(seed, "houses").chance(50);
+    has_one
+        .then(|| House::new(seed, name, trace, faulty))
+        .transpose()
 }
 
 /// How much memory a gateway has.

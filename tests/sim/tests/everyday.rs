@@ -61,6 +61,23 @@ fn hundreds_of_seeds_keep_every_promise() {
         "fault: wrong tag",
         "fault: range ignored",
         "fault: condition ignored",
+        "disk: blocks read",
+        "disk: write dropped",
+        "disk: write lost",
+        "disk: write misplaced",
+        "disk: write torn",
+        "disk: read error",
+        "disk: bit flipped",
+        "disk: file ends early",
+        "disk: journal error",
+        "disk: no writes",
+        "disk: power lost",
+        "disk: bits rotted",
+        "blows: a gateway is killed",
+        "blows: a journal is lost",
+        "blows: another disk",
+        "blows: another machine",
+        "blows: a clock jumps",
     ] {
         let times = counts.get(what).copied().unwrap_or(0);
         assert!(times >= 10, "{what}: {times} times; all: {counts:#?}");
@@ -81,6 +98,8 @@ fn hundreds_of_fleets_keep_every_promise() {
         "bytes changed",
         "packets lost",
         "answers: from a member",
+        "disk: blocks read",
+        "disk: power lost",
     ] {
         let times = counts.get(what).copied().unwrap_or(0);
         assert!(times >= 10, "{what}: {times} times; all: {counts:#?}");

@@ -1,6 +1,13 @@
 //! What happens once in a while: writes that did not arrive, journals that can not be written, others at work.
 
 use super::*;
+use crate::nvme::files::LogFile;
+use crate::nvme::journal::Told;
+
+fn told(journal: &Path) -> Told {
+    let told = Journal::read(&LogFile::new(journal));
+    told.unwrap().unwrap().unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_restart_revives_does_not_pass_for_a_write_that_failed() {
@@ -60,10 +67,10 @@ async fn a_purge_that_was_not_noted_is_owed_until_the_journal_is_written_anew() 
     locked(&tier.nvme().ledger).journal.break_file();
     assert!(purge_all(&tier).await.is_err());
     assert!(purge_all(&tier).await.is_err(), "nothing found, yet owed");
-    assert_eq!(Journal::read(&journal).unwrap().unwrap().blocks.len(), 3);
+    assert_eq!(told(&journal).blocks.len(), 3);
     fs::remove_dir(&part).unwrap();
     purge_all(&tier).await.unwrap();
-    assert!(Journal::read(&journal).unwrap().unwrap().blocks.is_empty());
+    assert!(told(&journal).blocks.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +115,7 @@ async fn tables_that_are_full_give_up_the_oldest_block() {
 async fn another_process_is_kept_out() {
     let scratch = Scratch::new();
     let tier = Tier::start(&scratch, 64 * MIB).await;
-    let second = Nvme::new(tier.nvme().config.clone(), BlockSize::new(1 << 20));
+    let second = Nvme::new(config(&scratch, 64 * MIB), BlockSize::new(1 << 20));
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
 }
 

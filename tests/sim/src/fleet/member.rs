@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use async_trait::async_trait;
 use forebay_gateway::access::Access;
 use forebay_gateway::control::{Exchange, Leave, Revise};
 use forebay_gateway::gateway::{FleetParts, Gateway, Parts};
@@ -19,18 +18,19 @@ use forebay_ring::State;
 use forebay_ring::gossip::{self, Membership};
 use forebay_ring::seal::FleetKeys;
 use forebay_storage::block::BlockSize;
-use forebay_storage::origin::{HttpClient, HttpRequest, HttpResponse, HttpService};
+use forebay_storage::origin::HttpClient;
 use forebay_storage::residents::Residents;
 use forebay_storage::store::Store;
 use hyper_util::server::graceful::GracefulShutdown;
-use object_store::client::{HttpError, HttpErrorKind};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Fleet;
 use super::network::{Dialer, Life, Node, Plug, Socket, Stream, address};
+use crate::disk::End;
+use crate::house::House;
 use crate::objects::BLOCK;
-use crate::origin::SimOrigin;
+use crate::origin::OwnOrigin;
 use crate::random::Random;
 use crate::reader::Readers;
 use crate::reader::door::Gone;
@@ -52,32 +52,8 @@ pub struct Member {
     /// The gateway, and who reads there.
     pub readers: Arc<Readers>,
     membership: Arc<Membership<Socket>>,
+    house: Option<Arc<House>>,
     tasks: Vec<AbortHandle>,
-}
-
-/// The origin as one member reaches it, until that is killed.
-#[derive(Debug)]
-struct OwnOrigin {
-    origin: Arc<SimOrigin>,
-    gone: Arc<Gone>,
-}
-
-#[async_trait]
-impl HttpService for OwnOrigin {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let refused = || {
-            let error = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-            HttpError::new(HttpErrorKind::Connect, error)
-        };
-        if self.gone.is_set() {
-            return Err(refused());
-        }
-        tokio::select! {
-            biased;
-            () = self.gone.wait() => Err(refused()),
-            answer = self.origin.call(request) => answer,
-        }
-    }
 }
 
 impl Member {
@@ -100,7 +76,14 @@ impl Member {
         let gone = Arc::new(Gone::default());
         let membership = membership(fleet, &name, life, socket, &http)?;
         let membership = Arc::new(membership);
-        let gateway = gateway(fleet, &name, life, &gone, &membership, http)?;
+        let house = fleet.house(node)?;
+        let gateway = gateway(
+            fleet,
+            (&name, life),
+            &gone,
+            (&membership, http),
+            house.as_deref(),
+        )?;
         let door: Arc<str> = format!("{name}.{}", life.number).into();
         fleet.trace.note(&door, format_args!("starts"));
         let readers = Arc::new(Readers {
@@ -110,20 +93,29 @@ impl Member {
             trace: Arc::clone(&fleet.trace),
             reads: Arc::clone(&fleet.reads),
             gone,
+            disk: house.as_ref().map(|house| house.disk()),
         });
         let state = &gateway.state;
+        let keeping = house.as_ref().map(|house| house.keep(&gateway));
+        state.bound();
+        if let (Some(disk), Some(nvme)) = (&readers.disk, gateway.reads.store.nvme()) {
+            disk.judge_purges(nvme, &fleet.trace);
+        }
         let tasks = [
             tokio::spawn(accept_all(accept, Arc::clone(&gateway), own)),
             tokio::spawn(Arc::clone(&state.handover).keep()),
             tokio::spawn(purge::told::keep(Arc::clone(&state.purges))),
             tokio::spawn(share_origins(Arc::clone(&gateway), Arc::clone(&membership))),
         ];
+        let kept = keeping.into_iter().flat_map(|keeping| keeping.tasks);
+        let tasks = tasks.into_iter().chain(kept);
         let member = Arc::new(Self {
             name,
             life,
             readers,
             membership,
-            tasks: tasks.map(|task| task.abort_handle()).into(),
+            house,
+            tasks: tasks.map(|task| task.abort_handle()).collect(),
         });
         tokio::spawn(Arc::clone(&member).find(Arc::clone(fleet)));
         tokio::spawn(Arc::clone(&member).bury(Arc::clone(fleet)));
@@ -165,6 +157,9 @@ impl Member {
 
     /// Kills it, whatever it is doing.
     pub(super) fn kill(&self, fleet: &Fleet) {
+        if self.readers.gone.is_set() {
+            return;
+        }
         fleet
             .trace
             .note(&self.readers.door, format_args!("is killed"));
@@ -174,6 +169,15 @@ impl Member {
         }
         fleet.network.pull_out(self.life);
         self.readers.gone.set();
+        let mut random = Random::new(fleet.seed, &format!("end of {}", self.readers.door));
+        let end = match random.chance(40) {
+            true => End::PowerLost,
+            false => End::Killed,
+        };
+        let left = self.house.as_ref().map(|house| house.left(end));
+        if let Some(Err(error)) = left {
+            fleet.trace.violation(&self.name, format_args!("{error:#}"));
+        }
     }
 
     /// Leaves as it is told to: gives its place up, hands over, says goodbye.
@@ -269,11 +273,10 @@ fn membership(
 
 fn gateway(
     fleet: &Fleet,
-    name: &str,
-    life: Life,
+    (name, life): (&str, Life),
     gone: &Arc<Gone>,
-    membership: &Arc<Membership<Socket>>,
-    http: Arc<Http<Dialer>>,
+    (membership, http): (&Arc<Membership<Socket>>, Arc<Http<Dialer>>),
+    house: Option<&House>,
 ) -> anyhow::Result<Arc<Gateway>> {
     let origin = OwnOrigin {
         origin: Arc::clone(&fleet.origin),
@@ -288,8 +291,11 @@ fn gateway(
         let capacity = memory / 100 * percent;
         tier(capacity, &residents, &fleet.trace)
     });
+    let nvme = house.map(House::nvme).transpose()?;
+    // The tables of a tier come on top: a member with a disk has as much for its readers.
+    let memory = memory + nvme.as_ref().map_or(0, |nvme| nvme.geometry().memory());
     let gateway = Gateway::new(Parts {
-        store: Store::in_fleet_with_tiers(memory, block_size, tiers, residents, None),
+        store: Store::in_fleet_with_tiers(memory, block_size, tiers, residents, nvme),
         datasets: Arc::new(datasets),
         access: Access::open(),
         name: name.into(),
@@ -312,7 +318,6 @@ fn gateway(
     gateway.state.set_starting();
     gateway.state.handover.set_time(HAND_OVER);
     gateway.state.purges.settle_with_others();
-    gateway.state.bound();
     Ok(gateway)
 }
 

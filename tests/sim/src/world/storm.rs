@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_gateway::gateway::Remote;
@@ -16,9 +16,9 @@ use super::{LARGEST, World, size};
 use crate::objects::{Kind, Name, Objects};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::reader;
 use crate::reader::door::Doors;
 use crate::reader::socket::{self, Pace};
+use crate::reader::{self, Readers};
 use crate::trace::Trace;
 
 /// How long new reads begin and things change.
@@ -36,6 +36,7 @@ pub(crate) struct Storm<'a> {
     pub(crate) doors: &'a Arc<Doors>,
     pub(crate) oracle: &'a Arc<Oracle>,
     pub(crate) trace: &'a Arc<Trace>,
+    pub(crate) faulty: &'a Arc<AtomicBool>,
     /// Blocks of the largest objects.
     pub(crate) largest: u64,
 }
@@ -58,6 +59,7 @@ impl Storm<'_> {
             oracle: Arc::clone(self.oracle),
             trace: Arc::clone(self.trace),
             random: Random::new(self.seed, "changes"),
+            faulty: Arc::clone(self.faulty),
             largest: self.largest,
         };
         tasks.spawn(changes.go_on(until));
@@ -79,17 +81,21 @@ impl Storm<'_> {
 
 impl World {
     /// Lets the storm rage, and waits until all who began in it are done.
-    pub(super) async fn storm(&self) {
+    pub(super) async fn storm(self: &Arc<Self>) {
         let storm = Storm {
             who: "world",
             seed: self.seed,
             doors: &self.doors,
             oracle: &self.oracle,
             trace: &self.trace,
+            faulty: &self.faulty,
             largest: LARGEST,
         };
         let until = Instant::now() + STORM;
-        let tasks = storm.begin(3..=6, until);
+        let mut tasks = storm.begin(3..=6, until);
+        if self.house.is_some() {
+            tasks.spawn(Arc::clone(self).restart_until(until));
+        }
         tokio::time::sleep_until(until).await;
         self.faulty.store(false, Ordering::Relaxed);
         storm.end(tasks).await;
@@ -109,6 +115,7 @@ struct Changes {
     oracle: Arc<Oracle>,
     trace: Arc<Trace>,
     random: Random,
+    faulty: Arc<AtomicBool>,
     /// Blocks of the largest objects.
     largest: u64,
 }
@@ -158,6 +165,18 @@ impl Changes {
         self.trace.count("overwritten");
     }
 
+    /// Whom a gateway tells to purge, as far as anybody may read there.
+    fn asked_by(&self, readers: &Readers) -> Vec<(String, Arc<Readers>)> {
+        let fleet = readers.gateway.state.fleet();
+        let peers = fleet.peers.values();
+        let asked = peers.filter(|peer| peer.state != State::Down);
+        let asked = asked.filter_map(|peer| {
+            let name = peer.member.name();
+            Some((name.to_owned(), self.doors.of(name)?))
+        });
+        asked.collect()
+    }
+
     /// Purges at one door. It holds at all that answered, and at no other.
     async fn purge(&mut self, name: &Name) {
         let Some(readers) = self.doors.pick(&mut self.random) else {
@@ -173,17 +192,9 @@ impl Changes {
             self.trace.violation("changes", "no request to purge with");
             return;
         };
-        let fleet = readers.gateway.state.fleet();
-        let asked = fleet
-            .peers
-            .values()
-            .filter(|peer| peer.state != State::Down);
-        let asked = asked.filter_map(|peer| {
-            let name = peer.member.name();
-            Some((name, Arc::clone(&self.doors.of(name)?.door)))
-        });
-        let asked: Vec<(&str, Arc<str>)> = asked.collect();
+        let asked = self.asked_by(&readers);
         let mut told = Vec::new();
+        let begun = Instant::now();
         let purged = async {
             let answer = readers.gateway.handle_from(remote, request).await;
             let status = answer.status();
@@ -213,10 +224,16 @@ impl Changes {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        for (member, door) in asked {
-            if !absent.contains(&member) {
-                self.oracle.purged(&door, name);
-            }
+        // A disk that takes no note of it: then it is not done.
+        if status == 500 && readers.disk.is_some() && self.faulty.load(Ordering::Relaxed) {
+            return self.trace.count("purges not done");
+        }
+        let answered = asked
+            .iter()
+            .filter(|(name, _)| !absent.contains(&name.as_str()));
+        for (_, member) in answered {
+            self.oracle.purged(&member.door, name);
+            member.judge_purge(name, begun);
         }
         self.trace.count("purged");
         if !absent.is_empty() {

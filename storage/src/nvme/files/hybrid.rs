@@ -1,0 +1,304 @@
+//! The block files: the one place that names foyer's hybrid cache.
+//!
+//! Its memory half is switched off by a filter that takes nothing, so that a disk hit is not
+//! promoted behind our back; it writes on insertion, since what waits for an eviction is lost with
+//! the process. Its tombstone log stays off: our own journal says what is resident, so an entry
+//! that foyer revives after a restart is never asked for; and of that log, which is read a page at
+//! a time before anything else (a 256th of the tier), every restart forgets all but the last page
+//! (foyer 0.22.6, `tombstone.rs`: the slot to go on from is counted within its page only).
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use foyer::{
+    BlockEngineConfig, Code, DeviceBuilder, Error, EvictionInfo, EvictionPicker, FifoPicker,
+    FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load,
+    PsyncIoEngineConfig, RecoverMode, Spawner,
+};
+use tokio::runtime::{self, Runtime};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::block::BlockKey;
+use crate::nvme::geometry::Geometry;
+use crate::nvme::medium::{Device, Loaded, Stored};
+
+/// A segment of which so much was removed goes first.
+const MOSTLY_DEAD: f64 = 0.8;
+
+/// Where foyer's tasks run.
+///
+/// They own the files and each other (foyer 0.22.6: the flusher holds the segments, these the
+/// reclaimer, and that the flusher), so none of them ends by itself, and the files would stay open
+/// until the process ends. They end with what they run on.
+struct Tasks(Option<Runtime>);
+
+impl Tasks {
+    fn new() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("nvme")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawner(&self) -> Spawner {
+        let own = self.0.as_ref().map(|runtime| runtime.handle().clone());
+        own.unwrap_or_else(runtime::Handle::current).into()
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The open block files.
+pub(super) struct Hybrid {
+    cache: HybridCache<DiskKey, Stored, KeyHash>,
+    /// Dropped after the cache, which spawns its own end.
+    _tasks: Tasks,
+    evicted: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Hybrid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hybrid").finish_non_exhaustive()
+    }
+}
+
+impl Hybrid {
+    /// Opens the block files below `dir`, creating what is not there, and reads their indexes.
+    ///
+    /// # Errors
+    /// Why they can't be opened.
+    pub(super) async fn open(
+        dir: &Path,
+        geometry: &Geometry,
+        direct: bool,
+    ) -> Result<Self, String> {
+        let said = |error: Error| error.to_string();
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let device = FsDeviceBuilder::new(dir)
+            .with_capacity(size(geometry.capacity()))
+            .with_direct(direct)
+            .build()
+            .map_err(said)?;
+        let tasks = Tasks::new().map_err(|error| error.to_string())?;
+        let evicted = Arc::new(AtomicU64::new(0));
+        let picker = Picker {
+            fifo: FifoPicker::default(),
+            evicted: Arc::clone(&evicted),
+        };
+        let flush = size(geometry.flush_bytes());
+        let engine = BlockEngineConfig::new(device)
+            .with_block_size(size(geometry.segment))
+            .with_buffer_pool_size(flush)
+            .with_submit_queue_size_threshold(flush)
+            .with_eviction_pickers(vec![
+                // What was purged makes room before what is alive.
+                Box::new(InvalidRatioPicker::new(MOSTLY_DEAD)),
+                Box::new(picker),
+            ]);
+        let cache = HybridCacheBuilder::new()
+            .with_name("forebay-nvme")
+            .with_policy(HybridCachePolicy::WriteOnInsertion)
+            .with_flush_on_close(false)
+            .memory(1)
+            .with_shards(1)
+            .with_hash_builder(KeyHash)
+            .with_filter(|_: &DiskKey, _: &Stored| false)
+            .storage()
+            .with_io_engine_config(PsyncIoEngineConfig::new())
+            .with_engine_config(engine)
+            .with_recover_mode(RecoverMode::Quiet)
+            .with_spawner(tasks.spawner())
+            .build()
+            .await
+            .map_err(said)?;
+        Ok(Self {
+            cache,
+            _tasks: tasks,
+            evicted,
+        })
+    }
+}
+
+#[async_trait]
+impl Device for Hybrid {
+    fn write(&self, key: BlockKey, stored: Stored) {
+        self.cache
+            .storage_writer(DiskKey::new(key))
+            .force()
+            .insert(stored);
+    }
+
+    async fn flushed(&self) {
+        self.cache.storage().wait().await;
+    }
+
+    fn contains(&self, key: &BlockKey) -> bool {
+        self.cache.storage().may_contains(&DiskKey::new(*key))
+    }
+
+    fn remove(&self, key: &BlockKey) {
+        self.cache.storage().delete(&DiskKey::new(*key));
+    }
+
+    fn evictions(&self) -> u64 {
+        self.evicted.load(Ordering::Acquire)
+    }
+
+    async fn read(&self, key: BlockKey) -> io::Result<Loaded> {
+        Ok(match self.cache.storage().load(&DiskKey::new(key)).await {
+            Ok(Load::Entry { value, .. }) => Loaded::Stored(value),
+            // Still on its way to the device.
+            Ok(Load::Piece { piece, .. }) => Loaded::Stored(piece.value().clone()),
+            // foyer says the same of what fails its checksum and of what went to make room.
+            Ok(Load::Miss) => Loaded::Miss,
+            Ok(Load::Throttled) => Loaded::Busy,
+            Err(error) => return Err(of_device(&error)),
+        })
+    }
+
+    async fn close(&self) {
+        // What it could not finish is found out when the files are opened again.
+        let _ = self.cache.close().await;
+    }
+}
+
+/// What the device said, without foyer's words around it.
+fn of_device(error: &Error) -> io::Error {
+    match error.downcast_ref::<io::Error>() {
+        Some(cause) => io::Error::new(cause.kind(), cause.to_string()),
+        None => io::Error::other(error.to_string()),
+    }
+}
+
+/// A block's key on disk: the version's 16 bytes and the index's 4.
+///
+/// Hashed from these bytes by xxh3: a derived `Hash` may change with the compiler, and with it the
+/// place of everything that was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct DiskKey([u8; 20]);
+
+impl DiskKey {
+    fn new(key: BlockKey) -> Self {
+        let mut bytes = [0; 20];
+        bytes[..16].copy_from_slice(&key.version.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&key.index.to_le_bytes());
+        Self(bytes)
+    }
+}
+
+impl Hash for DiskKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+impl Code for DiskKey {
+    fn encode(&self, writer: &mut impl Write) -> foyer::Result<()> {
+        writer.write_all(&self.0).map_err(Error::io_error)
+    }
+
+    fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
+        let mut bytes = [0; 20];
+        reader.read_exact(&mut bytes).map_err(Error::io_error)?;
+        Ok(Self(bytes))
+    }
+
+    fn estimated_size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct KeyHash;
+
+struct Xxh3Once(u64);
+
+impl BuildHasher for KeyHash {
+    type Hasher = Xxh3Once;
+
+    fn build_hasher(&self) -> Xxh3Once {
+        Xxh3Once(0)
+    }
+}
+
+impl Hasher for Xxh3Once {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Code for Stored {
+    fn encode(&self, writer: &mut impl Write) -> foyer::Result<()> {
+        self.put(writer).map_err(Error::io_error)
+    }
+
+    fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
+        Self::read(reader).map_err(Error::io_error)
+    }
+
+    fn estimated_size(&self) -> usize {
+        self.size()
+    }
+}
+
+/// First in, first out, and counted: foyer says nothing when it gives up a segment.
+#[derive(Debug)]
+struct Picker {
+    fifo: FifoPicker,
+    evicted: Arc<AtomicU64>,
+}
+
+impl EvictionPicker for Picker {
+    fn init(&mut self, blocks: &[u32], block_size: usize) {
+        self.fifo.init(blocks, block_size);
+    }
+
+    fn pick(&mut self, info: EvictionInfo<'_>) -> Option<u32> {
+        self.fifo.pick(info)
+    }
+
+    fn on_block_evictable(&mut self, info: EvictionInfo<'_>, block: u32) {
+        self.fifo.on_block_evictable(info, block);
+    }
+
+    fn on_block_evict(&mut self, info: EvictionInfo<'_>, block: u32) {
+        self.evicted.fetch_add(1, Ordering::AcqRel);
+        self.fifo.on_block_evict(info, block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::VersionKey;
+
+    /// The place on disk of everything that was ever written depends on this.
+    #[test]
+    fn the_hash_of_a_key_never_changes() {
+        let key = DiskKey::new(BlockKey {
+            version: VersionKey(7 << 100),
+            index: 3,
+        });
+        assert_eq!(KeyHash.hash_one(key), xxh3_64_with_seed(&key.0, 0));
+        assert_eq!(KeyHash.hash_one(key), GOLDEN);
+    }
+
+    const GOLDEN: u64 = 2_072_832_285_853_685_656;
+}
