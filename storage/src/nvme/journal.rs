@@ -424,7 +424,7 @@ mod tests {
         })
     }
 
-    fn told(path: &Path) -> Told {
+    fn read_back(path: &Path) -> Told {
         Journal::read(&LogFile::new(path))
             .unwrap()
             .unwrap()
@@ -447,7 +447,7 @@ mod tests {
         assert!(Journal::read(&LogFile::new(&path)).unwrap().is_none());
         let mut journal = written(&path);
         journal.sync().unwrap();
-        let told = told(&path);
+        let told = read_back(&path);
         assert_eq!(told.id, 5);
         assert_eq!(told.versions, [version()]);
         assert_eq!(
@@ -457,7 +457,7 @@ mod tests {
         journal.compact(&[(key(2), 12, 7)]).unwrap();
         let entered = (version(), (key(7), 1, 8));
         journal.append(&[], &[entered]).unwrap();
-        let told = told(&path);
+        let told = read_back(&path);
         assert_eq!(told.versions.len(), 1);
         assert_eq!(
             told.blocks,

@@ -94,8 +94,9 @@ pub fn run(of: Of, seed: u64, verbose: bool) -> anyhow::Result<Told> {
         .build()
         .context("start the runtime")?;
     let before = PANICS.get();
-    let mut pauses = Random::new(seed, "aside");
-    let _in_turn = InTurn::after(move || Duration::from_micros(pauses.from(0..=3000)));
+    // One for a world: whoever waits for the same is woken in any order, and would be dealt now this pause and now that.
+    let pause = Duration::from_micros(Random::new(seed, "aside").from(0..=3000));
+    let _in_turn = InTurn::after(move || pause);
     let trace = runtime.block_on(async {
         // Nothing began at the beginning of time: spans that reach back must not end before it.
         tokio::time::advance(Duration::from_secs(60)).await;

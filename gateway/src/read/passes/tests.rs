@@ -244,7 +244,7 @@ async fn who_asks_us_for_all_is_read_ahead_all() {
     // Nobody can know so far.
     assert_eq!(world.extent(0).blocks, [4..12]);
     assert_eq!(world.extent(1).blocks, [16..28, 32..44, 48..52]);
-    let ahead: Vec<_> = (2..=9)
+    let ahead: Vec<_> = (2..=10)
         .flat_map(|extent| world.extent(extent).blocks)
         .collect();
     let is_ahead = |block: u32| ahead.iter().any(|blocks| blocks.contains(&block));

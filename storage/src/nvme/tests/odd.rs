@@ -114,7 +114,7 @@ async fn tables_that_are_full_give_up_the_oldest_block() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_is_kept_out() {
     let scratch = Scratch::new();
-    let tier = Tier::start(&scratch, 64 * MIB).await;
+    let _tier = Tier::start(&scratch, 64 * MIB).await;
     let second = Nvme::new(config(&scratch, 64 * MIB), BlockSize::new(1 << 20));
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
 }
