@@ -206,7 +206,7 @@ fn open_nvme(settings: &Settings, block_size: BlockSize) -> Result<Option<Arc<Nv
         data_dir: settings.data_dir.clone(),
         bytes: nvme.bytes,
     };
-    let nvme = Nvme::new(config, block_size)
+    let nvme = Nvme::new(&config, block_size)
         .with_context(|| format!("prepare the NVMe tier in {}", nvme.dir.display()))?;
     Ok(Some(nvme))
 }

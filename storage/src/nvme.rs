@@ -197,8 +197,8 @@ impl Nvme {
     /// # Errors
     /// If another process uses the directory, or there are too few bytes. A disk that fails is
     /// tried again later.
-    pub fn new(config: Config, block_size: BlockSize) -> io::Result<Arc<Self>> {
-        Self::on(Box::new(Files::new(&config)), config.bytes, block_size)
+    pub fn new(config: &Config, block_size: BlockSize) -> io::Result<Arc<Self>> {
+        Self::on(Box::new(Files::new(config)), config.bytes, block_size)
     }
 
     /// The same on a medium, of which it takes so many bytes.

@@ -122,7 +122,7 @@ impl Handover {
             loop {
                 let full = running.len() >= pace.at_once(donors);
                 tokio::select! {
-                    Some(came) = running.next() => self.note(peers, came, pace, taken),
+                    Some(came) = running.next() => self.note(peers, &came, pace, taken),
                     () = tokio::time::sleep_until(pace.next), if !full => break,
                 }
             }
@@ -131,7 +131,7 @@ impl Handover {
             running.push(self.turn(turn));
         }
         while let Some(came) = running.next().await {
-            self.note(peers, came, pace, taken);
+            self.note(peers, &came, pace, taken);
         }
         fits
     }
@@ -152,7 +152,7 @@ impl Handover {
         }
     }
 
-    fn note(&self, peers: &Arc<Peers>, came: Came, pace: &mut Pace, taken: &mut Taken) {
+    fn note(&self, peers: &Arc<Peers>, came: &Came, pace: &mut Pace, taken: &mut Taken) {
         pace.ends(came.begun, came.taken.bytes);
         taken.blocks += came.taken.blocks;
         taken.bytes += came.taken.bytes;

@@ -71,7 +71,7 @@ impl Tier {
 
     fn begin(scratch: &Scratch, bytes: u64) -> Self {
         let block_size = BlockSize::new(1 << 20);
-        let nvme = Nvme::new(config(scratch, bytes), block_size).unwrap();
+        let nvme = Nvme::new(&config(scratch, bytes), block_size).unwrap();
         let store = Store::new(256 * MIB, block_size, Some(nvme));
         let task = tokio::spawn(Arc::clone(&store).keep_nvme());
         Self { store, task }

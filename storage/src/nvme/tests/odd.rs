@@ -115,7 +115,7 @@ async fn tables_that_are_full_give_up_the_oldest_block() {
 async fn another_process_is_kept_out() {
     let scratch = Scratch::new();
     let _tier = Tier::start(&scratch, 64 * MIB).await;
-    let second = Nvme::new(config(&scratch, 64 * MIB), BlockSize::new(1 << 20));
+    let second = Nvme::new(&config(&scratch, 64 * MIB), BlockSize::new(1 << 20));
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
 }
 
