@@ -1,6 +1,6 @@
 //! What the tier lies on: where its blocks are, and its journal.
 //!
-//! Two of these exist: [`Files`](super::files::Files) below a directory, by foyer, and the simulator's, which tear, lose and
+//! Two of these exist: `Files` below a directory, by foyer, and the simulator's, which tear, lose and
 //! forget what they were given. Whatever decides by what is found there is on this side.
 
 use std::fmt;
