@@ -172,6 +172,15 @@ impl SimDisk {
             .flatten()
     }
 
+    /// Waits as long as a disk of this nature takes, in trouble or not.
+    async fn takes_its_time(&self) {
+        let pause = {
+            let mut state = self.lock();
+            self.nature.pause(&mut state.random, self.trouble())
+        };
+        tokio::time::sleep(pause).await;
+    }
+
     /// Whether something of so many percent goes wrong now.
     fn goes_wrong(&self, state: &mut State, percent: u64, what: &'static str) -> bool {
         let wrong = self.is_faulty() && state.random.chance(percent);
@@ -263,13 +272,7 @@ impl Device for Plug {
     }
 
     async fn flushed(&self) {
-        let pause = {
-            let mut state = self.disk.lock();
-            self.disk
-                .nature
-                .pause(&mut state.random, self.disk.trouble())
-        };
-        tokio::time::sleep(pause).await;
+        self.disk.takes_its_time().await;
         let full = self.room().is_err();
         let mut state = self.disk.lock();
         if state.life != self.life {
@@ -309,13 +312,7 @@ impl Device for Plug {
     }
 
     async fn read(&self, key: BlockKey) -> io::Result<Loaded> {
-        let pause = {
-            let mut state = self.disk.lock();
-            self.disk
-                .nature
-                .pause(&mut state.random, self.disk.trouble())
-        };
-        tokio::time::sleep(pause).await;
+        self.disk.takes_its_time().await;
         let mut state = self.state()?;
         let nature = &self.disk.nature;
         if self
