@@ -34,7 +34,7 @@ use crate::known::{self, KnownFile};
 use crate::notify::Notify;
 use crate::purge;
 use crate::reload::{self, Reload};
-use crate::serve::{self, tls::Tls};
+use crate::serve::{self, crowd::Crowd, tls::Tls, unsent::Room};
 use crate::settings::{DatasetSettings, Settings, machine};
 use crate::telemetry;
 
@@ -294,8 +294,17 @@ async fn serve_until_told(
     let (stop, stopped) = watch::channel(false);
     let listeners =
         std::iter::once((listener, admin.is_none())).chain(admin.map(|listener| (listener, true)));
-    let mut servers = start_serving(settings, &gateway, listeners, tls.as_ref(), &stopped);
-    let place = prepared.map(|prepared| prepared.start(settings, &gateway, &mut servers, &stopped));
+    let crowd = Crowd::behind(Arc::clone(&gateway.state.link));
+    let mut servers = start_serving(
+        settings,
+        &gateway,
+        listeners,
+        tls.as_ref(),
+        crowd.clone(),
+        &stopped,
+    );
+    let place =
+        prepared.map(|prepared| prepared.start(settings, &gateway, &mut servers, crowd, &stopped));
     let watched = Arc::clone(&gateway);
     let reloading = reload.map(|reload| tokio::spawn(reload::watch(watched, reload, hangup)));
     let (all_served, served) = oneshot::channel();
@@ -355,7 +364,7 @@ fn keep_house(gateway: &Gateway) -> [JoinHandle<()>; 7] {
         tokio::spawn(Arc::clone(&state.pins).keep()),
         tokio::spawn(pins::keep(Arc::clone(state))),
         tokio::spawn(Arc::clone(&state.handover).keep()),
-        tokio::spawn(Arc::clone(&state.handover).watch_link()),
+        tokio::spawn(Arc::clone(&state.link).watch()),
         tokio::spawn(Arc::clone(&state.revisions).keep()),
         tokio::spawn(purge::told::keep(Arc::clone(&state.purges))),
     ]
@@ -436,10 +445,11 @@ fn start_serving(
     gateway: &Arc<Gateway>,
     listeners: impl Iterator<Item = (TcpListener, bool)>,
     tls: Option<&Arc<Tls>>,
+    crowd: Crowd,
     stopped: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut servers = JoinSet::new();
-    let room = serve::unsent::Room::beside(settings.cache.memory);
+    let room = Room::beside(settings.cache.memory, crowd);
     for (listener, controls) in listeners {
         let side = serve::Side {
             limits: settings.limits.clone(),

@@ -6,7 +6,6 @@
 //! | `hot` | what is hottest in the whole fleet, as a list to bring it back by |
 //! | `take` | bringing such blocks from whoever holds them, never from the origin |
 //! | `turns` | bringing one part after the other, at a quarter of the link |
-//! | `link` | how fast that link is |
 //! | `give` | a gateway that drains asks those that own its blocks next to take them |
 //!
 //! Whoever has come to own something takes it from those who owned it a moment ago ([`forebay_ring::Donors`]), the
@@ -15,7 +14,6 @@
 
 mod give;
 mod hot;
-mod link;
 mod list;
 mod take;
 mod turns;
@@ -34,10 +32,10 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use self::link::Link;
 use self::list::{Held, Listed, Look};
 use self::turns::{Pace, Turn};
 use crate::dialect::peer::nothing;
+use crate::link::Link;
 use crate::peer::{NO_PROGRESS, PeerBody, PeerError, Peers, wire};
 use crate::read::route::WARMING;
 use crate::warm::place::Crew;
@@ -109,11 +107,11 @@ impl Page {
 }
 
 impl Handover {
-    /// That of the gateway with this crew.
-    pub fn new(crew: Crew) -> Self {
+    /// That of the gateway with this crew, behind `link`.
+    pub fn new(crew: Crew, link: Arc<Link>) -> Self {
         Self {
             crew: Arc::new(crew),
-            link: Arc::default(),
+            link,
             blocks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             within: OnceLock::new(),
@@ -147,13 +145,6 @@ impl Handover {
             left.saturating_sub(blocks),
             left_bytes.saturating_sub(bytes),
         );
-    }
-
-    /// Learns how fast this gateway's link is, for as long as it runs.
-    pub async fn watch_link(self: Arc<Self>) {
-        if self.crew.reads.peers.is_some() {
-            Arc::clone(&self.link).watch().await;
-        }
     }
 
     /// Takes over what this gateway has come to own by its own coming. What moves to it as others come it leaves to

@@ -18,7 +18,7 @@
 //! | [`peer`] | the other gateways of the fleet, and asking them |
 //! | [`keeping`] | documents that outlive a run, and who works on what they say |
 //! | [`dataset`], [`error`] | what is served; how failures look to clients |
-//! | [`body`], [`account`], [`metrics`], [`telemetry`], [`plain`] | what left, counted and told; texts of others as one line |
+//! | [`body`], [`account`], [`metrics`], [`link`], [`telemetry`], [`plain`] | what left, counted and told; what the link was seen to carry; texts of others as one line |
 //! | [`settings`], [`certificate`] | every setting, once; the certificate that clients see |
 //!
 //! What it is *not*: it keeps no bytes and trusts no origin (that is `forebay-storage`), and it
@@ -33,7 +33,7 @@
 //! tests hold our verifier against; `tracing` and `tracing-subscriber` log; `arc-swap` replaces
 //! datasets under readers;
 //! `mimalloc` allocates, because glibc gives segments back to the kernel and faults them in again;
-//! `aws-lc-rs` proves who belongs to the fleet; `crc-fast` computes and combines the checksums that object stores keep of whole objects, and is object_store's own; `rustix` and `socket2` set limits and socket options, say what a socket holds, and tell it that more comes; `percent-encoding`,
+//! `aws-lc-rs` proves who belongs to the fleet; `crc-fast` computes and combines the checksums that object stores keep of whole objects, and is object_store's own; `rustix` and `socket2` set limits and socket options, say what a socket holds, and tell it that more comes, and `libc` says what they can't: that a socket's buffer is the kernel's to size again; `percent-encoding`,
 //! `base64`, `httpdate`, `chrono`, `serde_json` and `xxhash-rust` write and read what their names
 //! say; `croner` and `chrono-tz` know when a cron line is due in a zone whose clocks jump; `twox-hash` is the same XXH3 with AVX2 where the processor has it, for what gateways send each other; `anyhow` carries errors to a person, `thiserror` to code.
 
@@ -60,6 +60,7 @@ pub mod gateway;
 pub mod handover;
 pub mod keeping;
 pub mod known;
+pub mod link;
 pub mod listings;
 pub mod metrics;
 pub mod notify;

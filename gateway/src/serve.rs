@@ -1,6 +1,7 @@
 //! Sockets: the only module that knows hyper's server.
 
 pub mod cork;
+pub mod crowd;
 pub mod exchanges;
 pub mod fleet;
 pub mod frames;

@@ -21,7 +21,7 @@ use crate::peer::client::{Http, Syncs, Tcp};
 use crate::peer::handshake::{Identity, Keys};
 use crate::peer::tls::{self, FleetTls};
 use crate::peer::wire;
-use crate::serve;
+use crate::serve::{self, crowd::Crowd};
 use crate::settings::{FleetSettings, Settings};
 
 /// What the fleet needs before a gateway can be built.
@@ -161,13 +161,14 @@ impl Prepared {
         }
     }
 
-    /// Serves the fleet's port among `servers`, until `stopped`. What comes back is the gateway's place
+    /// Serves the fleet's port among `servers`, with sockets of `crowd`, until `stopped`. What comes back is the gateway's place
     /// among the others.
     pub(super) fn start(
         self,
         settings: &Settings,
         gateway: &Arc<Gateway>,
         servers: &mut JoinSet<()>,
+        crowd: Crowd,
         stopped: &watch::Receiver<bool>,
     ) -> Place {
         if let Members::Gossip(membership) = &self.members {
@@ -192,6 +193,7 @@ impl Prepared {
             self.listener,
             Arc::clone(gateway),
             self.own,
+            crowd,
             stopped.clone(),
             settings.stop_after,
         ));

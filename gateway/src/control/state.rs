@@ -15,6 +15,7 @@ use crate::copy::Copier;
 use crate::dataset::Datasets;
 use crate::flow::Flows;
 use crate::handover::Handover;
+use crate::link::Link;
 use crate::listings::Listings;
 use crate::pins::Pins;
 use crate::purge::{Purges, Wanted};
@@ -64,6 +65,8 @@ pub struct State {
     pub(super) reads: Arc<Reads>,
     pub(super) datasets: Arc<Datasets>,
     pub(super) listings: Arc<Listings>,
+    /// How fast the gateway's link was seen to be.
+    pub link: Arc<Link>,
     /// What changes hands as members come and go.
     pub handover: Arc<Handover>,
     /// Warming jobs.
@@ -112,11 +115,14 @@ impl State {
             own: Arc::clone(&name),
             paper: Paper::new(&reads.store),
         };
-        let (handover, jobs) = (Handover::new(crew()), Jobs::new(crew(), seed));
+        let link = Arc::default();
+        let handover = Handover::new(crew(), Arc::clone(&link));
+        let jobs = Jobs::new(crew(), seed);
         let (has_nvme, ended) = (reads.store.nvme().is_some(), reads.metrics.flows.clone());
         Self {
             alone: Arc::new(alone(&name)),
             flows: Flows::new(Arc::clone(&datasets), has_nvme, &name, seed, ended),
+            link,
             handover: Arc::new(handover),
             jobs,
             pins,

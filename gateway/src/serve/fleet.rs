@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
@@ -13,12 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::ACCEPT_PAUSE;
+use super::crowd::{Crowd, Share};
 use crate::gateway::{Gateway, Remote};
 use crate::peer::handshake::{self, Identity, Refused};
 use crate::peer::tls::Wire;
@@ -37,11 +40,12 @@ const HEAD: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 1024;
 
 /// Serves other gateways until `stop` turns true, then gives running answers `stop_after` and cuts the
-/// rest. `own` is who we are.
+/// rest. `own` is who we are, and `crowd` whom sockets share the link with.
 pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
     own: Identity,
+    crowd: Crowd,
     mut stop: watch::Receiver<bool>,
     stop_after: Duration,
 ) {
@@ -62,6 +66,7 @@ pub async fn serve(
             continue;
         };
         let (gateway, own, told) = (Arc::clone(&gateway), own.clone(), Arc::clone(&told));
+        let share = Share::of(crowd.clone());
         let watcher = graceful.watcher();
         let mut stop = stop.clone();
         tasks.spawn(async move {
@@ -71,7 +76,10 @@ pub async fn serve(
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match met {
-                Ok((socket, member)) => speak(socket, remote, &gateway, member, watcher).await,
+                Ok((wire, member)) => {
+                    let socket = Sharing::new(wire, share);
+                    speak(socket, remote, &gateway, member, watcher).await;
+                }
                 Err(refused) => refuse(&gateway, remote, &refused, &told),
             }
         });
@@ -110,6 +118,74 @@ async fn meet(socket: TcpStream, own: &Identity) -> Result<(Wire, String), Refus
     };
     let met = tokio::time::timeout(handshake::PATIENCE, met).await;
     met.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+/// A connection that holds no more than its share of what is on its way.
+#[derive(Debug)]
+struct Sharing {
+    wire: Wire,
+    share: Share,
+    full: bool,
+}
+
+impl Sharing {
+    fn new(wire: Wire, share: Share) -> Self {
+        Self {
+            wire,
+            share,
+            full: false,
+        }
+    }
+
+    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_pending() && !self.full {
+            self.share.full(self.wire.socket());
+        }
+        self.full = written.is_pending();
+        written
+    }
+}
+
+impl AsyncRead for Sharing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Sharing {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.wire).poll_write_vectored(cx, parts);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
 }
 
 fn refused_by_tls(error: io::Error) -> Refused {

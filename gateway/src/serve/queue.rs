@@ -1,7 +1,7 @@
 //! What a socket holds for its client.
 //!
 //! The one module of this crate with `unsafe` in it: no other call says whether a client takes bytes of a socket
-//! that is full.
+//! that is full, and none gives a socket that was bounded its freedom back.
 
 #![allow(
     unsafe_code,
@@ -10,7 +10,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
 
@@ -27,4 +27,28 @@ pub fn held(socket: impl AsFd) -> io::Result<usize> {
     // `Getter` has an int there; what is no socket refuses it or, a terminal, writes one int as well.
     let held = unsafe { ioctl(socket, Getter::<OUT_QUEUE, c_int>::new()) }?;
     Ok(usize::try_from(held).unwrap_or(0))
+}
+
+/// Lets the kernel find the size of `socket`'s send buffer by itself again, after it was told one (`SO_BUF_LOCK`,
+/// Linux 5.14).
+///
+/// # Errors
+/// What the system says, such as that it knows no such option.
+pub fn unbind(socket: impl AsFd) -> io::Result<()> {
+    let nothing: c_int = 0;
+    // SAFETY: the kernel reads as many bytes as it is told from where it is told, which is `nothing`, and keeps neither;
+    // the descriptor is borrowed, so open, for as long as this takes.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BUF_LOCK,
+            (&raw const nothing).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

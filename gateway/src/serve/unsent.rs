@@ -6,6 +6,8 @@
 //! is raised once a client has taken 8 MiB without keeping its socket full for 50 ms, and is back with the first
 //! time that it does. It may be raised for as many sockets as the blocks' memory has room for 16 times over.
 //!
+//! What is in flight is bounded too where many sockets are full ([`super::crowd`]).
+//!
 //! And the kernel says that a socket takes bytes again only once a third of its buffer is free, which may be
 //! minutes after its client took the first of them. So while a socket is full its queue is looked at.
 
@@ -20,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::cork::Cork;
+use super::crowd::{Crowd, Share};
 use super::exchanges::Exchanges;
 use super::queue;
 
@@ -38,18 +41,24 @@ const PROOF: u64 = 8 << 20;
 /// A socket that takes nothing for so long has a client who is slow, or away.
 const STALL: Duration = Duration::from_millis(50);
 
-/// How many sockets may hold more unsent than others.
+/// What sockets may hold, all of them together.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    /// How many of them may hold more unsent than others.
+    raised: Arc<Semaphore>,
+    crowd: Crowd,
+}
 
 impl Room {
-    /// For sockets beside blocks of `memory` bytes: at least one.
-    pub fn beside(memory: u64) -> Self {
+    /// For sockets of `crowd` beside blocks of `memory` bytes; one at least may be raised.
+    pub fn beside(memory: u64, crowd: Crowd) -> Self {
         let sockets = memory / SHARE / u64::from(RAISED);
         let sockets = usize::try_from(sockets).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(
-            sockets.clamp(1, Semaphore::MAX_PERMITS),
-        )))
+        let sockets = sockets.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            raised: Arc::new(Semaphore::new(sockets)),
+            crowd,
+        }
     }
 }
 
@@ -66,6 +75,8 @@ pub struct Unsent {
     tells: bool,
     /// Bytes taken since the last stall, as far as they matter.
     taken: u64,
+    /// What it may hold in flight too.
+    share: Share,
     /// Since when it takes nothing.
     full: Option<Instant>,
     /// When it was last looked at while full, and how many bytes it held then.
@@ -79,6 +90,7 @@ impl Unsent {
         let unsent = Self {
             socket,
             exchanges,
+            share: Share::of(room.crowd.clone()),
             room,
             raised: None,
             tells: false,
@@ -131,6 +143,9 @@ impl Unsent {
 
     /// It takes nothing: has its client, since it was looked at last?
     fn look(&mut self) {
+        if self.full.is_none() {
+            self.share.full(self.socket.socket());
+        }
         let now = Instant::now();
         let since = *self.full.get_or_insert(now);
         let last = self.looked.map_or(since, |(last, _)| last);
@@ -163,7 +178,7 @@ impl Unsent {
             return;
         }
         self.exchanges.takes_what_comes(true);
-        self.raised = Arc::clone(&self.room.0).try_acquire_owned().ok();
+        self.raised = Arc::clone(&self.room.raised).try_acquire_owned().ok();
         if self.raised.is_some() {
             self.limit(RAISED);
         }
@@ -224,9 +239,13 @@ mod tests {
     use super::super::cork;
     use super::*;
 
+    fn crowd() -> Crowd {
+        Crowd::behind(Arc::default())
+    }
+
     async fn pair() -> (Unsent, TcpStream) {
         let (socket, client) = cork::tests::pair().await;
-        let unsent = Unsent::new(socket, Exchanges::default(), Room::beside(0));
+        let unsent = Unsent::new(socket, Exchanges::default(), Room::beside(1 << 30, crowd()));
         (unsent, client)
     }
 
@@ -255,6 +274,14 @@ mod tests {
         sent
     }
 
+    /// Reads `left` bytes.
+    async fn drain(client: &mut TcpStream, mut left: usize) {
+        let mut came = vec![0; 64 << 10];
+        while left > 0 {
+            left -= client.read(&mut came).await.expect("they come");
+        }
+    }
+
     #[tokio::test]
     async fn who_takes_what_comes_has_a_higher_limit_and_who_stalls_has_it_again() {
         let (mut unsent, mut client) = pair().await;
@@ -265,14 +292,11 @@ mod tests {
         assert_eq!(limit(&unsent), RAISED);
         assert!(unsent.exchanges.quick());
 
-        let mut left = fill(&mut unsent).await;
+        let left = fill(&mut unsent).await;
         tokio::time::pause();
         tokio::time::advance(STALL).await;
         tokio::time::resume();
-        let mut came = vec![0; 64 << 10];
-        while left > 0 {
-            left -= client.read(&mut came).await.expect("they come");
-        }
+        drain(&mut client, left).await;
         pass(&mut unsent, &mut client, 64 << 10).await;
         assert_eq!(limit(&unsent), LIMIT);
         assert!(!unsent.exchanges.quick());
@@ -282,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_is_raised_for_no_more_sockets_than_there_is_room_for() {
-        let room = Room::beside(0);
+        let room = Room::beside(0, crowd());
         let (mut first, mut client) = pair().await;
         first.room = room.clone();
         pass(&mut first, &mut client, PROOF).await;
@@ -347,12 +371,9 @@ mod tests {
         let (mut unsent, mut client) = pair().await;
         pass(&mut unsent, &mut client, PROOF).await;
         tokio::time::pause();
-        let mut left = fill(&mut unsent).await;
+        let left = fill(&mut unsent).await;
         tokio::time::advance(STALL / 2).await;
-        let mut came = vec![0; 64 << 10];
-        while left > 0 {
-            left -= client.read(&mut came).await.expect("they come");
-        }
+        drain(&mut client, left).await;
         pass(&mut unsent, &mut client, 64 << 10).await;
         assert_eq!(limit(&unsent), RAISED);
     }

@@ -1,7 +1,7 @@
 //! How fast this gateway's link is: at least as fast as it was lately seen to be.
 //!
 //! Nobody tells a gateway what its link takes: it may be held to a rate far from here. What the kernel counts of an
-//! interface is what really crossed it, whoever it was for.
+//! interface is what really crossed it, whoever it was for. The loopback is no link.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,7 +25,7 @@ const SENT: usize = 8;
 
 /// The highest rate that was seen lately.
 #[derive(Debug, Default)]
-pub(super) struct Link {
+pub struct Link {
     /// Bytes a second, of this time and of the one before.
     now: AtomicU64,
     before: AtomicU64,
@@ -36,13 +36,13 @@ type Counts = HashMap<String, [u64; 2]>;
 
 impl Link {
     /// Bytes a second, one way; zero: none were seen.
-    pub(super) fn rate(&self) -> u64 {
+    pub fn rate(&self) -> u64 {
         let load = |rate: &AtomicU64| rate.load(Ordering::Relaxed);
         load(&self.now).max(load(&self.before))
     }
 
     /// Looks at the interfaces for ever, where they can be looked at.
-    pub(super) async fn watch(self: Arc<Self>) {
+    pub async fn watch(self: Arc<Self>) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut since, mut last): (_, Option<(Instant, Counts)>) = (Instant::now(), None);
@@ -70,7 +70,7 @@ impl Link {
         self.before.store(rate, Ordering::Relaxed);
     }
 
-    fn saw(&self, bytes: u64, took: Duration) {
+    pub(crate) fn saw(&self, bytes: u64, took: Duration) {
         if !took.is_zero() {
             let rate = bytes as f64 / took.as_secs_f64();
             self.now.fetch_max(rate as u64, Ordering::Relaxed);
