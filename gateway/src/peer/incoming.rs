@@ -191,3 +191,6 @@ impl Incoming {
         self.hash = wire::checksum(self.version, self.offset);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,8 @@ fn peers(filling: bool) -> Arc<Peers> {
     })
 }
 
-fn peers_of(mute: Mute) -> Arc<Peers> {
+/// A fleet of this gateway and one other, "mute", which is reached by `transport`.
+pub(super) fn peers_of(transport: impl Peer + 'static) -> Arc<Peers> {
     let member = Member::new("mute", "", NonZeroU16::MIN).unwrap();
     let peer = forebay_ring::Peer {
         member: member.clone(),
@@ -72,7 +73,7 @@ fn peers_of(mute: Mute) -> Arc<Peers> {
     };
     let metrics = PeerMetrics::new(&prometheus::Registry::new()).unwrap();
     let fleet = watch::Sender::new(Arc::new(fleet)).subscribe();
-    Peers::new(fleet, Arc::new(mute), metrics)
+    Peers::new(fleet, Arc::new(transport), metrics)
 }
 
 fn question(exact: bool) -> Request<Bytes> {

@@ -1,0 +1,135 @@
+//! Answers that come slowly.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::sync::Mutex;
+
+use forebay_storage::block::BlockSize;
+use forebay_storage::class::Class;
+use forebay_storage::object::ObjectId;
+use forebay_storage::store::{Asker, RUN_BYTES, Spot, Store};
+use forebay_storage::version::{Identity, Version};
+use futures::StreamExt;
+use futures::channel::mpsc;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+
+use super::*;
+use crate::peer::tests::peers_of;
+use crate::peer::{Peer, PeerBody};
+
+const MIB: u64 = 1 << 20;
+
+/// A member that answers pings at once, and one question with what is sent here.
+#[derive(Debug)]
+struct Slow {
+    body: Mutex<Option<PeerBody>>,
+    length: u64,
+}
+
+impl Peer for Slow {
+    fn send<'a>(
+        &'a self,
+        _: &'a forebay_ring::Peer,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
+        let (parts, _) = request.into_parts();
+        Box::pin(async move {
+            if wire::is_ping(&parts.uri) {
+                let mut response = Response::new(crate::dialect::peer::nothing());
+                *response.headers_mut() = wire::pong(true, false);
+                return Ok(response);
+            }
+            let body = self.body.lock().unwrap().take().unwrap();
+            let mut response = Response::new(body);
+            let length = self.length.into();
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length);
+            Ok(response)
+        })
+    }
+}
+
+fn version(size: u64) -> Arc<Version> {
+    let identity = Arc::new(Identity {
+        origin: "s3://b/".into(),
+        block_size: MIB as u32,
+        immutable: false,
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert("etag", "\"x\"".parse().unwrap());
+    Arc::new(Version::from_headers(&object(), &identity, size, &headers))
+}
+
+fn object() -> ObjectId {
+    ObjectId::new("models", "a")
+}
+
+/// The segment at `offset` with its checksum.
+fn segment(version: VersionKey, offset: u64) -> Bytes {
+    let mut bytes = vec![7; SEGMENT];
+    let mut hash = wire::checksum(version, offset);
+    hash.write(&bytes);
+    bytes.extend(hash.finish().to_be_bytes());
+    bytes.into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
+    let (sends, comes) = mpsc::unbounded();
+    let range = 0..2 * MIB;
+    let body = StreamBody::new(comes.map(|bytes| Ok::<_, io::Error>(Frame::data(bytes))));
+    let peers = peers_of(Slow {
+        body: Mutex::new(Some(PeerBody::new(body))),
+        length: wire::body_length(&range),
+    });
+    let asked = peers.ask("mute", 2, Request::new(Bytes::new())).await;
+    let (store, version) = (
+        Store::new(64 * MIB, BlockSize::new(1 << 20), None),
+        version(range.end),
+    );
+    let key = version.key;
+    let mut incoming = Incoming::new(&peers, "mute", asked.unwrap(), key, &range).unwrap();
+
+    let spot = |_| Spot {
+        source: 2,
+        group: 0,
+        owned: false,
+    };
+    let client = Asker {
+        level: 0,
+        class: Class::Demand,
+        spot: &spot,
+        run: RUN_BYTES,
+    };
+    let mut first = store.open_as(&client, &object(), &version, 0..=1, Some(0));
+    let mut run = first.runs.pop().unwrap();
+    run.missing();
+    let behind = store.open_as(&client, &object(), &version, 1..=1, Some(1));
+    assert!(behind.runs.is_empty(), "it joins");
+
+    let left = Mutex::new(Vec::new());
+    let apart = |rest: Run| left.lock().unwrap().push((Instant::now(), rest));
+    let began = Instant::now();
+    let slowly = async {
+        for index in 0..MIB / SEGMENT as u64 {
+            sends
+                .unbounded_send(segment(key, index * SEGMENT as u64))
+                .unwrap();
+            tokio::time::sleep(SLOW / 4).await;
+        }
+    };
+    let (took, ()) = tokio::join!(incoming.take(&mut run, &apart), slowly);
+    took.unwrap();
+    assert!(run.is_over(), "the block before it came to its end");
+    let left = left.into_inner().unwrap();
+    let [(when, rest)] = &left[..] else {
+        panic!("{} runs left", left.len());
+    };
+    assert_eq!((rest.index(), rest.last_index()), (Some(1), Some(1)));
+    assert!((SLOW..2 * SLOW).contains(&(*when - began)));
+}
