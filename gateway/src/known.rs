@@ -164,6 +164,7 @@ pub async fn keep(gateway: Arc<Gateway>, file: Arc<KnownFile>, stop: oneshot::Re
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => save_now(&gateway, &file).await,
             _ = &mut stop => return save_now(&gateway, &file).await,
         }

@@ -270,8 +270,9 @@ impl Pins {
             match self.next_end() {
                 Some(time) => {
                     tokio::select! {
-                        () = tokio::time::sleep(time) => self.apply(),
+                        biased;
                         () = changed => {}
+                        () = tokio::time::sleep(time) => self.apply(),
                     }
                 }
                 None => changed.await,

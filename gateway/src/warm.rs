@@ -260,9 +260,10 @@ impl Jobs {
         tokio::spawn(async move {
             let mut states = job.states();
             tokio::select! {
-                () = too_late(&job) => {}
+                biased;
                 // The sender is the job's own, which we hold.
                 _ = states.wait_for(|state| *state != State::Queued) => return,
+                () = too_late(&job) => {}
             }
             {
                 // Whoever gives it its turn holds the table too.

@@ -185,6 +185,7 @@ pub async fn keep(state: Arc<State>) {
     let mut told = state.reads.peers.is_none();
     loop {
         tokio::select! {
+            biased;
             _ = ask.tick() => {
                 state.pins.apply();
                 if let Err(error) = state.pins.look().await {

@@ -37,6 +37,7 @@ impl Flows {
         let (mut first, mut away) = (true, false);
         loop {
             tokio::select! {
+                biased;
                 () = self.closing() => return,
                 _ = ticks.tick() => {}
             }

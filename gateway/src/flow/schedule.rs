@@ -132,6 +132,7 @@ pub(super) async fn keep(flows: Arc<Flows>) {
         }
     });
     tokio::select! {
+        biased;
         () = flows.closing() => {}
         _ = futures::future::join_all(kept) => {}
     }

@@ -122,6 +122,7 @@ impl Handover {
             loop {
                 let full = running.len() >= pace.at_once(donors);
                 tokio::select! {
+                    biased;
                     Some(came) = running.next() => self.note(peers, &came, pace, taken),
                     () = tokio::time::sleep_until(pace.next), if !full => break,
                 }

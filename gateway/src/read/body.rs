@@ -303,13 +303,14 @@ impl ReadBody {
             let mut seen = u64::MAX;
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(STALLED) => {}
+                    biased;
                     () = pressed.notified() => {
                         seen = watched.upgrade().map_or(seen, |shared| {
                             shared.polls.load(Ordering::Relaxed)
                         });
                         tokio::time::sleep(STALLED_UNDER_PRESSURE).await;
                     }
+                    () = tokio::time::sleep(STALLED) => {}
                 }
                 let Some(shared) = watched.upgrade() else {
                     return;

@@ -55,6 +55,7 @@ impl Revisions {
             let looked = async { self.look().await.is_ok() && self.is_confirmed(dataset) };
             let agreed = self.agreed(dataset);
             let confirmed = tokio::select! {
+                biased;
                 true = looked => true,
                 true = agreed => true,
                 else => false,

@@ -138,6 +138,7 @@ impl Jobs {
         let (mut first, mut away) = (true, false);
         loop {
             tokio::select! {
+                biased;
                 () = self.closing() => return,
                 _ = ticks.tick() => {}
             }

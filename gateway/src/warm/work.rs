@@ -312,6 +312,7 @@ impl Object<'_> {
                 if at > 0 {
                     let (mut known, mut over) = (self.version.subscribe(), over.subscribe());
                     tokio::select! {
+                        biased;
                         _ = known.wait_for(Option::is_some) => {}
                         _ = over.wait_for(|over| *over) => {}
                     }

@@ -64,7 +64,9 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
     drop(stage);
     if count > 1 && options.stand_in.is_none() {
         let stage = Stage::new(layout(&FROZEN_ONE), options).await?;
-        let frozen = async || frozen(&stage, count, readers).await;
+        let all_run = async || in_the_middle(&stage, count, readers, None).await;
+        rows.push(repeat::median(count, &[], all_run).await?);
+        let frozen = async || in_the_middle(&stage, count, readers, Some(FROZEN)).await;
         rows.push(repeat::median(count, &[count], frozen).await?);
     }
     Ok(rows)
@@ -98,7 +100,14 @@ async fn died(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row
     Ok(row)
 }
 
-async fn frozen(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row> {
+/// A cold object, of which one owner stands still for so long in the middle of it; or nobody does, which shows what of
+/// the times the links take anyway.
+async fn in_the_middle(
+    stage: &Stage,
+    count: usize,
+    readers: usize,
+    stands_still: Option<Duration>,
+) -> anyhow::Result<Row> {
     let (key, size) = (stage.key(), stage.options.size(FROZEN_SIZE));
     let fleet = stage.fleet(&brief(count, &key, size)).await?;
     let victim = owner_in_the_middle(&fleet, &key).await?;
@@ -125,14 +134,25 @@ async fn frozen(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<R
         .collect();
     let run = fleet
         .run_while(orders, async {
+            let Some(time) = stands_still else {
+                return Ok(());
+            };
             tokio::time::sleep(UNTIL).await;
             fleet.members[victim].signal(Signal::STOP)?;
-            tokio::time::sleep(FROZEN).await;
+            tokio::time::sleep(time).await;
             fleet.members[victim].signal(Signal::CONT)
         })
         .await?;
     fleet.stop().await?;
-    Ok(judged("one owner frozen for 5 s", count, &run, size, 0).unresumed())
+    let Some(time) = stands_still else {
+        let mut row = Row::new("nobody frozen", count, &run, size).origin_within(1.1);
+        let slowest = slowest_first_byte(&run);
+        row.report
+            .tell("slowest first byte", slowest, Unit::FineSeconds);
+        return Ok(row.unresumed());
+    };
+    let name = format!("one owner frozen for {} s", time.as_secs());
+    Ok(judged(&name, count, &run, size, 0).unresumed())
 }
 
 fn brief(count: usize, key: &str, size: u64) -> Brief {
@@ -166,12 +186,18 @@ fn judged(name: &str, count: usize, run: &Run, size: u64, killed: u64) -> Row {
     let refused: u64 = run.readings.iter().map(|reading| reading.refused).sum();
     row.report
         .at_most("answers with a 5xx", refused as f64, 0.0, Unit::Count);
-    let slowest = run
-        .readings
-        .iter()
-        .map(|reading| reading.slowest_first_byte)
-        .fold(0.0, f64::max);
-    row.report
-        .at_most("slowest first byte", slowest, 1.0, Unit::FineSeconds);
+    row.report.at_most(
+        "slowest first byte",
+        slowest_first_byte(run),
+        1.0,
+        Unit::FineSeconds,
+    );
     row
+}
+
+fn slowest_first_byte(run: &Run) -> f64 {
+    let readings = run.readings.iter();
+    readings
+        .map(|reading| reading.slowest_first_byte)
+        .fold(0.0, f64::max)
 }
