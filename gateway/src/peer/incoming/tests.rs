@@ -10,9 +10,9 @@ use forebay_storage::class::Class;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::{Asker, RUN_BYTES, Spot, Store};
 use forebay_storage::version::{Identity, Version};
-use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::future::BoxFuture;
+use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -80,7 +80,7 @@ fn segment(version: VersionKey, offset: u64) -> Bytes {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
-    let (sends, comes) = mpsc::unbounded();
+    let (mut sends, comes) = mpsc::channel(1);
     let range = 0..2 * MIB;
     let body = StreamBody::new(comes.map(|bytes| Ok::<_, io::Error>(Frame::data(bytes))));
     let peers = peers_of(Slow {
@@ -118,7 +118,8 @@ async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
     let slowly = async {
         for index in 0..MIB / SEGMENT as u64 {
             sends
-                .unbounded_send(segment(key, index * SEGMENT as u64))
+                .send(segment(key, index * SEGMENT as u64))
+                .await
                 .unwrap();
             tokio::time::sleep(SLOW / 4).await;
         }
