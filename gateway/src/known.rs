@@ -165,8 +165,8 @@ pub async fn keep(gateway: Arc<Gateway>, file: Arc<KnownFile>, stop: oneshot::Re
     loop {
         tokio::select! {
             biased;
-            _ = ticks.tick() => save_now(&gateway, &file).await,
             _ = &mut stop => return save_now(&gateway, &file).await,
+            _ = ticks.tick() => save_now(&gateway, &file).await,
         }
     }
 }

@@ -271,8 +271,8 @@ impl Pins {
                 Some(time) => {
                     tokio::select! {
                         biased;
-                        () = changed => {}
                         () = tokio::time::sleep(time) => self.apply(),
+                        () = changed => {}
                     }
                 }
                 None => changed.await,

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Params, Problem, State, fleet, known};
 use crate::dataset::Dataset;
@@ -181,18 +181,13 @@ pub(super) async fn answer(state: &State, method: &Method, body: &Bytes) -> Opti
 /// Keeps pins as they are set, here and elsewhere, and blocks within the bounds of their datasets. Never returns.
 pub async fn keep(state: Arc<State>) {
     let (mut ask, mut sweep) = (interval(EACH), interval(SWEEP));
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // One that has just come knows nothing until somebody has told it.
     let mut told = state.reads.peers.is_none();
     loop {
         tokio::select! {
             biased;
-            _ = ask.tick() => {
-                state.pins.apply();
-                if let Err(error) = state.pins.look().await {
-                    tracing::debug!(%error, "what is pinned is not known anew");
-                }
-                told |= hear(&state).await;
-            }
             _ = sweep.tick() => {
                 let datasets = state.datasets.all();
                 let bounded = datasets.iter().filter(|dataset| dataset.bounds().quota.is_some());
@@ -201,6 +196,13 @@ pub async fn keep(state: Arc<State>) {
                 if !told {
                     told = hear(&state).await;
                 }
+            }
+            _ = ask.tick() => {
+                state.pins.apply();
+                if let Err(error) = state.pins.look().await {
+                    tracing::debug!(%error, "what is pinned is not known anew");
+                }
+                told |= hear(&state).await;
             }
         }
     }

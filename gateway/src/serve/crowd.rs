@@ -4,15 +4,18 @@
 //! acknowledged: bytes that no lease counts. A few sockets need that. What dozens hold beyond their share only stands in
 //! queues: it is had from memory again when its turn comes, since no processor's cache holds it any more (32 streams over
 //! loopback ran at 0.57 of a bare server's rate, and at 1.40 of it since they share), and whatever is asked for next
-//! waits behind it. So the sockets that are full, clients' and other gateways', share what the link carries in a quarter
-//! of a second, which is enough for clients that are as far away as that, and where the share of each is little its send
-//! buffer is no larger (`SO_SNDBUF`, socket(7)).
+//! waits behind it. So the sockets that are full, or lately were, clients' and other gateways', share what the link
+//! carries in half a second, and where the share of each is little its send buffer is no larger (`SO_SNDBUF`, socket(7)).
+//! A share is rounded down, to a half at worst, so that is enough for clients a quarter of a second away.
 //!
 //! What the link carries is what it was seen to carry ([`crate::link`]), so where nothing was seen yet there is a least,
-//! from which it grows each half second by as much as clients are nearer than that quarter.
+//! from which it grows each half second by as much as clients are nearer than that.
+//!
+//! A kernel that can't give a bounded socket its freedom back (`SO_BUF_LOCK`, Linux 5.14) is left to itself.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -23,19 +26,16 @@ use super::queue;
 use crate::link::Link;
 
 /// How long the link may take to carry what full sockets share.
-const LASTS: Duration = Duration::from_millis(250);
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
-/// What they share at least: about what a processor's cache holds.
-const BUDGET: u64 = 8 << 20;
+/// Bytes that they share at least: about what a processor's cache holds.
+const SHARED: u64 = 8 << 20;
 
-/// A share as large as that is no bound: the kernel finds by itself what a socket needs.
+/// A share of so many bytes is no bound: the kernel finds by itself what a socket needs.
 const AMPLE: u64 = 1 << 20;
 
-/// The least that a socket may hold, however many there are.
+/// Bytes that each may hold at least, however many there are.
 const LEAST: u64 = 16 << 10;
-
-/// What a socket may hold that was bounded, where the kernel can't find out anew: as much as any may (tcp(7)).
-const MOST: usize = 4 << 20;
 
 /// Sockets are counted anew so often: who was full in this turn or in the last one counts.
 const TURN: Duration = Duration::from_secs(2);
@@ -48,10 +48,16 @@ pub struct Crowd(Arc<Inner>);
 struct Inner {
     link: Arc<Link>,
     began: Instant,
-    /// The turn that goes on, in the upper half, and how many were full in it.
-    now: AtomicU64,
-    /// The same of one before it.
-    before: AtomicU64,
+    /// Asked once a filling of a socket, not once a write.
+    counts: Mutex<Counts>,
+}
+
+/// How many were full, in the turn that goes on and in the one before it.
+#[derive(Debug, Default)]
+struct Counts {
+    turn: u64,
+    now: u64,
+    before: u64,
 }
 
 /// One socket's part in what all of them may hold.
@@ -59,9 +65,19 @@ struct Inner {
 pub struct Share {
     crowd: Crowd,
     /// In which turn it was counted last.
-    counted: Option<u32>,
-    /// What it may hold, if that is bounded.
-    bound: Option<u32>,
+    counted: Option<u64>,
+    /// Bytes that it may hold, if that is bounded.
+    bound: Option<usize>,
+    /// It takes nothing now.
+    full: bool,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let Some(turn) = self.counted {
+            self.crowd.forget(turn);
+        }
+    }
 }
 
 impl Share {
@@ -71,26 +87,35 @@ impl Share {
             crowd,
             counted: None,
             bound: None,
+            full: false,
         }
     }
 
-    /// `socket`, whose part this is, is full: from now on it holds its share, if many are.
-    pub fn full(&mut self, socket: &TcpStream) {
+    /// `socket`, whose part this is, was written to. If that filled it, it is counted, and from now on holds no more than
+    /// its share, if many are full.
+    pub fn written<T>(&mut self, socket: &TcpStream, written: &Poll<io::Result<T>>) {
+        // A task that had its turn is to come back later; that says nothing of the socket.
+        let full = written.is_pending() && tokio::task::coop::has_budget_remaining();
+        if full && !self.full {
+            self.fills(socket);
+        }
+        self.full = full;
+    }
+
+    fn fills(&mut self, socket: &TcpStream) {
         let bound = self.crowd.share(&mut self.counted);
         if bound == self.bound {
             return;
         }
-        self.bound = bound;
         let set = match bound {
             // The kernel doubles what it is told, for what it keeps beside the bytes (socket(7)).
-            Some(bytes) => SockRef::from(socket).set_send_buffer_size(bytes as usize / 2),
-            // A kernel that can't find out anew lets it have as much as any may.
-            None => {
-                queue::unbind(socket).or_else(|_| SockRef::from(socket).set_send_buffer_size(MOST))
-            }
+            Some(bytes) => queue::unbind(socket)
+                .and_then(|()| SockRef::from(socket).set_send_buffer_size(bytes / 2)),
+            None => queue::unbind(socket),
         };
-        if let Err(error) = set {
-            tracing::debug!(%error, "a socket option was refused");
+        match set {
+            Ok(()) => self.bound = bound,
+            Err(error) => tracing::debug!(%error, "a socket option was refused"),
         }
     }
 }
@@ -101,69 +126,81 @@ impl Crowd {
         Self(Arc::new(Inner {
             link,
             began: Instant::now(),
-            now: AtomicU64::default(),
-            before: AtomicU64::default(),
+            counts: Mutex::default(),
         }))
     }
 
-    /// Counts a socket that is full and was `counted` last in that turn, and says what it may hold: a power of two, so
-    /// that it changes seldom. None is as much as the kernel finds right.
-    fn share(&self, counted: &mut Option<u32>) -> Option<u32> {
-        let turn = self.0.began.elapsed().as_millis() / TURN.as_millis();
-        // Centuries fit.
-        let turn = u32::try_from(turn).unwrap_or(u32::MAX);
-        let more = u64::from(*counted != Some(turn));
-        *counted = Some(turn);
-        let full = self.count(turn, more);
-        let carried = self.0.link.rate() as f64 * LASTS.as_secs_f64();
-        let share = BUDGET.max(carried as u64) / full.max(1);
+    /// Counts a socket that is full and was `counted` last in that turn, and says how many bytes it may hold: a power of
+    /// two, so that it changes seldom. None is as much as the kernel finds right.
+    fn share(&self, counted: &mut Option<u64>) -> Option<usize> {
+        let turn = (self.0.began.elapsed().as_millis() / TURN.as_millis()) as u64;
+        let full = self.count(turn, counted);
+        let carried = self.0.link.rate() as f64 * ON_ITS_WAY.as_secs_f64();
+        let share = SHARED.max(carried as u64) / full.max(1);
         let share = 1 << share.clamp(LEAST, AMPLE).ilog2();
-        u32::try_from(share).ok().filter(|_| share < AMPLE)
+        usize::try_from(share).ok().filter(|_| share < AMPLE)
     }
 
-    /// Counts `more` of them in `turn`. Returns how many are full.
-    fn count(&self, turn: u32, more: u64) -> u64 {
-        let first = u64::from(turn) << 32;
-        let (now, before) = (&self.0.now, &self.0.before);
-        let next = |seen: u64| Some(seen.max(first) + more);
-        let seen = match more {
-            0 => Ok(now.load(Ordering::Relaxed)),
-            _ => now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next),
-        };
-        let (Ok(seen) | Err(seen)) = seen;
-        if seen < first {
-            before.store(seen, Ordering::Relaxed);
+    /// Counts it in `turn`, once. Returns how many are full.
+    fn count(&self, turn: u64, counted: &mut Option<u64>) -> u64 {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.begin(turn);
+        if counted.is_none_or(|last| last < counts.turn) {
+            counts.now += 1;
         }
-        let last = before.load(Ordering::Relaxed);
-        let last = turn.checked_sub(1).map_or(0, |turn| within(turn, last));
-        last.max(within(turn, seen) + more)
+        *counted = Some(counts.turn);
+        counts.now.max(counts.before)
+    }
+
+    /// One that was counted in `turn` last is gone.
+    fn forget(&self, turn: u64) {
+        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was counted in both stays in the older one until that is over.
+        if turn == counts.turn {
+            counts.now -= 1;
+        } else if turn + 1 == counts.turn {
+            counts.before -= 1;
+        }
     }
 }
 
-/// How many `counted` says there were in `turn`.
-fn within(turn: u32, counted: u64) -> u64 {
-    match counted >> 32 == u64::from(turn) {
-        true => counted & u64::from(u32::MAX),
-        false => 0,
+impl Counts {
+    /// Turns to `turn`, unless it has begun.
+    fn begin(&mut self, turn: u64) {
+        if turn <= self.turn {
+            return;
+        }
+        self.before = match turn - self.turn {
+            1 => self.now,
+            _ => 0,
+        };
+        (self.turn, self.now) = (turn, 0);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     use super::*;
 
     /// What each of `sockets` may hold once all of them were full.
-    fn shares(crowd: &Crowd, sockets: &mut [Option<u32>]) -> Option<u32> {
+    fn shares(crowd: &Crowd, sockets: &mut [Option<u64>]) -> Option<usize> {
         for socket in &mut *sockets {
             crowd.share(socket);
         }
         crowd.share(&mut sockets[0])
     }
 
-    fn sockets(count: usize) -> Vec<Option<u32>> {
+    /// A crowd of so many that are full.
+    pub(in super::super) fn crowded(count: usize) -> Crowd {
+        let crowd = Crowd::behind(Arc::default());
+        shares(&crowd, &mut sockets(count));
+        crowd
+    }
+
+    fn sockets(count: usize) -> Vec<Option<u64>> {
         vec![None; count]
     }
 
@@ -183,15 +220,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_link_carries_in_a_quarter_of_a_second_is_shared() {
+    async fn what_the_link_carries_in_half_a_second_is_shared() {
         let link = Arc::new(Link::default());
         let crowd = Crowd::behind(Arc::clone(&link));
         let mut many = sockets(512);
         assert_eq!(shares(&crowd, &mut many), Some(16 << 10));
         link.saw(64 << 20, Duration::from_millis(500));
-        assert_eq!(crowd.share(&mut many[0]), Some(64 << 10));
+        assert_eq!(crowd.share(&mut many[0]), Some(128 << 10));
         link.saw(1 << 30, Duration::from_millis(500));
         assert_eq!(crowd.share(&mut many[0]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_grows_for_clients_that_are_a_fifth_of_a_second_away() {
+        let link = Arc::new(Link::default());
+        let crowd = Crowd::behind(Arc::clone(&link));
+        let mut many = sockets(64);
+        let mut share = shares(&crowd, &mut many);
+        while let Some(bytes) = share {
+            // What they carry who have as much on its way each.
+            let carried = many.len() as u64 * bytes as u64;
+            link.saw(carried, Duration::from_millis(200));
+            share = crowd.share(&mut many[0]);
+            assert!(share.is_none_or(|more| more > bytes), "it stays at {bytes}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_is_not_counted() {
+        let crowd = Crowd::behind(Arc::default());
+        let shares: Vec<_> = (0..64)
+            .map(|_| {
+                let mut share = Share::of(crowd.clone());
+                crowd.share(&mut share.counted);
+                share
+            })
+            .collect();
+        let mut one = None;
+        assert_eq!(crowd.share(&mut one), Some(64 << 10));
+        drop(shares);
+        assert_eq!(crowd.share(&mut one), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,18 +293,20 @@ mod tests {
                 .send_buffer_size()
                 .expect("an option")
         };
-        let crowd = Crowd::behind(Arc::default());
-        shares(&crowd, &mut sockets(127));
-        let mut share = Share::of(crowd);
+        let mut share = Share::of(crowded(127));
+        let full = Poll::<io::Result<()>>::Pending;
         let mut left = fill(&socket);
-        share.full(&socket);
+        share.written(&socket, &full);
         assert_eq!(buffer(), 64 << 10);
 
         tokio::time::pause();
         tokio::time::advance(2 * TURN).await;
         tokio::time::resume();
         let mut came = vec![0; 64 << 10];
-        share.full(&socket);
+        share.written(&socket, &Poll::Ready(Ok(())));
+        share.written(&socket, &full);
+        assert_eq!(share.bound, None);
+        assert_eq!(buffer(), 64 << 10, "the kernel has it grow");
         for round in 0.. {
             while left > 0 {
                 left -= client.read(&mut came).await.expect("they come");

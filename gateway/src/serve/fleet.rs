@@ -125,23 +125,15 @@ async fn meet(socket: TcpStream, own: &Identity) -> Result<(Wire, String), Refus
 struct Sharing {
     wire: Wire,
     share: Share,
-    full: bool,
 }
 
 impl Sharing {
     fn new(wire: Wire, share: Share) -> Self {
-        Self {
-            wire,
-            share,
-            full: false,
-        }
+        Self { wire, share }
     }
 
-    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_pending() && !self.full {
-            self.share.full(self.wire.socket());
-        }
-        self.full = written.is_pending();
+    fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.share.written(self.wire.socket(), &written);
         written
     }
 }
@@ -179,8 +171,10 @@ impl AsyncWrite for Sharing {
         self.wire.is_write_vectored()
     }
 
+    /// TLS takes bytes that the socket does not: that it is full shows here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
+        let flushed = Pin::new(&mut self.wire).poll_flush(cx);
+        self.written(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -243,5 +237,28 @@ fn refuse(
     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
     if told.len() < REMEMBERED && told.insert((remote.ip(), reason)) {
         tracing::warn!(%remote, reason = %refused, "a connection to the fleet's port was refused");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::crowd::tests::crowded;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_members_socket_that_is_full_as_many_are_holds_its_share() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let _client = TcpStream::connect(address).await.expect("a connection");
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let mut sharing = Sharing::new(Wire::Plain(socket), Share::of(crowded(127)));
+        while let Poll::Ready(written) = futures::poll!(Box::pin(sharing.write(&[7; 64 << 10]))) {
+            written.expect("it takes them");
+            tokio::task::coop::consume_budget().await;
+        }
+        let socket = socket2::SockRef::from(sharing.wire.socket());
+        assert_eq!(socket.send_buffer_size().expect("an option"), 64 << 10);
     }
 }

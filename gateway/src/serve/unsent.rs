@@ -33,7 +33,7 @@ const LIMIT: u32 = 256 << 10;
 const RAISED: u32 = 1 << 20;
 
 /// The part of the blocks' memory that raised limits may come to, all of them together.
-const SHARE: u64 = 16;
+const PART: u64 = 16;
 
 /// Bytes after which a client has shown that it takes what comes.
 const PROOF: u64 = 8 << 20;
@@ -52,7 +52,7 @@ pub struct Room {
 impl Room {
     /// For sockets of `crowd` beside blocks of `memory` bytes; one at least may be raised.
     pub fn beside(memory: u64, crowd: Crowd) -> Self {
-        let sockets = memory / SHARE / u64::from(RAISED);
+        let sockets = memory / PART / u64::from(RAISED);
         let sockets = usize::try_from(sockets).unwrap_or(usize::MAX);
         let sockets = sockets.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -133,6 +133,7 @@ impl Unsent {
     }
 
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.share.written(self.socket.socket(), &written);
         match written {
             Poll::Pending => self.look(),
             Poll::Ready(Ok(bytes)) => self.took(bytes),
@@ -143,9 +144,6 @@ impl Unsent {
 
     /// It takes nothing: has its client, since it was looked at last?
     fn look(&mut self) {
-        if self.full.is_none() {
-            self.share.full(self.socket.socket());
-        }
         let now = Instant::now();
         let since = *self.full.get_or_insert(now);
         let last = self.looked.map_or(since, |(last, _)| last);
@@ -237,6 +235,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::super::cork;
+    use super::super::crowd::tests::crowded;
     use super::*;
 
     fn crowd() -> Crowd {
@@ -320,6 +319,15 @@ mod tests {
         third.room = second.room.clone();
         pass(&mut third, &mut another, PROOF).await;
         assert_eq!(limit(&third), RAISED);
+    }
+
+    #[tokio::test]
+    async fn one_of_many_that_are_full_holds_its_share_in_flight_too() {
+        let (mut unsent, _client) = pair().await;
+        unsent.share = Share::of(crowded(127));
+        fill(&mut unsent).await;
+        let socket = socket2::SockRef::from(unsent.socket.socket());
+        assert_eq!(socket.send_buffer_size().expect("an option"), 64 << 10);
     }
 
     #[tokio::test]

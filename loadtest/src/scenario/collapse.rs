@@ -96,7 +96,8 @@ async fn died(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row
         })
         .await?;
     fleet.stop().await?;
-    let row = judged("all but one die", count, &run, size, count as u64);
+    let mut row = judged("all but one die", count, &run, size, count as u64);
+    first_byte_within_a_second(&mut row, slowest_first_byte(&run));
     Ok(row)
 }
 
@@ -144,15 +145,19 @@ async fn in_the_middle(
         })
         .await?;
     fleet.stop().await?;
-    let Some(time) = stands_still else {
-        let mut row = Row::new("nobody frozen", count, &run, size).origin_within(1.1);
-        let slowest = slowest_first_byte(&run);
-        row.report
-            .tell("slowest first byte", slowest, Unit::FineSeconds);
-        return Ok(row.unresumed());
+    let name = match stands_still {
+        Some(time) => format!("one owner frozen for {} s", time.as_secs()),
+        None => "nobody frozen".to_owned(),
     };
-    let name = format!("one owner frozen for {} s", time.as_secs());
-    Ok(judged(&name, count, &run, size, 0).unresumed())
+    let mut row = judged(&name, count, &run, size, 0).unresumed();
+    let slowest = slowest_first_byte(&run);
+    match stands_still {
+        Some(_) => first_byte_within_a_second(&mut row, slowest),
+        None => row
+            .report
+            .tell("slowest first byte", slowest, Unit::FineSeconds),
+    }
+    Ok(row)
 }
 
 fn brief(count: usize, key: &str, size: u64) -> Brief {
@@ -186,13 +191,12 @@ fn judged(name: &str, count: usize, run: &Run, size: u64, killed: u64) -> Row {
     let refused: u64 = run.readings.iter().map(|reading| reading.refused).sum();
     row.report
         .at_most("answers with a 5xx", refused as f64, 0.0, Unit::Count);
-    row.report.at_most(
-        "slowest first byte",
-        slowest_first_byte(run),
-        1.0,
-        Unit::FineSeconds,
-    );
     row
+}
+
+fn first_byte_within_a_second(row: &mut Row, slowest: f64) {
+    let what = "slowest first byte";
+    row.report.at_most(what, slowest, 1.0, Unit::FineSeconds);
 }
 
 fn slowest_first_byte(run: &Run) -> f64 {
