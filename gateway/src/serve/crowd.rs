@@ -2,9 +2,9 @@
 //!
 //! The kernel lets a socket have in flight what the network takes without losing any, and keeps all of it until it is
 //! acknowledged: bytes that no lease counts. A few sockets need that. What dozens hold beyond their share only stands in
-//! queues: it is had from memory again when its turn comes, since no processor's cache holds it any more (32 streams over
-//! loopback ran at 0.57 of a bare server's rate, and at 1.40 of it since they share), and whatever is asked for next
-//! waits behind it. So the sockets that are full, or lately were, clients' and other gateways', share what the link
+//! queues, whatever is asked for next waits behind it, and where it comes to more than a processor's cache it may have to
+//! be had from memory again (32 streams over loopback ran at 0.57 of a bare server's rate, and at 1.4 of it and more since
+//! they share; that the cache is why was not profiled). So the sockets that are full, or lately were, clients' and other gateways', share what the link
 //! carries in half a second, and where the share of each is little its send buffer is no larger (`SO_SNDBUF`, socket(7)).
 //! A share is rounded down, to a half at worst, so that is enough for clients a quarter of a second away.
 //!
