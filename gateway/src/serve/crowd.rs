@@ -4,9 +4,11 @@
 //! acknowledged: bytes that no lease counts. A few sockets need that. What dozens hold beyond their share only stands in
 //! queues, whatever is asked for next waits behind it, and where it comes to more than a processor's cache it may have to
 //! be had from memory again (32 streams over loopback ran at 0.57 of a bare server's rate, and at 1.4 of it and more since
-//! they share; that the cache is why was not profiled). So the sockets that are full, or lately were, clients' and other gateways', share what the link
-//! carries in half a second, and where the share of each is little its send buffer is no larger (`SO_SNDBUF`, socket(7)).
-//! A share is rounded down, to a half at worst, so that is enough for clients a quarter of a second away.
+//! they share; that the cache is why was not profiled).
+//!
+//! So the sockets that are full, or lately were, clients' and other gateways', share what the link carries in half a
+//! second, and where the share of each is little its send buffer is no larger (`SO_SNDBUF`, socket(7)). A share is rounded
+//! down, to a half at worst, so that is enough for clients a quarter of a second away.
 //!
 //! What the link carries is what it was seen to carry ([`crate::link`]), so where nothing was seen yet there is a least,
 //! from which it grows each half second by as much as clients are nearer than that.

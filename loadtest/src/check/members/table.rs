@@ -38,6 +38,9 @@ const EVERY: Duration = Duration::from_millis(4);
 /// How long each half is.
 const TIME: Duration = Duration::from_secs(8);
 
+/// A table that stood for so long is the last: one of so many members takes a tenth of that to build.
+const STANDS: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(options: &Options, mut report: Report) -> anyhow::Result<Report> {
     // A fleet of one, until the others come.
     let brief = Brief {
@@ -70,8 +73,7 @@ pub(super) async fn run(options: &Options, mut report: Report) -> anyhow::Result
     if count < MEMBERS {
         bail!("the gateway knows {count} members of {MEMBERS}");
     }
-    // The last tables of the crowd.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    last_table(&fleet).await?;
     let alone = p99(&url, TIME, options.seed).await?;
     let building = tokio::spawn({
         let strangers = strangers.clone();
@@ -104,6 +106,19 @@ pub(super) async fn run(options: &Options, mut report: Report) -> anyhow::Result
 async fn members(fleet: &Fleet) -> anyhow::Result<usize> {
     let ring = fleet::ring(&fleet.gateways[0]).await?;
     Ok(ring["members"].as_array().map_or(0, Vec::len))
+}
+
+/// Awaits the last table of the crowd: nobody comes any more, and it has stood for so long.
+async fn last_table(fleet: &Fleet) -> anyhow::Result<()> {
+    let mut before = epoch(fleet).await?;
+    loop {
+        tokio::time::sleep(STANDS).await;
+        let now = epoch(fleet).await?;
+        if now == before {
+            return Ok(());
+        }
+        before = now;
+    }
 }
 
 async fn epoch(fleet: &Fleet) -> anyhow::Result<serde_json::Value> {
