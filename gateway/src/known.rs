@@ -180,8 +180,8 @@ async fn save_now(gateway: &Arc<Gateway>, file: &Arc<KnownFile>) {
 }
 
 /// Learns the versions of which blocks are on NVMe: the file above is written now and then, a block
-/// on disk the moment it is called resident. They are due at once, so that the origin is asked
-/// whether they are still current; and where the file says another version, so is that one.
+/// on disk the moment it is called resident. When the origin was asked for these nobody knows, so it is asked before they
+/// are served, and while it is away they stand in for nothing; and where the file says another version, that one is due.
 pub fn recall(gateway: &Gateway) {
     let Some(nvme) = gateway.reads.store.nvme() else {
         return;
@@ -213,7 +213,7 @@ pub fn recall(gateway: &Gateway) {
             continue;
         };
         match known.get(object) {
-            None => versions.import(object, &Arc::new(version), dataset.rules.fresh_for),
+            None => versions.import(object, &Arc::new(version), dataset.rules.longest()),
             Some(known) if known.key != version.key => versions.doubt(object, known),
             Some(_) => {}
         }
@@ -283,7 +283,7 @@ fn load(
             continue;
         };
         let rules = &dataset.rules;
-        if rules.immutable || age < rules.fresh_for + rules.stale_for {
+        if rules.immutable || age < rules.longest() {
             versions.import(&object, &Arc::new(version), age);
             loaded += 1;
         }

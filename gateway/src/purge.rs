@@ -4,7 +4,7 @@ pub mod log;
 pub mod refuted;
 pub mod told;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,9 +113,10 @@ fn question(wanted: &Wanted) -> (String, Bytes) {
     }
 }
 
-/// Those of one dataset that are of all versions, together: they cost one look at what there is. The others alone.
+/// Those of one dataset that are of all versions, together, in the order of their names: they cost one look at what there
+/// is. The others alone.
 fn together(all: impl Iterator<Item = Wanted>) -> Vec<Vec<Wanted>> {
-    let (mut by_dataset, mut alone) = (HashMap::<String, Vec<Wanted>>::new(), Vec::new());
+    let (mut by_dataset, mut alone) = (BTreeMap::<String, Vec<Wanted>>::new(), Vec::new());
     for wanted in all {
         match wanted.is_all() {
             true => by_dataset

@@ -43,6 +43,14 @@ pub struct Freshness {
     pub stale_for: Duration,
 }
 
+impl Freshness {
+    /// How long after it was asked for a version may be served at most, unless nothing ever changes: while the origin is
+    /// away.
+    pub fn longest(&self) -> Duration {
+        self.fresh_for.saturating_add(self.stale_for)
+    }
+}
+
 /// What is known of an object without asking.
 #[derive(Clone, Debug)]
 pub enum Known {
@@ -159,7 +167,7 @@ impl Versions {
             return Known::Due {
                 version,
                 age,
-                stale: (away || failed) && age < rules.fresh_for + rules.stale_for,
+                stale: (away || failed) && age < rules.longest(),
             };
         }
         match table.absent.get(object) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_tests::cluster::{Gateway, Setup};
+use forebay_tests::cluster::{Gateway, Setup, command};
 use forebay_tests::oracle::{self, BLOCK, assert_bytes};
 use forebay_tests::servers::moto::Moto;
 use forebay_tests::until;
@@ -166,6 +166,34 @@ fn stale_answers_end_with_stale_for() {
             (answer.status != 200).then_some(answer.status)
         },
     );
+    assert!([502, 503].contains(&status), "{status}");
+}
+
+/// After a kill only the journal of the NVMe tier tells of what was read last, and not when it was current.
+#[test]
+fn a_version_whose_age_a_kill_lost_stands_in_for_nothing_while_the_origin_is_away() {
+    let mut origin = Moto::start();
+    origin.bucket("weights");
+    origin.put("weights", "a.bin", &version(1));
+    let dataset = origin.dataset("models", "weights");
+    let setup = Setup::of([dataset.line("fresh_for = \"100ms\"")]);
+    let allowed = ["origin", "direct I/O does not work there"];
+    let setup = allowed.iter().fold(setup, |setup, line| setup.allow(line));
+    let gateway = setup.cache("nvme = \"128MiB\"").start();
+    let _ = gateway.get("/models/a.bin").expect(200);
+    until(Duration::from_secs(30), "the blocks to be on NVMe", || {
+        let answer = gateway.json("/-/datasets/models");
+        (answer["datasets"][0]["cached"]["nvme"]["blocks"] == 3).then_some(())
+    });
+    let scratch = gateway.kill();
+    let config = scratch.path().join("forebay.toml");
+    origin.kill();
+    let gateway = Gateway::start(
+        command().arg("serve").arg("--config").arg(config),
+        scratch,
+        allowed.map(ToString::to_string).into(),
+    );
+    let status = gateway.get("/models/a.bin").status;
     assert!([502, 503].contains(&status), "{status}");
 }
 

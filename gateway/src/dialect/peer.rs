@@ -176,20 +176,25 @@ impl Desk {
         }
     }
 
-    /// The version that is known here, if its first block is too: who owns it now need not read that anew.
+    /// The version that is known here to be current, or one that was lately if its first block is here too: who owns that now
+    /// need not read it anew, if the origin names the same. A version that is doubted is nobody's help.
     fn remembered(
         &self,
         dataset: &Dataset,
         object: &ObjectId,
     ) -> Result<Response<PeerBody>, Refusal> {
         let known = self.reads.remembered(dataset, object);
-        let known = known.filter(|(version, _)| {
+        let known = known.filter(|(version, age, fresh)| {
             let first = BlockKey {
                 version: version.key,
                 index: 0,
             };
-            version.cacheable() && self.reads.store.can_give(&first, DONOR)
+            let changes = !dataset.rules.immutable && !object.is_immutable();
+            let past = changes && *age >= dataset.rules.fresh_for;
+            let helps = *fresh || (past && self.reads.store.can_give(&first, DONOR));
+            version.cacheable() && helps
         });
+        let known = known.map(|(version, age, _)| (version, age));
         let (version, age) = known.ok_or_else(|| wire::absent(1))?;
         let head = Head {
             version: Some(Claim::of(&version)),

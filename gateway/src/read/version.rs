@@ -62,15 +62,16 @@ impl Reads {
         }
     }
 
-    /// The version of `object` that is known, and how long ago the origin was asked, however long that is.
+    /// The version of `object` that is known, how long ago the origin was asked, however long that is, and whether it is as
+    /// fresh as the dataset wants it.
     pub fn remembered(
         &self,
         dataset: &Dataset,
         object: &ObjectId,
-    ) -> Option<(Arc<Version>, Duration)> {
+    ) -> Option<(Arc<Version>, Duration, bool)> {
         match self.known(dataset, object) {
-            Known::Fresh { version, asked_at } => Some((version, asked_at.elapsed())),
-            Known::Due { version, age, .. } => Some((version, age)),
+            Known::Fresh { version, asked_at } => Some((version, asked_at.elapsed(), true)),
+            Known::Due { version, age, .. } => Some((version, age, false)),
             Known::Absent(_) | Known::Unknown => None,
         }
     }
@@ -181,9 +182,7 @@ impl Reads {
     fn bridged(&self, dataset: &Dataset, object: &ObjectId, doubting: bool) -> Option<Current> {
         match self.known(dataset, object) {
             Known::Fresh { version, asked_at } if !doubting => Some(at_hand(version, asked_at)),
-            Known::Due { version, age, .. }
-                if age < dataset.rules.fresh_for + dataset.rules.stale_for =>
-            {
+            Known::Due { version, age, .. } if age < dataset.rules.longest() => {
                 Some(stale(version, age, dataset))
             }
             _ => None,

@@ -22,13 +22,14 @@ use tokio::time::Instant;
 use self::member::Member;
 use self::nemesis::Nemesis;
 use self::network::{Network, Node};
+use crate::house::House;
 use crate::oracle::Oracle;
 use crate::origin::SimOrigin;
 use crate::random::Random;
 use crate::reader::door::Doors;
 use crate::trace::Trace;
 use crate::world::storm::Storm;
-use crate::world::{Memory, objects};
+use crate::world::{Memory, house, objects};
 
 /// How long new reads begin, things change and members come and go.
 const STORM: Duration = Duration::from_secs(12);
@@ -57,6 +58,8 @@ pub(crate) struct Fleet {
     pub(crate) memory: Memory,
     pub(crate) reads: Arc<AtomicU64>,
     members: Mutex<BTreeMap<Node, Arc<Member>>>,
+    /// The machines of the members so far, where they have disks.
+    houses: Mutex<BTreeMap<Node, Arc<House>>>,
 }
 
 impl Fleet {
@@ -83,6 +86,7 @@ impl Fleet {
             memory: *random.pick(&[Memory::Least, Memory::Enough]),
             reads: Arc::default(),
             members: Mutex::default(),
+            houses: Mutex::default(),
             trace,
         });
         for node in 1..=fleet.size {
@@ -96,6 +100,20 @@ impl Fleet {
         let member = Member::start(self, node)?;
         self.lock().insert(node, member);
         Ok(())
+    }
+
+    /// The machine of this member, in whatever state its last start and the time since left it.
+    pub(crate) fn house(&self, node: Node) -> anyhow::Result<Option<Arc<House>>> {
+        let mut houses = self.houses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(house) = houses.get(&node) {
+            house.rest()?;
+            return Ok(Some(Arc::clone(house)));
+        }
+        let house = house(self.seed, &format!("m{node}"), &self.trace, &self.faulty)?;
+        if let Some(house) = &house {
+            houses.insert(node, Arc::clone(house));
+        }
+        Ok(house)
     }
 
     /// Those that were started last under each number and go on.

@@ -27,6 +27,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Fleet;
 use super::network::{Dialer, Life, Node, Plug, Socket, Stream, address};
+use crate::disk::End;
+use crate::house::House;
 use crate::objects::BLOCK;
 use crate::origin::OwnOrigin;
 use crate::random::Random;
@@ -50,6 +52,7 @@ pub struct Member {
     /// The gateway, and who reads there.
     pub readers: Arc<Readers>,
     membership: Arc<Membership<Socket>>,
+    house: Option<Arc<House>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -73,7 +76,14 @@ impl Member {
         let gone = Arc::new(Gone::default());
         let membership = membership(fleet, &name, life, socket, &http)?;
         let membership = Arc::new(membership);
-        let gateway = gateway(fleet, (&name, life), &gone, (&membership, http))?;
+        let house = fleet.house(node)?;
+        let gateway = gateway(
+            fleet,
+            (&name, life),
+            &gone,
+            (&membership, http),
+            house.as_deref(),
+        )?;
         let door: Arc<str> = format!("{name}.{}", life.number).into();
         fleet.trace.note(&door, format_args!("starts"));
         let readers = Arc::new(Readers {
@@ -83,22 +93,29 @@ impl Member {
             trace: Arc::clone(&fleet.trace),
             reads: Arc::clone(&fleet.reads),
             gone,
-            disk: None,
+            disk: house.as_ref().map(|house| house.disk()),
         });
         let state = &gateway.state;
+        let keeping = house.as_ref().map(|house| house.keep(&gateway));
         state.bound();
+        if let (Some(disk), Some(nvme)) = (&readers.disk, gateway.reads.store.nvme()) {
+            disk.judge_purges(nvme, &fleet.trace);
+        }
         let tasks = [
             tokio::spawn(accept_all(accept, Arc::clone(&gateway), own)),
             tokio::spawn(Arc::clone(&state.handover).keep()),
             tokio::spawn(purge::told::keep(Arc::clone(&state.purges))),
             tokio::spawn(share_origins(Arc::clone(&gateway), Arc::clone(&membership))),
         ];
+        let kept = keeping.into_iter().flat_map(|keeping| keeping.tasks);
+        let tasks = tasks.into_iter().chain(kept);
         let member = Arc::new(Self {
             name,
             life,
             readers,
             membership,
-            tasks: tasks.map(|task| task.abort_handle()).into(),
+            house,
+            tasks: tasks.map(|task| task.abort_handle()).collect(),
         });
         tokio::spawn(Arc::clone(&member).find(Arc::clone(fleet)));
         tokio::spawn(Arc::clone(&member).bury(Arc::clone(fleet)));
@@ -152,6 +169,15 @@ impl Member {
         }
         fleet.network.pull_out(self.life);
         self.readers.gone.set();
+        let mut random = Random::new(fleet.seed, &format!("end of {}", self.readers.door));
+        let end = match random.chance(40) {
+            true => End::PowerLost,
+            false => End::Killed,
+        };
+        let left = self.house.as_ref().map(|house| house.left(end));
+        if let Some(Err(error)) = left {
+            fleet.trace.violation(&self.name, format_args!("{error:#}"));
+        }
     }
 
     /// Leaves as it is told to: gives its place up, hands over, says goodbye.
@@ -250,6 +276,7 @@ fn gateway(
     (name, life): (&str, Life),
     gone: &Arc<Gone>,
     (membership, http): (&Arc<Membership<Socket>>, Arc<Http<Dialer>>),
+    house: Option<&House>,
 ) -> anyhow::Result<Arc<Gateway>> {
     let origin = OwnOrigin {
         origin: Arc::clone(&fleet.origin),
@@ -264,8 +291,11 @@ fn gateway(
         let capacity = memory / 100 * percent;
         tier(capacity, &residents, &fleet.trace)
     });
+    let nvme = house.map(House::nvme).transpose()?;
+    // The tables of a tier come on top: a member with a disk has as much for its readers.
+    let memory = memory + nvme.as_ref().map_or(0, |nvme| nvme.geometry().memory());
     let gateway = Gateway::new(Parts {
-        store: Store::in_fleet_with_tiers(memory, block_size, tiers, residents, None),
+        store: Store::in_fleet_with_tiers(memory, block_size, tiers, residents, nvme),
         datasets: Arc::new(datasets),
         access: Access::open(),
         name: name.into(),
