@@ -213,7 +213,10 @@ pub fn recall(gateway: &Gateway) {
             continue;
         };
         match known.get(object) {
-            None => versions.import(object, &Arc::new(version), dataset.rules.longest()),
+            None => {
+                let least = dataset.rules.longest();
+                versions.import_undated(object, &Arc::new(version), least);
+            }
             Some(known) if known.key != version.key => versions.doubt(object, known),
             Some(_) => {}
         }
@@ -225,12 +228,13 @@ fn save(path: &Path, clocks: &Clocks, versions: &Versions, datasets: &Datasets) 
     let now = clocks.read();
     let mut out = BufWriter::new(std::fs::File::create(&part)?);
     for (object, version, age) in versions.export() {
-        let Some(dataset) = datasets.get(&object.dataset) else {
+        let (Some(dataset), Some(age)) = (datasets.get(&object.dataset), age) else {
             continue;
         };
         let asked = now.wall.checked_sub(age);
         let up = now.up.as_ref().and_then(|(boot, up)| {
-            let asked = up.checked_sub(age)?;
+            // Asked before the boot, it is as old as that at least.
+            let asked = up.saturating_sub(age);
             Some((boot.clone(), u64::try_from(asked.as_millis()).ok()?))
         });
         let asked = asked.and_then(|asked| asked.duration_since(SystemTime::UNIX_EPOCH).ok());

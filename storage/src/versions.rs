@@ -125,6 +125,8 @@ struct Asked {
 struct Entry {
     version: Arc<Version>,
     asked_at: Instant,
+    /// It was then, or at any time before.
+    undated: bool,
     /// Somebody saw another version since: ask again, however young this is.
     doubted: bool,
     /// When the origin last failed to confirm it.
@@ -139,6 +141,15 @@ struct Entry {
 impl Entry {
     fn is_hidden(&self, veiled: bool) -> bool {
         self.forgotten || veiled && self.veiled
+    }
+
+    /// Time since the origin was asked; where nobody knows, too long.
+    fn age(&self, rules: &Freshness) -> Duration {
+        let least = match self.undated {
+            true => rules.longest(),
+            false => Duration::ZERO,
+        };
+        self.asked_at.elapsed().max(least)
     }
 
     fn forget(&mut self) {
@@ -156,7 +167,7 @@ impl Versions {
         let known = table.known.get_mut(object);
         if let Some(entry) = known.filter(|entry| !entry.is_hidden(veiled)) {
             entry.used = true;
-            let age = entry.asked_at.elapsed();
+            let age = entry.age(rules);
             let version = Arc::clone(&entry.version);
             let unchanging = rules.immutable || object.is_immutable();
             if !entry.doubted && (unchanging || age < rules.fresh_for) {
@@ -305,14 +316,14 @@ impl Versions {
         known.is_some_and(|entry| entry.forgotten && entry.asked_at > asked_at)
     }
 
-    /// Every known version and its age, for a restart.
-    pub fn export(&self) -> Vec<(ObjectId, Arc<Version>, Duration)> {
+    /// Every known version and its age, for a restart; `None`: nobody knows that.
+    pub fn export(&self) -> Vec<(ObjectId, Arc<Version>, Option<Duration>)> {
         let table = self.lock();
         let known = table.known.iter();
         known
             .filter(|(_, entry)| !entry.forgotten)
             .map(|(object, entry)| {
-                let age = entry.asked_at.elapsed();
+                let age = (!entry.undated).then(|| entry.asked_at.elapsed());
                 (object.clone(), Arc::clone(&entry.version), age)
             })
             .collect()
@@ -320,6 +331,16 @@ impl Versions {
 
     /// Takes over what was known before a restart, `age` ago.
     pub fn import(&self, object: &ObjectId, version: &Arc<Version>, age: Duration) {
+        self.take_over(object, version, age, false);
+    }
+
+    /// Takes over a version of which nobody knows how long ago it was current: `least`, or longer. Unless it can't change it
+    /// is to be asked for before it is served, and stands in for nothing while the origin is away.
+    pub fn import_undated(&self, object: &ObjectId, version: &Arc<Version>, least: Duration) {
+        self.take_over(object, version, least, true);
+    }
+
+    fn take_over(&self, object: &ObjectId, version: &Arc<Version>, age: Duration, undated: bool) {
         // The machine may be up for less time than that: then the version is as old as it can be.
         let now = Instant::now();
         let asked_at = now.checked_sub(age).unwrap_or(now);
@@ -329,7 +350,7 @@ impl Versions {
         if let Some(entry) = table.known.get_mut(object)
             && entry.asked_at == asked_at
         {
-            entry.veiled = veiled;
+            (entry.veiled, entry.undated) = (veiled, undated);
         }
         if now.duration_since(asked_at) < age {
             table.doubt(object, version);

@@ -176,8 +176,8 @@ impl Desk {
         }
     }
 
-    /// The version that is known here to be current, or one that was lately if its first block is here too: who owns that now
-    /// need not read it anew, if the origin names the same. A version that is doubted is nobody's help.
+    /// The version that is known here to be current; or one that was some time ago, if its first block is here too: who owns
+    /// that now need not read it anew, if the origin still names it.
     fn remembered(
         &self,
         dataset: &Dataset,

@@ -96,11 +96,13 @@ pub(super) async fn remembered(asking: &Asking, name: &str) -> Option<Remembered
     let asked = peers.ask(name, DONOR, question.request()).await.ok()?;
     let found = heard(asking, name, asked, purges, sent).ok()?.ok()?;
     let rules = &asking.dataset.rules;
-    let fresh = rules.immutable || found.asked_at.elapsed() < rules.fresh_for;
-    Some(match fresh {
-        true => Remembered::Fresh(found),
-        false => Remembered::Due,
-    })
+    let unchanging = rules.immutable || asking.object.is_immutable();
+    Some(
+        match unchanging || found.asked_at.elapsed() < rules.fresh_for {
+            true => Remembered::Fresh(found),
+            false => Remembered::Due,
+        },
+    )
 }
 
 /// The bytes from the object's beginning that are wanted first, in whole blocks.

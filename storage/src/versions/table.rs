@@ -19,6 +19,7 @@ impl Table {
         let entry = Entry {
             version: Arc::clone(version),
             asked_at,
+            undated: false,
             doubted: false,
             failed_at: None,
             used: false,

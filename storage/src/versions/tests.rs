@@ -399,3 +399,35 @@ async fn what_was_told_after_it_was_forgotten_lets_nothing_older_come_back() {
     assert!(versions.is_outdone(&object(), before));
     assert!(matches!(versions.known(&object(), &RULES), Known::Unknown));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_can_date_stands_in_for_nothing_and_is_not_written_down_as_if_one_could() {
+    let versions = Versions::default();
+    versions.import_undated(&object(), &version("\"x\""), RULES.longest());
+    versions.observe_error(&object(), &OriginError::TimedOut, Instant::now());
+    let hour = Duration::from_secs(3600);
+    // Rules that came later make it no younger.
+    let later = Freshness {
+        fresh_for: hour,
+        stale_for: hour,
+        ..RULES
+    };
+    for rules in [RULES, later] {
+        let known = versions.known(&object(), &rules);
+        assert!(
+            matches!(known, Known::Due { stale: false, age, .. } if age >= rules.longest()),
+            "{known:?}"
+        );
+    }
+    let never = Freshness {
+        immutable: true,
+        ..RULES
+    };
+    let known = versions.known(&object(), &never);
+    assert!(matches!(known, Known::Fresh { .. }), "{known:?}");
+    assert_eq!(versions.export()[0].2, None);
+    versions.observe(&object(), &version("\"x\""), Instant::now());
+    let known = versions.known(&object(), &RULES);
+    assert!(matches!(known, Known::Fresh { .. }), "{known:?}");
+    assert_eq!(versions.export()[0].2, Some(Duration::ZERO));
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,12 +23,12 @@ use forebay_storage::residents::Residents;
 use forebay_storage::store::Store;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 use super::Fleet;
 use super::network::{Dialer, Life, Node, Plug, Socket, Stream, address};
 use crate::disk::End;
-use crate::house::House;
+use crate::house::{House, Keeping};
 use crate::objects::BLOCK;
 use crate::origin::OwnOrigin;
 use crate::random::Random;
@@ -53,6 +53,8 @@ pub struct Member {
     pub readers: Arc<Readers>,
     membership: Arc<Membership<Socket>>,
     house: Option<Arc<House>>,
+    /// What is written down when it leaves.
+    keeping: Mutex<Option<Keeping>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -107,15 +109,17 @@ impl Member {
             tokio::spawn(purge::told::keep(Arc::clone(&state.purges))),
             tokio::spawn(share_origins(Arc::clone(&gateway), Arc::clone(&membership))),
         ];
-        let kept = keeping.into_iter().flat_map(|keeping| keeping.tasks);
-        let tasks = tasks.into_iter().chain(kept);
+        let tasks = tasks.map(|task| task.abort_handle()).into_iter();
+        let kept = keeping.iter().flat_map(|keeping| &keeping.tasks);
+        let tasks = tasks.chain(kept.map(JoinHandle::abort_handle));
         let member = Arc::new(Self {
             name,
             life,
             readers,
             membership,
             house,
-            tasks: tasks.map(|task| task.abort_handle()).collect(),
+            tasks: tasks.collect(),
+            keeping: Mutex::new(keeping),
         });
         tokio::spawn(Arc::clone(&member).find(Arc::clone(fleet)));
         tokio::spawn(Arc::clone(&member).bury(Arc::clone(fleet)));
@@ -197,6 +201,14 @@ impl Member {
         self.membership.leave().await;
         // Answers that are under way are given some time.
         tokio::time::sleep(Duration::from_secs(1)).await;
+        let keeping = self
+            .keeping
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(keeping) = keeping.filter(|_| !self.readers.gone.is_set()) {
+            keeping.write_down().await;
+        }
         self.kill(fleet);
     }
 
