@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What was seen longer ago than twice this is forgotten: links change, and so do neighbours.
 const LATELY: Duration = Duration::from_secs(60);
 
+/// Of what a link was seen to carry, payload that fills it: the best half a second of a minute is more than the rest.
+const FULL: f64 = 0.7;
+
 /// The field of a line, after its name, that counts bytes sent; bytes received are the first.
 const SENT: usize = 8;
 
@@ -39,6 +42,12 @@ impl Link {
     pub fn rate(&self) -> u64 {
         let load = |rate: &AtomicU64| rate.load(Ordering::Relaxed);
         load(&self.now).max(load(&self.before))
+    }
+
+    /// Whether so many bytes in this time fill it, as far as is known.
+    pub fn is_filled_by(&self, bytes: u64, took: Duration) -> bool {
+        let carries = self.rate() as f64 * took.as_secs_f64();
+        carries > 0.0 && bytes as f64 >= FULL * carries
     }
 
     /// Looks at the interfaces for ever, where they can be looked at.
@@ -138,5 +147,14 @@ Inter-|   Receive                                                |  Transmit
         assert_eq!(link.rate(), 200);
         link.grows_old();
         assert_eq!(link.rate(), 0);
+        assert!(!link.is_filled_by(1 << 30, Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_link_is_full_where_most_of_what_it_carries_comes() {
+        let link = Link::default();
+        link.saw(1000, Duration::from_secs(1));
+        assert!(link.is_filled_by(1600, Duration::from_secs(2)));
+        assert!(!link.is_filled_by(1000, Duration::from_secs(2)));
     }
 }

@@ -50,6 +50,7 @@ use tokio::sync::watch;
 use self::agreement::Agreement;
 use self::health::{Health, Known};
 use self::told::Told;
+use crate::link::Link;
 use crate::metrics::PeerMetrics;
 
 /// How long a member may say nothing before it is asked whether it is there. With the time that it has to answer that,
@@ -59,8 +60,8 @@ pub const SILENCE: Duration = Duration::from_millis(150);
 /// How long a member may be there and bring nothing: then the next one is asked.
 pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 
-/// How long a member that fills nothing itself, and whose link is not full, may bring nothing of what it has: the fault is
-/// its own then, and the next one is asked, as far as `Hedges` allow.
+/// How long a member that fills nothing itself may bring nothing of what it has, where neither its link is full nor ours:
+/// the fault is its own then, and the next one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
 
 /// The same for one to which nothing comes from its origin: another may have another way there.
@@ -172,6 +173,8 @@ pub struct Peers {
     transport: Arc<dyn Peer>,
     health: Health,
     hedges: Hedges,
+    /// How fast this gateway's link was seen to be.
+    pub link: Arc<Link>,
     /// What members were told of by those who asked them.
     pub told: Told,
     /// These donors have nothing any more that this gateway lacks of its own.
@@ -194,6 +197,7 @@ impl Peers {
             transport,
             health: Health::default(),
             hedges: Hedges::default(),
+            link: Arc::default(),
             told: Told::default(),
             spent: ArcSwapOption::default(),
             agreement: Arc::default(),
@@ -352,7 +356,8 @@ impl Peers {
     }
 
     /// `what`, unless the member falls silent or brings nothing meanwhile. One to which nothing comes from its origin has
-    /// less time; with `exact` also one that has no slow source to wait for.
+    /// less time; with `exact` also one that has no slow source to wait for, unless what others send fills this gateway's
+    /// link.
     pub(crate) async fn patiently<T>(
         self: &Arc<Self>,
         known: &Arc<Known>,
@@ -361,7 +366,7 @@ impl Peers {
         what: impl Future<Output = T>,
     ) -> Result<T, PeerError> {
         let mut what = std::pin::pin!(what);
-        let begun = tokio::time::Instant::now();
+        let (begun, had) = (tokio::time::Instant::now(), self.metrics.received.get());
         let mut look_at = HEDGE_STUCK;
         loop {
             tokio::select! {
@@ -383,7 +388,9 @@ impl Peers {
             if begun.elapsed() >= look_at {
                 let early = begun.elapsed() < HEDGE;
                 look_at = if early { HEDGE } else { look_at + HEDGE };
-                let excused = self.is_excused(name, exact && !early);
+                let came = self.metrics.received.get() - had;
+                let full = self.link.is_filled_by(came, begun.elapsed());
+                let excused = self.is_excused(name, exact && !early && !full);
                 tokio::select! {
                     biased;
                     done = &mut what => return Ok(done),

@@ -33,7 +33,7 @@ pub mod window;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use forebay_ring::Extents;
+use forebay_ring::{Extents, Member};
 use forebay_storage::fill::Run;
 use forebay_storage::object::ObjectId;
 use forebay_storage::stats::DatasetStats;
@@ -70,6 +70,9 @@ pub struct Reads {
 /// One part in so many of the memory is for what streams have under way beyond what every one may; as much again
 /// for what came of it and was not read yet.
 const AHEAD_PART: u64 = 8;
+
+/// A stream reads ahead for so many owners whether that brings more or not.
+const SPREAD: usize = 16;
 
 /// What is asked for at once of an origin of which nothing is known.
 const FIRST_ASKED: u64 = 2 << 20;
@@ -144,8 +147,8 @@ impl Reads {
         DatasetStats::get(&stats.origin_bytes) + peers
     }
 
-    /// What one stream of a dataset may read ahead, as others do it too.
-    fn share_ahead(&self, dataset: &Dataset) -> u64 {
+    /// What one stream of a dataset may read ahead, as others do it too; `joins`: it is not among those yet.
+    fn share_ahead(&self, dataset: &Dataset, joins: bool) -> u64 {
         let memory = self.store.budget().limit() / AHEAD_PART;
         // In a fleet it is the owners who ask the origin.
         let connections = match self.peers {
@@ -153,7 +156,22 @@ impl Reads {
             Some(_) => None,
         };
         let origin = connections.map_or(u64::MAX, |count| count as u64 * self.run_bytes(dataset));
-        memory.min(origin) / self.ahead.sharers()
+        memory.min(origin) / (self.ahead.sharers() + u64::from(joins)).max(1)
+    }
+
+    /// What a stream that has to wait reads ahead whether that brings more or not: a run's worth for each of those who own
+    /// extents, within reason, so that most of them send at once and not one after the other.
+    fn spread_ahead(&self) -> u64 {
+        let owners = self.peers.as_ref().map_or(1, |peers| {
+            let (fleet, zone) = (peers.fleet(), |member: &Member| member.zone().to_owned());
+            let zone = fleet.table.member(&fleet.own).map(zone);
+            // Whoever is alone in its zone reads from all others.
+            match fleet.table.owners(zone.as_deref()) {
+                0 | 1 => fleet.table.owners(None),
+                near => near,
+            }
+        });
+        owners.min(SPREAD) as u64 * RUN_BYTES
     }
 
     /// Bytes that are asked of a dataset's origin at once, at most: whole blocks.

@@ -92,6 +92,17 @@ impl Table {
             .map_or(0.0, |on_circle| self.fleet.circle.share(on_circle))
     }
 
+    /// How many members own extents: in the whole fleet, or of one zone's.
+    pub fn owners(&self, zone: Option<&str>) -> usize {
+        let Some(zone) = zone else {
+            return self.fleet.members.len();
+        };
+        let found = self
+            .zones
+            .binary_search_by(|(name, _)| name.as_str().cmp(zone));
+        found.map_or(0, |id| self.zones[id].1.members.len())
+    }
+
     /// The owner in the whole fleet of `extent`, one of the `extents` of an object (see
     /// [`Extents`](crate::Extents)). `None` only where nobody owns anything.
     ///
@@ -369,6 +380,8 @@ mod tests {
             assert_eq!(table.zone_owner("z", "d", "k", extent, 100), None);
         }
         assert_eq!(met, [50, 50]);
+        let owners = [None, Some("x"), Some("y"), Some("z")].map(|zone| table.owners(zone));
+        assert_eq!(owners, [3, 2, 1, 0]);
     }
 
     #[test]

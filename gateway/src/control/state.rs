@@ -115,7 +115,8 @@ impl State {
             own: Arc::clone(&name),
             paper: Paper::new(&reads.store),
         };
-        let link = Arc::default();
+        let peers = reads.peers.as_ref();
+        let link = peers.map_or_else(Arc::default, |peers| Arc::clone(&peers.link));
         let handover = Handover::new(crew(), Arc::clone(&link));
         let jobs = Jobs::new(crew(), seed);
         let (has_nvme, ended) = (reads.store.nvme().is_some(), reads.metrics.flows.clone());

@@ -109,6 +109,24 @@ async fn a_member_without_an_excuse_is_left_for_the_next_after_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_of_many_that_fill_our_link_may_have_to_wait() {
+    let second = Duration::from_secs(1);
+    for (carried, is_full) in [(1000, true), (3000, false)] {
+        let peers = peers(false);
+        peers.link.saw(carried, second);
+        let received = peers.metrics.received.clone();
+        tokio::spawn(async move {
+            loop {
+                received.inc_by(100);
+                tokio::time::sleep(second / 10).await;
+            }
+        });
+        let (took, _) = asked(&peers, true).await;
+        assert_eq!(took >= NO_PROGRESS, is_full, "{carried}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_fills_may_wait_for_its_origin() {
     let (took, error) = asked(&peers(true), true).await;
     assert_eq!(error, PeerError::Stalled);

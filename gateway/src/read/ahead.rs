@@ -42,7 +42,7 @@ impl Reads {
             missed,
             own,
         };
-        let plan = self.passes.asked(&asked, &self.seen(dataset));
+        let plan = self.passes.asked(&asked, &self.seen(dataset, false));
         if plan.next {
             self.begin_next(dataset, object);
         }
@@ -62,8 +62,8 @@ impl Reads {
         })
     }
 
-    /// What there is to learn from about reading ahead.
-    pub(super) fn seen(&self, dataset: &Dataset) -> Seen {
+    /// What there is to learn from about reading ahead; `joins`: by a stream that is not among those who share yet.
+    pub(super) fn seen(&self, dataset: &Dataset, joins: bool) -> Seen {
         let stats = dataset.origin.stats();
         Seen {
             now: Instant::now(),
@@ -72,7 +72,8 @@ impl Reads {
             run: self.run_bytes(dataset),
             each: stats.body_rate(),
             begun: true,
-            most: self.share_ahead(dataset),
+            least: 0,
+            most: self.share_ahead(dataset, joins),
         }
     }
 
@@ -145,7 +146,7 @@ impl Reads {
         let Some(next) = next(object) else { return };
         let (reads, dataset) = (Arc::clone(self), Arc::clone(dataset));
         tokio::spawn(async move {
-            let first = Some(0..RUN_BYTES.min(reads.share_ahead(&dataset)));
+            let first = Some(0..RUN_BYTES.min(reads.share_ahead(&dataset, false)));
             let asker = (0, Class::ReadAhead);
             let current = reads.current_as(asker, &dataset, &next, first, false);
             let current = match current.await {
@@ -157,7 +158,7 @@ impl Reads {
             };
             let version = &current.version;
             let bytes = NEXT_BYTES
-                .min(reads.share_ahead(&dataset))
+                .min(reads.share_ahead(&dataset, false))
                 .min(version.size);
             if !version.cacheable() || bytes == 0 {
                 return;

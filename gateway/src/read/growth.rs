@@ -4,6 +4,10 @@
 //! has begun to come: if so it asks for more still, if not it goes back to what was as good. One that never waits
 //! asks for less. So a client that is slow, an origin that gives no more, and a processor that is busy all end it,
 //! and none of them has to be known.
+//!
+//! In a fleet one that goes on waiting asks for a run's worth for each owner, whatever that brings it: readers that go over
+//! the same object in the same order would else all be at the same few, whose links are full while those of the others
+//! are idle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,6 +63,8 @@ pub(super) struct Seen {
     pub(super) run: u64,
     /// Bytes a second that one request brings where nothing else holds it; zero: not known.
     pub(super) each: u64,
+    /// What the window of a reader that waits comes to at least, as far as the next lets it.
+    pub(super) least: u64,
     /// What the window may come to, as others need memory and the origin too.
     pub(super) most: u64,
     /// What was asked for last has begun to come, as far as that is known: it may have had to queue.
@@ -71,6 +77,14 @@ impl Seen {
         let run = self.run as f64;
         let took = self.round_trip().as_secs_f64() + run / self.each as f64;
         (self.each > 0).then_some(run / took)
+    }
+
+    fn most(&self) -> u64 {
+        self.most.max(BASE)
+    }
+
+    fn least(&self) -> u64 {
+        self.least.clamp(BASE, self.most())
     }
 
     fn round_trip(&self) -> Duration {
@@ -141,7 +155,7 @@ impl Growth {
     /// The reader has to wait: all that came is taken.
     pub(super) fn waits(&mut self, seen: &Seen) {
         self.unwaited = 0;
-        self.bytes = self.bytes.min(seen.most.max(BASE));
+        self.bytes = self.bytes.min(seen.most());
         if self.held_until.is_some_and(|until| seen.now < until) {
             return;
         }
@@ -181,7 +195,7 @@ impl Growth {
         {
             // Each of them is slower than one would be alone: as much is under way as can come.
             let enough = rate / each * AMPLE * seen.run as f64;
-            self.bytes = self.bytes.min(enough as u64).max(BASE);
+            self.shrink(enough as u64, seen);
             return self.hold(seen);
         }
         let Some((before, was)) = self.before.replace((now, rate)) else {
@@ -197,18 +211,24 @@ impl Growth {
             if gain < WORTH {
                 // As much as came would have come with so much.
                 let enough = (before.bytes as f64 * gain.max(1.0)) as u64;
-                self.bytes = self.bytes.min(enough).max(BASE);
+                self.shrink(enough, seen);
             }
             self.hold(seen);
         }
     }
 
     fn grow(&mut self, times: f64, seen: &Seen) {
-        let most = seen.most.max(BASE);
+        let most = seen.most();
         if self.bytes >= most {
             return self.hold(seen);
         }
-        self.bytes = ((self.bytes as f64 * times) as u64).min(most);
+        let grown = (self.bytes as f64 * times) as u64;
+        self.bytes = grown.max(seen.least()).min(most);
+    }
+
+    /// So much is enough; what reaches over all owners stays.
+    fn shrink(&mut self, enough: u64, seen: &Seen) {
+        self.bytes = self.bytes.min(enough.max(seen.least()));
     }
 
     fn hold(&mut self, seen: &Seen) {
@@ -264,6 +284,11 @@ impl Cold {
         }
     }
 
+    /// Whether it is among those who share what there is for reading ahead.
+    pub(super) fn shares(&self) -> bool {
+        self.sharer.is_some()
+    }
+
     /// Whether it may have more under way than every stream.
     pub(super) fn is_grown(&self) -> bool {
         self.growth.is_grown()
@@ -272,10 +297,11 @@ impl Cold {
     /// The reader has to wait.
     pub(super) fn waits(&mut self, seen: &Seen) {
         self.forget_ended();
-        self.most = seen.most.max(BASE);
+        self.most = seen.most();
         let begun = self.newest.is_none();
         self.growth.waits(&Seen { begun, ..*seen });
-        if !self.is_grown() {
+        // One that its share keeps from growing takes its part still: else all would grow by turns.
+        if !self.is_grown() && self.most > BASE {
             self.sharer = None;
         }
     }
@@ -336,9 +362,9 @@ impl Ahead {
         Sharer(Arc::clone(&self.0))
     }
 
-    /// How many there are, one at least.
+    /// How many there are.
     pub(super) fn sharers(&self) -> u64 {
-        self.0.load(Ordering::Relaxed).max(1) as u64
+        self.0.load(Ordering::Relaxed) as u64
     }
 }
 

@@ -314,8 +314,11 @@ impl Reader {
 
     /// Notes that all that came is taken, for the window to grow by.
     fn waits(&mut self) {
-        let seen = self.reads.seen(&self.dataset);
         let cold = self.cold.get_or_insert_with(|| Box::new(Cold::new()));
+        let mut seen = self.reads.seen(&self.dataset, !cold.shares());
+        if self.level == 0 && self.class == Class::Demand {
+            seen.least = self.reads.spread_ahead();
+        }
         cold.waits(&seen);
     }
 

@@ -12,6 +12,16 @@ const MIB: u64 = 1 << 20;
 
 /// A stream whose client takes all that comes, from an origin of which `rate(window)` bytes a second come.
 fn steady(growth: &mut Growth, most: u64, time: Duration, rate: impl Fn(u64) -> f64) -> u64 {
+    spread(growth, (BASE, most), time, rate)
+}
+
+/// The same where owners who have a run each are `least` bytes.
+fn spread(
+    growth: &mut Growth,
+    (least, most): (u64, u64),
+    time: Duration,
+    rate: impl Fn(u64) -> f64,
+) -> u64 {
     let mut now = Instant::now();
     let end = now + time;
     let mut arrived = 0.0;
@@ -26,6 +36,7 @@ fn steady(growth: &mut Growth, most: u64, time: Duration, rate: impl Fn(u64) -> 
             run: RUN_BYTES,
             each: 0,
             begun: true,
+            least,
             most,
         });
     }
@@ -81,6 +92,7 @@ async fn more_than_the_link_takes_is_not_asked_for_at_once() {
             run: 3 * MIB,
             each: 8_500_000,
             begun: true,
+            least: BASE,
             most: 512 * MIB,
         });
         widest = widest.max(growth.bytes());
@@ -106,6 +118,7 @@ async fn a_window_is_judged_once_what_was_asked_for_last_has_begun_to_come() {
                 run: RUN_BYTES,
                 each: 0,
                 begun,
+                least: BASE,
                 most: 512 * MIB,
             });
         }
@@ -113,6 +126,21 @@ async fn a_window_is_judged_once_what_was_asked_for_last_has_begun_to_come() {
     };
     assert_eq!(window(false, 1000), 4 * BASE, "it queues");
     assert!(window(true, 100) < 2 * BASE, "it came, and no more");
+}
+
+/// Twelve owners behind a link that one of them fills: all are to send at once, each a part.
+#[tokio::test]
+async fn a_window_reaches_over_all_owners_though_that_brings_no_more() {
+    let (owners, second) = (12 * RUN_BYTES, Duration::from_secs(1));
+    let mut growth = Growth::new();
+    let soon = Duration::from_millis(100);
+    let window = spread(&mut growth, (owners, 512 * MIB), soon, origin(1.2e7));
+    assert_eq!(window, owners);
+    let window = spread(&mut growth, (owners, 512 * MIB), second, origin(1.2e7));
+    // A trial may be under way.
+    assert!((owners..=4 * owners).contains(&window), "{window}");
+    let window = spread(&mut growth, (owners, 48 * MIB), second, origin(1.2e7));
+    assert_eq!(window, 48 * MIB, "there is no memory for more");
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ impl World {
             run: RUN_BYTES,
             each: 0,
             begun: true,
+            least: 0,
             most: 512 * MIB,
         };
         let plan = self.passes.asked(&asked, &seen);
