@@ -314,12 +314,12 @@ impl Bench<'_> {
         let (process, target) = (&server.process, &server.target);
         let (count, time) = (row.connections, self.options.time);
         let mut sample = match row.figure {
-            Figure::Tail => {
+            Figure::Tail(arrivals) => {
                 let row = done.iter().find(|done| done.row.name == "1m");
                 let highest =
                     row.and_then(|row| row.median_of(server.who, |run| run.requests / run.seconds));
                 let rate = TAIL_LOAD * highest.context("measure the highest rate first")?;
-                at_a_rate(process, target, picker, count, rate, time).await?
+                at_a_rate(process, target, picker, count, (rate, arrivals), time).await?
             }
             _ => as_fast_as_it_goes(process, target, picker, count, time).await?,
         };

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::http2;
 use super::process::{Process, Usage};
-use super::rows::{Access, Carrier};
+use super::rows::{Access, Arrivals, Carrier};
 use super::wire::{Sink, Wire};
 use crate::pattern;
 
@@ -352,14 +352,13 @@ async fn exchange(wire: &mut Wire, ask: &Ask, request: &str, compare: bool) -> a
     Ok(())
 }
 
-/// Reads that arrive by chance, so many a second on the average, whether those before them are done or not; each is
-/// timed from its arrival.
+/// Reads that arrive so many a second, whether those before them are done or not; each is timed from its arrival.
 pub(super) async fn at_a_rate(
     server: &Process,
     target: &Target,
     picker: impl Fn(u64) -> Picker,
     connections: usize,
-    rate: f64,
+    (rate, arrivals): (f64, Arrivals),
     time: Duration,
 ) -> anyhow::Result<Sample> {
     let counters = Counters::default();
@@ -385,8 +384,11 @@ pub(super) async fn at_a_rate(
         arrive
             .try_send(due)
             .map_err(|_| anyhow!("{rate:.0} reads a second are more than the server can take"))?;
-        let wait = -(1.0 - random.random::<f64>()).ln() / rate;
-        due += Duration::from_secs_f64(wait);
+        let gaps = match arrivals {
+            Arrivals::Even => 1.0,
+            Arrivals::Chance => -(1.0 - random.random::<f64>()).ln(),
+        };
+        due += Duration::from_secs_f64(gaps / rate);
     }
     let end = counters.now(server)?;
     drop(arrive);

@@ -99,7 +99,16 @@ pub(super) enum Figure {
     /// Bytes for a second of the server's processor time.
     BytesACpuSecond,
     /// The 99th percentile of the time that a read takes at 70 % of the server's highest rate.
-    Tail,
+    Tail(Arrivals),
+}
+
+/// When reads arrive that come at a rate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Arrivals {
+    /// One as long after the other as all.
+    Even,
+    /// By chance: what comes in a moment may be more than the server can take in that moment, and then they queue.
+    Chance,
 }
 
 /// One row.
@@ -143,11 +152,12 @@ const fn row(
 }
 
 use self::Access::{Random, Whole, Zipf};
+use self::Arrivals::{Chance, Even};
 use self::Figure::{Bytes, BytesACpuSecond, Requests, Tail};
 use self::Stage::{Disk, Http2, Logged, Memory, Tls};
 
 /// All rows, in the order of the table; rows of one stage stand together.
-pub(super) const ROWS: [Row; 14] = [
+pub(super) const ROWS: [Row; 15] = [
     Row {
         bar: 1.2,
         ceiling: Some(0.9),
@@ -167,14 +177,22 @@ pub(super) const ROWS: [Row; 14] = [
         cpu: Some(0.8),
         ..row("1m", "random 1 MiB by 32", Memory, Random(MIB), 32, Bytes)
     },
-    // Behind the row whose rate it takes 70 % of.
+    // Behind the row whose rate they take 70 % of.
+    row(
+        "1m-p99-even",
+        "1 MiB, p99 at 70 %, even",
+        Memory,
+        Random(MIB),
+        64,
+        Tail(Even),
+    ),
     row(
         "1m-p99",
         "1 MiB, p99 at 70 %",
         Memory,
         Random(MIB),
         64,
-        Tail,
+        Tail(Chance),
     ),
     Row {
         ceiling: Some(0.9),
@@ -247,9 +265,14 @@ pub(super) fn chosen(names: &[String]) -> Result<Vec<Row>, String> {
     let picked = |row: &&Row| {
         let named = |name: &str| names.iter().any(|other| other == name);
         // The rate that a tail is measured at comes from the row before it.
-        names.is_empty() || named(row.name) || (row.name == "1m" && named("1m-p99"))
+        let tail = || ROWS.iter().any(|row| is_tail(row) && named(row.name));
+        names.is_empty() || named(row.name) || (row.name == "1m" && tail())
     };
     Ok(ROWS.iter().filter(picked).copied().collect())
+}
+
+fn is_tail(row: &Row) -> bool {
+    matches!(row.figure, Tail(_))
 }
 
 #[cfg(test)]
@@ -267,8 +290,10 @@ mod tests {
 
     #[test]
     fn a_tail_brings_the_row_that_its_rate_comes_from() {
-        let rows = chosen(&["1m-p99".to_owned()]).expect("a row");
-        let names: Vec<_> = rows.iter().map(|row| row.name).collect();
-        assert_eq!(names, ["1m", "1m-p99"]);
+        for tail in ["1m-p99-even", "1m-p99"] {
+            let rows = chosen(&[tail.to_owned()]).expect("a row");
+            let names: Vec<_> = rows.iter().map(|row| row.name).collect();
+            assert_eq!(names, ["1m", tail]);
+        }
     }
 }
