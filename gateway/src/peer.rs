@@ -64,8 +64,9 @@ pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 /// the fault is its own then, and the next one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
 
-/// The same for one to which nothing comes from its origin: another may have another way there.
-pub const HEDGE_STUCK: Duration = Duration::from_millis(700);
+/// The same for one to which nothing comes from its origin: another may have another way there. Whoever asks has often
+/// waited for that one already, as its reader, and gone on elsewhere.
+pub const HEDGE_STUCK: Duration = Duration::from_millis(450);
 
 /// A body on its way from another gateway.
 pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;

@@ -26,8 +26,7 @@ const MOST_PATIENCE: Duration = Duration::from_secs(4);
 /// What takes so many times what answers usually take to begin is not merely slow.
 const TIMES: u32 = 8;
 
-/// An origin that is asked and from which nothing comes for so long: others may have another way to it. Half of the time
-/// after which they ask.
+/// An origin that is asked and from which nothing comes for so long: others may have another way to it.
 const STUCK: Duration = Duration::from_millis(500);
 
 /// All that is known of an origin's temper, shared by whoever asks it.
