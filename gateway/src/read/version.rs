@@ -340,8 +340,10 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
             Err(error) if !fetch::is_final(&error) => error,
             answer => return answer,
         };
+        // An answer that makes no sense is no sign that the origin is away: what is known is not to stand in for the next.
+        let answered = matches!(error, OriginError::BadAnswer(_));
         if tries >= fetch::TRIES
-            || begun.elapsed() >= RETRY_FOR
+            || (begun.elapsed() >= RETRY_FOR && !answered)
             || !asking.dataset.origin.may_ask_again(&asking.urgency)
         {
             return Err(error);

@@ -110,10 +110,18 @@ fn hundreds_of_fleets_keep_every_promise() {
 #[test]
 fn seeds_that_found_something_find_it_no_more() {
     // Of what a kill left in the journal alone nobody knows how old it is, and it stood in for an origin that was away.
-    let unknown = [(Of::One, 434), (Of::Fleet, 985), (Of::Fleet, 1355)];
+    // Written down with an age made up, it was young again by a clock that went back.
+    let unknown = [
+        (Of::One, 434),
+        (Of::One, 2212),
+        (Of::Fleet, 985),
+        (Of::Fleet, 1355),
+    ];
     // A newcomer read a first block twice: to learn the version, which its donor knew, and for another member.
-    let twice = [(Of::Fleet, 3298)];
-    for (of, seed) in unknown.into_iter().chain(twice) {
+    let twice = (Of::Fleet, 3298);
+    // An answer that made no sense came late in a question, and passed for an origin that is away.
+    let nonsense = (Of::Fleet, 4895);
+    for (of, seed) in unknown.into_iter().chain([twice, nonsense]) {
         let told = world::run(of, seed, false).expect("a world can be built");
         let found = told.violations;
         assert!(found.is_empty(), "{of:?}, seed {seed}: {found:?}");

@@ -203,5 +203,5 @@ fn sharers_leave_by_being_dropped() {
     let (one, two) = (ahead.join(), ahead.join());
     assert_eq!(ahead.sharers(), 2);
     drop((one, two));
-    assert_eq!(ahead.sharers(), 1);
+    assert_eq!(ahead.sharers(), 0);
 }
