@@ -163,10 +163,10 @@ impl Reads {
     /// extents, within reason, so that most of them send at once and not one after the other.
     fn spread_ahead(&self) -> u64 {
         let owners = self.peers.as_ref().map_or(1, |peers| {
-            let (fleet, zone) = (peers.fleet(), |member: &Member| member.zone().to_owned());
-            let zone = fleet.table.member(&fleet.own).map(zone);
+            let fleet = peers.fleet();
+            let zone = fleet.table.member(&fleet.own).map(Member::zone);
             // Whoever is alone in its zone reads from all others.
-            match fleet.table.owners(zone.as_deref()) {
+            match fleet.table.owners(zone) {
                 0 | 1 => fleet.table.owners(None),
                 near => near,
             }

@@ -44,6 +44,11 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// Whether this object never changes, so that a version once known is current for good.
+    pub fn never_changes(&self, object: &ObjectId) -> bool {
+        self.immutable || object.is_immutable()
+    }
+
     /// How long after it was asked for a version may be served at most, unless nothing ever changes: while the origin is
     /// away.
     pub fn longest(&self) -> Duration {
@@ -169,7 +174,7 @@ impl Versions {
             entry.used = true;
             let age = entry.age(rules);
             let version = Arc::clone(&entry.version);
-            let unchanging = rules.immutable || object.is_immutable();
+            let unchanging = rules.never_changes(object);
             if !entry.doubted && (unchanging || age < rules.fresh_for) {
                 let asked_at = entry.asked_at;
                 return Known::Fresh { version, asked_at };

@@ -189,8 +189,8 @@ impl Desk {
                 version: version.key,
                 index: 0,
             };
-            let changes = !dataset.rules.immutable && !object.is_immutable();
-            let past = changes && *age >= dataset.rules.fresh_for;
+            let rules = &dataset.rules;
+            let past = !rules.never_changes(object) && *age >= rules.fresh_for;
             let helps = *fresh || (past && self.reads.store.can_give(&first, DONOR));
             version.cacheable() && helps
         });

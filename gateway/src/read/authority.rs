@@ -96,7 +96,7 @@ pub(super) async fn remembered(asking: &Asking, name: &str) -> Option<Remembered
     let asked = peers.ask(name, DONOR, question.request()).await.ok()?;
     let found = heard(asking, name, asked, purges, sent).ok()?.ok()?;
     let rules = &asking.dataset.rules;
-    let unchanging = rules.immutable || asking.object.is_immutable();
+    let unchanging = rules.never_changes(&asking.object);
     Some(
         match unchanging || found.asked_at.elapsed() < rules.fresh_for {
             true => Remembered::Fresh(found),

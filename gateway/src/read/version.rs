@@ -251,7 +251,7 @@ pub(super) struct Asking {
 impl Asking {
     async fn look_up(mut self) -> Result<(Found, How), OriginError> {
         let come = Instant::now();
-        let unchanging = self.dataset.rules.immutable || self.object.is_immutable();
+        let unchanging = self.dataset.rules.never_changes(&self.object);
         loop {
             let mut how = How::Joined;
             let way = self.reads.way_to_authority(&self.object, self.level);
