@@ -530,8 +530,10 @@ struct Faults {
     reads: AtomicBool,
     writes: AtomicBool,
     probes: AtomicBool,
-    /// So many writes to come do not arrive.
-    lost: AtomicU64,
+    /// So many blocks to come are taken out of the index while they are written.
+    taken_out: AtomicU64,
+    /// Blocks that were given to be written.
+    given: AtomicU64,
 }
 
 #[cfg(test)]
@@ -541,11 +543,15 @@ impl Faults {
     }
 
     fn writes(&self) -> bool {
-        let next = |lost: u64| lost.checked_sub(1);
-        let lost = self
-            .lost
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        lost.is_ok() || self.writes.load(Ordering::Acquire)
+        count(&self.given);
+        self.writes.load(Ordering::Acquire)
+    }
+
+    fn takes_out(&self) -> bool {
+        let next = |left: u64| left.checked_sub(1);
+        self.taken_out
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
+            .is_ok()
     }
 
     fn probes(&self) -> bool {

@@ -3,13 +3,16 @@
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 #[cfg(test)]
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::locked;
 use super::medium::{Device, Loaded};
 use crate::SEGMENT;
 use crate::block::{Block, BlockKey};
@@ -52,6 +55,8 @@ pub(super) enum Found {
 pub(super) struct Disk {
     device: Box<dyn Device>,
     block_size: u64,
+    /// The blocks of the turn that is being written, and whether somebody took one out of the index meanwhile.
+    turn: Mutex<HashMap<BlockKey, bool>>,
     #[cfg(test)]
     pub(super) faults: Arc<super::Faults>,
 }
@@ -66,6 +71,7 @@ impl Disk {
         Self {
             device,
             block_size,
+            turn: Mutex::default(),
             #[cfg(test)]
             faults,
         }
@@ -80,9 +86,14 @@ impl Disk {
         if self.contains(&key) {
             self.remove(&key);
         }
+        locked(&self.turn).insert(key, false);
         #[cfg(test)]
         if self.faults.writes() {
             return;
+        }
+        #[cfg(test)]
+        if self.faults.takes_out() {
+            return self.remove(&key);
         }
         let stored = Stored {
             key,
@@ -107,7 +118,18 @@ impl Disk {
 
     /// Takes the block out of the index.
     pub(super) fn remove(&self, key: &BlockKey) {
+        // Before it is done, so that whoever finds it gone finds why.
+        if let Some(taken_out) = locked(&self.turn).get_mut(key) {
+            *taken_out = true;
+        }
         self.device.remove(key);
+    }
+
+    /// Ends the turn, and says which of its blocks somebody took out of the index meanwhile.
+    pub(super) fn end_turn(&self) -> Vec<BlockKey> {
+        let turn = std::mem::take(&mut *locked(&self.turn));
+        let taken_out = turn.into_iter().filter(|(_, taken_out)| *taken_out);
+        taken_out.map(|(key, _)| key).collect()
     }
 
     /// How often room was made for new blocks.

@@ -449,11 +449,22 @@ async fn a_write_that_does_not_arrive_is_no_residence_and_turns_the_tier_off() {
     tier.resident(2).await;
 }
 
+/// A write that follows a failed one is what foyer panics at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_failed_a_write_is_given_nothing_more() {
+    let scratch = Scratch::new();
+    let tier = Tier::start(&scratch, 64 * MIB).await;
+    tier.nvme().faults.writes.store(true, Ordering::Release);
+    tier.read("a", 0).await;
+    tier.until("off", |nvme| nvme.state() == "off").await;
+    assert_eq!(get(&tier.nvme().faults.given), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_left_the_index_while_it_was_written_is_written_once_more() {
     let scratch = Scratch::new();
     let tier = Tier::start(&scratch, 64 * MIB).await;
-    tier.nvme().faults.lost.store(1, Ordering::Release);
+    tier.nvme().faults.taken_out.store(1, Ordering::Release);
     tier.read_all("a", 2).await;
     tier.resident(2).await;
     let stats = tier.nvme().stats();

@@ -3,8 +3,9 @@
 //!
 //! foyer drops a write without a word when its buffer is full or its device fails. So a turn is at
 //! most half a buffer; after it the device is waited for, and then the index is asked. If
-//! something is not there, the disk has failed: foyer is closed and opened again, since after a write
-//! that failed its own state can't be trusted.
+//! something is not there that nobody took out, the disk has failed: foyer is given nothing more, closed and opened
+//! again. After a write that failed it goes on writing to a segment that it may have finished, and panics when it
+//! finishes that once more (foyer 0.22.6, `flusher.rs`: the segment at hand is the one before the failure).
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -248,6 +249,9 @@ impl Nvme {
             let turn = self.turn(store, first, offers);
             if !turn.is_empty() {
                 self.write_turn(disk, turn).await;
+                if self.disk().is_none() {
+                    continue;
+                }
                 let again = self.again(store, disk, &mut aging).await;
                 if !again.is_empty() {
                     self.write_turn(disk, again).await;
@@ -302,12 +306,14 @@ impl Nvme {
     }
 
     async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
-        let (flushed, mut lost) = Self::put(disk, turn.iter()).await;
-        if flushed && !lost.is_empty() {
-            // A reader who finds that an earlier write of a block was written over has foyer take it out of the
-            // index, whatever the index names by then.
+        let mut lost = Self::put(disk, turn.iter()).await;
+        // A reader who finds that an earlier write of a block was written over has foyer take it out of the index,
+        // whatever the index names by then.
+        let taken_out = disk.end_turn();
+        if !lost.is_empty() && lost.iter().all(|key| taken_out.contains(key)) {
             let again = turn.iter().filter(|write| lost.contains(&write.key));
-            (_, lost) = Self::put(disk, again).await;
+            lost = Self::put(disk, again).await;
+            disk.end_turn();
         }
         for _ in &lost {
             count(&self.stats.dropped_lost);
@@ -324,18 +330,17 @@ impl Nvme {
         }
     }
 
-    /// Writes these, and says whether the disk was done with them in time, and which of them are not there then.
+    /// Writes these, and says which of them are not there then: all, if the disk was not done with them in time.
     async fn put<'a>(
         disk: &Disk,
         writes: impl Iterator<Item = &'a Write> + Clone,
-    ) -> (bool, Vec<BlockKey>) {
+    ) -> Vec<BlockKey> {
         for write in writes.clone() {
             disk.write(write.key, write.write, &write.block);
         }
         let flushed = disk.flushed().await;
         let lost = writes.map(|write| write.key);
-        let lost = lost.filter(|key| !flushed || !disk.contains(key));
-        (flushed, lost.collect())
+        lost.filter(|key| !flushed || !disk.contains(key)).collect()
     }
 
     /// Makes what was proved to be there resident: in the journal first, so that what is called
