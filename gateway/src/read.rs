@@ -17,6 +17,7 @@
 //! | [`passthrough`] | objects whose versions can't be told apart: nothing of them is kept |
 
 mod ahead;
+mod around;
 mod ask;
 mod authority;
 pub mod body;
@@ -92,18 +93,35 @@ impl Reads {
             .hops
     }
 
+    /// Who else may read block `index` of an object of `size` bytes from the origin, if this gateway may.
+    pub(crate) fn stand_ins(&self, object: &ObjectId, size: u64, index: u32) -> Vec<String> {
+        let extents = self.extents(size);
+        let extent = extents.holding(u64::from(index));
+        self.stand_ins_of(object, (extent, extents.count()))
+    }
+
+    /// Who else may ask the origin for an object's version, if this gateway may.
+    pub(crate) fn stand_ins_of_authority(&self, object: &ObjectId) -> Vec<String> {
+        self.stand_ins_of(object, (0, 1))
+    }
+
+    fn stand_ins_of(&self, object: &ObjectId, extent: (u64, u64)) -> Vec<String> {
+        let Some(peers) = &self.peers else {
+            return Vec::new();
+        };
+        let fleet = peers.fleet();
+        let answers = |name: &str| peers.answers(&fleet, name);
+        route::stand_ins(&fleet.table, &fleet.own, &answers, &place(object, extent))
+    }
+
     fn route_of(&self, object: &ObjectId, extent: (u64, u64), level: Level) -> Route {
         let Some(peers) = &self.peers else {
             return Route::alone();
         };
         let fleet = peers.fleet();
-        let place = Place {
-            dataset: &object.dataset,
-            key: &object.key,
-            extent,
-        };
         let answers = |name: &str| peers.answers(&fleet, name);
         let donors = peers.donors(&fleet, (&object.dataset, &object.key), extent);
+        let place = place(object, extent);
         route::route(&fleet.table, &fleet.own, level, &answers, &donors, &place)
     }
 
@@ -214,5 +232,13 @@ impl Reads {
                 .any(|member| member.weight() > 0 && member.name() != &*fleet.own)
         };
         self.peers.as_ref().is_some_and(owners)
+    }
+}
+
+fn place(object: &ObjectId, extent: (u64, u64)) -> Place<'_> {
+    Place {
+        dataset: &object.dataset,
+        key: &object.key,
+        extent,
     }
 }

@@ -35,6 +35,7 @@ use object_store::path::Path;
 pub use self::answer::{Answer, ExactBody};
 pub use self::connect::{LOOP_HEADER, loop_value};
 pub use self::digest::Digest;
+pub use self::manners::Around;
 pub use self::transport::{ClientTls, transport, transport_with};
 pub use self::url::OriginUrl;
 pub use object_store::client::{

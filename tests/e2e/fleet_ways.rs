@@ -1,12 +1,14 @@
-//! The ways that bytes take through a fleet: how many requests, how often between zones, which version.
+//! The ways that bytes take through a fleet: how many requests, how often between zones, which version, and around what is
+//! cut.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_loadtest::client::Outcome;
 use forebay_loadtest::origin::Settings;
 use forebay_tests::fleet::{Fleet, Plan};
 use forebay_tests::oracle::BLOCK;
 use forebay_tests::process::Signal;
+use forebay_tests::relay::Gate;
 use forebay_tests::until;
 
 const SIZE: u64 = 24 * BLOCK as u64 + 17;
@@ -182,4 +184,44 @@ fn a_byte_read_at_an_edge_crosses_once_and_is_kept_there() {
     assert_eq!(fleet.origin.counters().bytes_sent, SIZE);
     let asked = fleet.gateways[3].metric("forebay_origin_requests_total", &[]);
     assert_eq!((asked, crossed(3, "sent")), (0.0, 0.0));
+}
+
+#[test]
+fn a_member_whose_way_to_the_origin_is_cut_serves_its_clients_by_another() {
+    let mut plans: Vec<Plan> = ["a", "b", "c"].map(Plan::new).into();
+    let gate = Gate::default();
+    plans[0].gate = Some(gate.clone());
+    let fleet = Fleet::start(&plans, Settings::default(), &["fresh_for = \"10m\""]);
+    let came = || fleet.gateways[0].metric("forebay_origin_bytes_total", &[]);
+    let whole = |key: &str| {
+        fleet.origin.put(key, SIZE, 0);
+        let begun = Instant::now();
+        let read = fleet.herd(key, &[0], 1).remove(0);
+        assert_eq!(read.outcome, Outcome::Whole, "{read:?}");
+        begun.elapsed()
+    };
+    let _ = whole("before.bin");
+    let before = came();
+    assert!(before > 0.0, "a third of the extents are its own");
+    gate.close();
+    let begun = Instant::now();
+    // So long that what begins it, what goes on and what the breaker makes of it is seen.
+    for place in 0.. {
+        let took = whole(&format!("{place}.bin"));
+        // One question that nobody answers is waited for at a time: for the version, and for what one request brings.
+        assert!(took < Duration::from_secs(4), "{took:?} for read {place}");
+        if begun.elapsed() > Duration::from_secs(6) {
+            break;
+        }
+    }
+    assert_eq!(came(), before);
+    gate.open();
+    until(
+        Duration::from_secs(20),
+        "its own way to be used again",
+        || {
+            let _ = whole(&format!("after-{:?}.bin", begun.elapsed()));
+            (came() > before).then_some(())
+        },
+    );
 }

@@ -1,7 +1,5 @@
 //! A member whose bytes are not what they should be: whoever is between two gateways changes them.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,53 +7,9 @@ use forebay_loadtest::client::Outcome;
 use forebay_loadtest::origin::Settings;
 use forebay_tests::fleet::{Fleet, Plan};
 use forebay_tests::oracle::BLOCK;
+use forebay_tests::relay::between;
 
 const SIZE: u64 = 16 * BLOCK as u64 + 17;
-
-/// Relays connections to `to` and has `change` look at each piece on its way: the direction (true: an answer),
-/// how many bytes passed before it, and the piece. False cuts the connection.
-fn between(
-    to: SocketAddr,
-    change: impl Fn(bool, usize, &mut Vec<u8>) -> bool + Send + Sync + 'static,
-) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    let address = listener
-        .local_addr()
-        .expect("a bound socket has an address");
-    let change = Arc::new(change);
-    std::thread::spawn(move || {
-        for near in listener.incoming().flatten() {
-            let Ok(far) = TcpStream::connect(to) else {
-                continue;
-            };
-            for answers in [false, true] {
-                let ends = (near.try_clone(), far.try_clone());
-                let (Ok(near), Ok(far)) = ends else { continue };
-                let change = Arc::clone(&change);
-                std::thread::spawn(move || match answers {
-                    true => pump(far, near, |passed, piece| change(true, passed, piece)),
-                    false => pump(near, far, |passed, piece| change(false, passed, piece)),
-                });
-            }
-        }
-    });
-    address
-}
-
-fn pump(mut from: TcpStream, mut to: TcpStream, change: impl Fn(usize, &mut Vec<u8>) -> bool) {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut passed = 0;
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        let mut piece = buffer[..read].to_vec();
-        let goes_on = change(passed, &mut piece);
-        if !goes_on || to.write_all(&piece).is_err() {
-            break;
-        }
-        passed += read;
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
 
 /// Two members, of which `a` reaches `b` only through a liar; what `a` serves must be right all the same.
 /// Returns the fleet after the reads.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Dataset, Gateway, SECRET, Setup, command};
 use crate::process::PATIENCE;
+use crate::relay::Gate;
 use crate::scratch::Scratch;
 use crate::servers::free_address;
 use crate::until;
@@ -49,6 +50,8 @@ pub struct Plan {
     pub allowed: Vec<String>,
     /// The other members as it is told of them, for good; `None`: it finds them by gossip.
     pub others: Option<Vec<Plan>>,
+    /// What is on its way to the origin, if anything; one member's at most.
+    pub gate: Option<Gate>,
 }
 
 impl Plan {
@@ -72,6 +75,7 @@ impl Plan {
             sections: Vec::new(),
             allowed: Vec::new(),
             others: None,
+            gate: None,
         }
     }
 
@@ -92,6 +96,8 @@ pub struct Fleet {
     pub origin: Origin,
     /// What the origin and the clients run on.
     pub runtime: Runtime,
+    /// Where the members find it.
+    endpoint: String,
     /// Lines of the dataset.
     lines: Vec<String>,
 }
@@ -111,17 +117,29 @@ impl Fleet {
         let origin = runtime
             .block_on(Origin::start(settings))
             .expect("the origin listens");
+        let gated = plans
+            .iter()
+            .find_map(|plan| Some((plan.gate.as_ref()?, plan)));
+        // One for all of them: another endpoint would be another dataset.
+        let endpoint = gated.map_or_else(
+            || origin.endpoint(),
+            |(gate, plan)| {
+                let address = gate.before(origin.address(), &key_id(&plan.name));
+                format!("http://{address}")
+            },
+        );
         let gateways: Vec<Gateway> = plans
             .iter()
             .map(|plan| {
                 let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-                start(plan, plans, (&origin, &lines), Scratch::new("member"))
+                start(plan, plans, (&endpoint, &lines), Scratch::new("member"))
             })
             .collect();
         let fleet = Fleet {
             gateways,
             origin,
             runtime,
+            endpoint,
             lines: lines.iter().map(|line| (*line).to_owned()).collect(),
         };
         let alike = |plan: &Plan| plan.key == plans[0].key && plan.tls == plans[0].tls;
@@ -172,7 +190,7 @@ impl Fleet {
     /// # Panics
     /// If it does not start well.
     pub fn start_over(&mut self, index: usize, plan: &Plan, plans: &[Plan], disk: Scratch) {
-        let again = start(plan, plans, (&self.origin, &self.lines), disk);
+        let again = start(plan, plans, (&self.endpoint, &self.lines), disk);
         self.gateways.insert(index, again);
         self.know_each_other();
     }
@@ -182,7 +200,7 @@ impl Fleet {
     /// # Panics
     /// If it does not start well.
     pub fn revive(&mut self, plan: &Plan, plans: &[Plan], left: Scratch) {
-        let member = start(plan, plans, (&self.origin, &self.lines), left);
+        let member = start(plan, plans, (&self.endpoint, &self.lines), left);
         self.gateways.push(member);
     }
 
@@ -192,7 +210,7 @@ impl Fleet {
     /// If it does not start well.
     pub fn join(&mut self, plan: &Plan, plans: &[Plan]) {
         let disk = Scratch::new("member");
-        let member = start(plan, plans, (&self.origin, &self.lines), disk);
+        let member = start(plan, plans, (&self.endpoint, &self.lines), disk);
         self.gateways.push(member);
     }
 
@@ -241,16 +259,21 @@ impl Fleet {
     }
 }
 
+/// What tells the member of this name from the others where they ask the origin.
+fn key_id(name: &str) -> String {
+    format!("AK-{name}")
+}
+
 fn start(
     plan: &Plan,
     plans: &[Plan],
-    (origin, lines): (&Origin, &[String]),
+    (endpoint, lines): (&str, &[String]),
     scratch: Scratch,
 ) -> Gateway {
     let mut dataset = Dataset::new("models", "s3://bucket")
-        .option("aws_endpoint", origin.endpoint())
+        .option("aws_endpoint", endpoint)
         .option("aws_region", "us-east-1")
-        .option("aws_access_key_id", "AK")
+        .option("aws_access_key_id", key_id(&plan.name))
         .option("aws_secret_access_key", SECRET);
     for line in lines {
         dataset = dataset.line(line);

@@ -10,6 +10,7 @@
 //! | [`multipart`] | a strict reader of multipart/byteranges |
 //! | [`oracle`] | the bytes that (key, version) must have, and names and sizes that hurt |
 //! | [`process`] | child processes: output by lines, signals by pid, dead with their test |
+//! | [`relay`] | what is between two servers, and may change, cut or hold what passes |
 //! | [`secure`] | a client's stream, in clear or through TLS |
 //! | [`scratch`] | directories that vanish with their test |
 //! | [`tools`] | where `tests/run` has put what is not built here |
@@ -34,6 +35,7 @@ pub mod http2;
 pub mod multipart;
 pub mod oracle;
 pub mod process;
+pub mod relay;
 pub mod scratch;
 pub mod secure;
 pub mod servers;

@@ -1,4 +1,5 @@
-//! One request to the origin for a run, and a second one beside it where the first stands still.
+//! One request to the origin for a run, and a second one beside it where the first stands still; and where that comes from
+//! nowhere, another member's.
 //!
 //! What counts is that bytes come, never how long a body takes: a slow origin is followed, one that stopped is not.
 
@@ -14,27 +15,32 @@ use futures::StreamExt;
 use tokio::time::{Instant, Sleep};
 
 use super::fetch::LOOK_AGAIN;
+use super::{Reads, around};
 use crate::dataset::Dataset;
+use crate::peer::incoming::Incoming;
 
 type Chunk = Option<Result<Bytes, OriginError>>;
 
 /// The requests of one run, one after the other.
 pub(super) struct Asking<'a> {
+    reads: &'a Arc<Reads>,
     dataset: &'a Arc<Dataset>,
     /// Where an answer stood still, and the rest was asked for once more: once at a place. If the second stands still
     /// there too, it is the origin that does.
     hedged_at: Option<u64>,
 }
 
-/// Which of two bodies went on.
+/// Which body went on.
 enum Moved {
     First(ExactBody, Chunk),
     Second(ExactBody),
+    Around(Box<Incoming>),
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(dataset: &'a Arc<Dataset>) -> Self {
+    pub(super) fn new(reads: &'a Arc<Reads>, dataset: &'a Arc<Dataset>) -> Self {
         Self {
+            reads,
             dataset,
             hedged_at: None,
         }
@@ -53,7 +59,14 @@ impl<'a> Asking<'a> {
             Some(answer) => answer.body,
             None => {
                 run.asks_anew();
-                self.rest(run).await?.body
+                let answer = tokio::select! {
+                    biased;
+                    answer = self.rest(run) => answer?,
+                    incoming = around::once_stuck(self.reads, self.dataset, run) => {
+                        return around::take(self.reads, self.dataset, run, incoming).await;
+                    }
+                };
+                answer.body
             }
         };
         let mut patience = self.dataset.origin.patience().map(Patience::new);
@@ -86,6 +99,9 @@ impl<'a> Asking<'a> {
                             body = second;
                             continue;
                         }
+                        Moved::Around(incoming) => {
+                            return around::take(self.reads, self.dataset, run, *incoming).await;
+                        }
                     }
                 }
             };
@@ -104,24 +120,48 @@ impl<'a> Asking<'a> {
     async fn beside(&mut self, run: &Run, mut first: ExactBody) -> Result<Moved, OriginError> {
         self.hedged_at = Some(run.reached());
         tracing::debug!(object = %run.object(), at = run.reached(), "an answer stands still");
+        let elsewhere = around::once_stuck(self.reads, self.dataset, run);
+        let mut elsewhere = std::pin::pin!(elsewhere);
+        let came = |incoming| Ok(Moved::Around(Box::new(incoming)));
         if !self.dataset.origin.has_free_connection() {
             // It may be waited for long; the one that stands still has one, and it is free when the origin has heard of it.
             drop(first);
-            return Ok(Moved::Second(self.rest(run).await?.body));
+            return tokio::select! {
+                biased;
+                second = self.rest(run) => Ok(Moved::Second(second?.body)),
+                incoming = &mut elsewhere => came(incoming),
+            };
         }
         let second = tokio::select! {
             biased;
             chunk = first.next() => return Ok(Moved::First(first, chunk)),
             second = self.rest(run) => second,
+            incoming = &mut elsewhere => return came(incoming),
         };
         match second {
             Ok(answer) => Ok(Moved::Second(answer.body)),
             Err(error) => {
                 tracing::debug!(object = %run.object(), %error, "nor does another one begin");
-                let chunk = first.next().await;
-                Ok(Moved::First(first, chunk))
+                tokio::select! {
+                    biased;
+                    chunk = first.next() => Ok(Moved::First(first, chunk)),
+                    incoming = &mut elsewhere => came(incoming),
+                }
             }
         }
+    }
+
+    /// After the origin's last word, which was that it can't be reached: whether another member brings more.
+    pub(super) async fn goes_around(&self, run: &mut Run, error: &OriginError) -> bool {
+        if !around::may_lead_nowhere(error) {
+            return false;
+        }
+        let from = run.reached();
+        let Some(incoming) = around::bring(self.reads, self.dataset, run).await else {
+            return false;
+        };
+        let taken = around::take(self.reads, self.dataset, run, incoming).await;
+        taken.is_ok() || run.reached() > from
     }
 
     async fn rest(&self, run: &Run) -> Result<Answer, OriginError> {

@@ -253,7 +253,7 @@ async fn fetch(
 ) -> Result<(), OriginError> {
     let mut tries = 0;
     let mut tries_in_all = 0;
-    let mut asking = Asking::new(dataset);
+    let mut asking = Asking::new(reads, dataset);
     while run.reached() < run.end() {
         let from = run.reached();
         let error = match asking.ask(run, feed.take()).await {
@@ -270,7 +270,10 @@ async fn fetch(
             error => error,
         };
         if is_final(&error) || tries >= TRIES || tries_in_all >= TRIES_IN_ALL {
-            return Err(error);
+            match Box::pin(asking.goes_around(run, &error)).await {
+                true => continue,
+                false => return Err(error),
+            }
         }
         let spread = run.version().key.0 as u64 ^ run.reached();
         tokio::time::sleep(backoff(tries, spread)).await;

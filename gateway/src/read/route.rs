@@ -146,6 +146,31 @@ pub fn route(
     Route { hops, owned }
 }
 
+/// Who else may read an extent's blocks from the origin, in order, by a gateway that may: where its own way there leads
+/// nowhere.
+pub fn stand_ins(
+    table: &Table,
+    own: &str,
+    answers: &dyn Fn(&str) -> bool,
+    place: &Place<'_>,
+) -> Vec<String> {
+    let Place {
+        dataset,
+        key,
+        extent: (extent, extents),
+    } = *place;
+    let candidates = table
+        .candidates(dataset, key, extent, extents)
+        .filter(|member| member.name() == own || answers(member.name()))
+        .take(CANDIDATES);
+    let names: Vec<_> = candidates.map(|member| member.name().to_owned()).collect();
+    // Whoever is none of them has asked them all.
+    match names.iter().any(|name| name == own) {
+        true => names.into_iter().filter(|name| name != own).collect(),
+        false => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -248,6 +273,24 @@ mod tests {
         assert_eq!(hops(fourth, OWNER, &[first]), [origin(false)]);
         // Alone among the silent, an edge too reads it, as the last resort.
         assert_eq!(hops("e", 0, &names), [origin(true)]);
+    }
+
+    #[test]
+    fn only_a_candidate_has_stand_ins_and_they_are_the_other_candidates() {
+        let table = table();
+        let order = order(&table);
+        let names: Vec<&str> = order.iter().map(String::as_str).collect();
+        let [first, second, third, fourth] = names[..] else {
+            panic!("{order:?}");
+        };
+        let stand_ins = |own: &str, silent: &[&str]| {
+            super::stand_ins(&table, own, &|name| !silent.contains(&name), &PLACE)
+        };
+        assert_eq!(stand_ins(first, &[]), [second, third]);
+        assert_eq!(stand_ins(third, &[]), [first, second]);
+        assert_eq!(stand_ins(first, &[second]), [third, fourth]);
+        assert!(stand_ins(fourth, &[]).is_empty(), "it has asked them");
+        assert!(stand_ins("e", &[]).is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::authority::Remembered;
 use super::fetch::{self, Feed};
 use super::route::{DONOR, Hop};
-use super::{Reads, authority};
+use super::{Reads, around, authority};
 use crate::dataset::Dataset;
 
 /// A question that took so long is not asked again: the client has waited enough to hear so.
@@ -311,8 +311,8 @@ fn before(age: Duration) -> Instant {
     now.checked_sub(age).unwrap_or(now)
 }
 
-/// Asks whoever knows, by one hop after the other; then the origin, again if it did not answer: an idle
-/// connection that the origin has just closed is found out by the request that it loses.
+/// Asks whoever knows, by one hop after the other; then the origin, and where that leads nowhere another member that may ask
+/// it too.
 async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
     let begun = Instant::now();
     let mut first = asking.first.clone();
@@ -333,10 +333,32 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
             }
         }
     }
+    let straight = ask_origin(&asking, begun, first);
+    let asked = tokio::select! {
+        biased;
+        asked = Box::pin(straight) => asked,
+        asked = Box::pin(around::version_once_stuck(&asking)) => return asked,
+    };
+    match asked {
+        Err(error) if around::may_lead_nowhere(&error) => {
+            let elsewhere = Box::pin(around::version(&asking)).await;
+            elsewhere.unwrap_or(Err(error))
+        }
+        asked => asked,
+    }
+}
+
+/// Asks the origin, again if it did not answer: an idle connection that it has just closed is found out by the request that
+/// it loses.
+async fn ask_origin(
+    asking: &Asking,
+    begun: Instant,
+    mut first: Option<FirstBytes>,
+) -> Result<Found, OriginError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match ask_once(&asking, &mut first).await {
+        let error = match ask_once(asking, &mut first).await {
             Err(error) if !fetch::is_final(&error) => error,
             answer => return answer,
         };

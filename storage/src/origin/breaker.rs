@@ -126,6 +126,14 @@ impl Breaker {
         refused.then(|| state.refusal(now))
     }
 
+    /// Somebody asked so long ago, got no answer, and asks elsewhere. True if the origin is down from now on.
+    pub(super) fn given_up(&self, now: Instant, asked_at: Instant) -> bool {
+        let mut state = self.lock();
+        let before = state.down.is_some();
+        state.failed(now, asked_at);
+        !before && state.down.is_some()
+    }
+
     /// Whether the origin is down.
     pub(super) fn is_down(&self) -> bool {
         self.lock().down.is_some()

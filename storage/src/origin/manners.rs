@@ -1,7 +1,7 @@
 //! How one origin is treated: what its answers say about how much it may be asked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -26,8 +26,10 @@ const MOST_PATIENCE: Duration = Duration::from_secs(4);
 /// What takes so many times what answers usually take to begin is not merely slow.
 const TIMES: u32 = 8;
 
-/// An origin that is asked and from which nothing comes for so long: others may have another way to it.
-const STUCK: Duration = Duration::from_millis(500);
+/// An origin that is asked and from which nothing comes for so long, or for so many times what answers usually take to
+/// begin: others may have another way to it. A member that was asked at the same time is told before it looks.
+const STUCK: Duration = Duration::from_millis(400);
+const STUCK_TIMES: u32 = 3;
 
 /// All that is known of an origin's temper, shared by whoever asks it.
 #[derive(Debug)]
@@ -42,6 +44,18 @@ pub(super) struct Manners {
     made: Instant,
     /// When something came last, or it was asked after a pause, in milliseconds since it was made.
     moved: AtomicU64,
+    /// How many go around it, by another gateway.
+    around: AtomicUsize,
+}
+
+/// Somebody gets from another gateway what this one's way to the origin does not bring.
+#[derive(Debug)]
+pub struct Around<'a>(&'a Manners);
+
+impl Drop for Around<'_> {
+    fn drop(&mut self) {
+        self.0.around.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Manners {
@@ -56,6 +70,7 @@ impl Manners {
             breaker: Breaker::new(now),
             made: now,
             moved: AtomicU64::new(0),
+            around: AtomicUsize::new(0),
         }
     }
 
@@ -65,11 +80,38 @@ impl Manners {
         self.moved.store(since, Ordering::Relaxed);
     }
 
+    /// When it is stuck, if nothing comes until then.
+    fn stuck_at(&self) -> Instant {
+        let moved = self.made + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let usual = self.stats.first_byte() * STUCK_TIMES;
+        moved + usual.clamp(STUCK, MOST_PATIENCE)
+    }
+
     /// Whether it is asked and nothing came of it lately; `None` while nobody asks it.
     fn is_stuck(&self, now: Instant) -> Option<bool> {
-        let moved = self.made + Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        let still = now.saturating_duration_since(moved);
-        (self.slots.in_use() > 0).then_some(still >= STUCK)
+        let wanted = self.slots.in_use() > 0 || self.around.load(Ordering::Relaxed) > 0;
+        wanted.then(|| now >= self.stuck_at())
+    }
+
+    /// Ends once it is stuck.
+    async fn until_stuck(&self) {
+        while self.is_stuck(Instant::now()) != Some(true) {
+            // Where nobody asks it, its time may be over long ago.
+            let soonest = Instant::now() + STUCK / 4;
+            tokio::time::sleep_until(self.stuck_at().max(soonest)).await;
+        }
+    }
+
+    fn go_around(&self) -> Around<'_> {
+        self.around.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        if self.is_stuck(now) == Some(true) {
+            let fell = self
+                .breaker
+                .given_up(now, now.checked_sub(STUCK).unwrap_or(now));
+            self.fell_silent(fell);
+        }
+        Around(self)
     }
 
     /// What the settings allow is another number of requests at once by now.
@@ -142,7 +184,11 @@ impl Manners {
 
     /// No answer came.
     pub(super) fn silent(&self, leave: Leave) {
-        if leave.failed(Instant::now()) {
+        self.fell_silent(leave.failed(Instant::now()));
+    }
+
+    fn fell_silent(&self, fell: bool) {
+        if fell {
             tracing::info!(origin = %self.name, "the origin is down: what is cached is served, and one request at a time asks whether it is back");
         }
     }
@@ -202,10 +248,24 @@ impl Origin {
         }
     }
 
-    /// Whether it is being asked, and nothing has come from it for half a second: no head of an answer, and no byte. `None`
+    /// Whether it is being asked, and nothing has come from it for long: no head of an answer, and no byte. `None`
     /// while nobody asks it.
     pub fn is_stuck(&self) -> Option<bool> {
         self.manners()?.is_stuck(Instant::now())
+    }
+
+    /// Ends once [`Self::is_stuck`] is true; never for a directory. Dropping the future changes nothing.
+    pub async fn until_stuck(&self) {
+        match self.manners() {
+            Some(manners) => manners.until_stuck().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says that what it does not bring is asked of another gateway, for as long as what comes back is held: it counts as
+    /// one that is asked, and as an answer that did not come.
+    pub fn go_around(&self) -> Option<Around<'_>> {
+        Some(self.manners()?.go_around())
     }
 
     /// Whether it is known to be down: then it is asked by one request at a time.
@@ -303,6 +363,36 @@ mod tests {
         assert_eq!(manners.is_stuck(Instant::now()), Some(false));
         drop(held);
         assert_eq!(manners.is_stuck(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_origin_that_usually_takes_long_to_begin_is_not_stuck_as_soon() {
+        let manners = manners();
+        manners.stats.began_after(STUCK);
+        let _held = manners.slots.take_free();
+        let _leave = manners.enter().await.expect("it is not down");
+        let asked = Instant::now();
+        manners.until_stuck().await;
+        assert!(asked.elapsed() >= STUCK * STUCK_TIMES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_origin_that_is_gone_around_stays_stuck_until_something_comes_and_is_down_in_the_end()
+     {
+        let manners = manners();
+        tokio::time::advance(STUCK).await;
+        assert_eq!(manners.is_stuck(Instant::now()), None, "nobody asks it");
+        let around = manners.go_around();
+        assert_eq!(manners.is_stuck(Instant::now()), Some(true));
+        manners.moved(Instant::now());
+        assert_eq!(manners.is_stuck(Instant::now()), Some(false));
+        drop(around);
+        for _ in 0..4 {
+            assert!(!manners.is_down());
+            tokio::time::advance(STUCK).await;
+            let _around = manners.go_around();
+        }
+        assert!(manners.is_down());
     }
 
     #[tokio::test(start_paused = true)]

@@ -216,14 +216,18 @@ async fn a_purge_that_comes_late_brings_no_version_back_that_was_seen_to_be_repl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_that_is_heard_of_is_none_of_ones_own() {
-    let world = world("memory-heard", &["a", "b"]);
+    let world = world("memory-heard", &["a", "b", "c", "d"]);
     let table = &world._fleets[1].borrow().table.clone();
-    let key_of = |name: &str| {
+    // The owner asks the other candidates too, and what these find is their own.
+    let key_of = |owner: &str, last: Option<&str>| {
         let mut keys = (0..).map(|number| format!("{number}.bin"));
-        let owned = |key: &String| table.owner("models", key, 0, 1).unwrap().name() == name;
-        keys.find(owned).unwrap()
+        let placed = |key: &String| {
+            let order: Vec<_> = table.candidates("models", key, 0, 1).collect();
+            order[0].name() == owner && last.is_none_or(|last| order[3].name() == last)
+        };
+        ObjectId::new("models", keys.find(placed).unwrap().as_str())
     };
-    let [heard_of, own] = ["a", "b"].map(|name| ObjectId::new("models", key_of(name).as_str()));
+    let (heard_of, own) = (key_of("a", Some("b")), key_of("b", None));
     let [a, b] = [0, 1].map(|at| {
         let gateway = &world.gateways[at];
         (&gateway.reads, gateway.datasets.get("models").unwrap())
