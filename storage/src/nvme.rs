@@ -6,6 +6,7 @@
 //! | [`medium`] | what the tier lies on: files, or the simulator's |
 //! | `files` | the files: the journal's, and the block files, by foyer |
 //! | `disk` | what is written of a block, and what is believed of what is read |
+//! | `read` | blocks that are read back, and when the disk has failed at that |
 //! | `keep` | what is pinned, and what has a bound |
 //! | `layout` | their directory: format, clean segment, probe |
 //! | `journal` | what is resident, over restarts; what was purged, for good |
@@ -22,6 +23,8 @@
 
 mod admission;
 mod disk;
+#[cfg(test)]
+mod faults;
 mod files;
 pub mod geometry;
 mod journal;
@@ -30,6 +33,7 @@ mod layout;
 mod ledger;
 pub mod medium;
 mod purge;
+mod read;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -38,24 +42,21 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-#[cfg(test)]
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::block::{BlockKey, BlockSize};
-use crate::frames::Frames;
 use crate::object::ObjectId;
 use crate::purge::Tag;
 use crate::residents::{Residents, Tally};
 use crate::version::Version;
 use crate::watch;
 use admission::{Admission, Refusal};
-use disk::{Disk, Found};
+use disk::Disk;
+#[cfg(test)]
+use faults::Faults;
 use files::Files;
 use geometry::Geometry;
 use journal::{Journal, Told};
@@ -71,15 +72,6 @@ pub use layout::bytes_below;
 
 /// The journal's name in the data directory.
 const JOURNAL: &str = "blocks.log";
-
-/// Failed reads in a row after which the disk is left alone.
-const FAILED_READS: u32 = 3;
-
-/// A read that takes so long counts as failed; the fill goes on from the origin.
-const READ_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a read waits for the files to be opened. foyer reads about 8 ms of indexes a GiB.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Blocks that may wait to be written. Their bytes stay in the memory tier meanwhile, and an offer
 /// takes some hundred more; a block that is evicted before its turn is not written.
@@ -403,63 +395,6 @@ impl Nvme {
         }
     }
 
-    /// The segments of a block that is held, checked; `None`: get it elsewhere.
-    pub(crate) async fn read(
-        &self,
-        key: BlockKey,
-        len: u32,
-        frames: &Frames,
-    ) -> Option<Vec<Bytes>> {
-        let phase = self.phase.subscribe();
-        let opened = phase.wait_for(|phase| !matches!(phase, Phase::Opening));
-        // The sender is ours, so the wait ends by the limit at the latest.
-        let _ = tokio::time::timeout(OPEN_LIMIT, opened).await;
-        let _turn = self.reads.acquire().await.ok()?;
-        // Asked for again: those before us may have found that the disk fails.
-        let disk = self.disk()?;
-        let write = self.residents.write_of(&key)?;
-        if !disk.contains(&key) {
-            return None;
-        }
-        let found = match tokio::time::timeout(READ_LIMIT, disk.read(key, len, write, frames)).await
-        {
-            Ok(found) => found,
-            Err(_) => Found::Failed("a read took too long".into()),
-        };
-        match found {
-            Found::Block(segments) => {
-                self.failed_reads.store(0, Ordering::Relaxed);
-                return Some(segments);
-            }
-            // Purged or replaced while it was read.
-            Found::Damaged if self.residents.write_of(&key) != Some(write) => {}
-            Found::Damaged => {
-                tracing::debug!(?key, "a block on disk is damaged and is fetched anew");
-                count(&self.stats.damaged);
-            }
-            Found::Gone => tracing::debug!(?key, "a block is on disk no more"),
-            Found::Failed(reason) => {
-                tracing::debug!(?key, reason, "a block can't be read from the disk");
-                count(&self.stats.read_errors);
-                if self.failed_reads.fetch_add(1, Ordering::Relaxed) + 1 >= FAILED_READS {
-                    self.fail(
-                        &disk,
-                        format!("{FAILED_READS} reads in a row failed: {reason}"),
-                    );
-                }
-            }
-        }
-        // Else every later read would fail as this one did. What was written anew meanwhile stays.
-        let mut left = locked(&self.left);
-        if self.residents.write_of(&key) == Some(write) {
-            disk.remove(&key);
-            if self.residents.left(key).is_some() {
-                left.push(key);
-            }
-        }
-        None
-    }
-
     fn disk(&self) -> Option<Arc<Disk>> {
         match &*self.phase.borrow() {
             Phase::On(disk) => Some(Arc::clone(disk)),
@@ -521,40 +456,4 @@ fn new_id() -> u64 {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Faults that tests plant.
-#[cfg(test)]
-#[derive(Debug, Default)]
-struct Faults {
-    reads: AtomicBool,
-    writes: AtomicBool,
-    probes: AtomicBool,
-    /// So many blocks to come are taken out of the index while they are written.
-    taken_out: AtomicU64,
-    /// Blocks that were given to be written.
-    given: AtomicU64,
-}
-
-#[cfg(test)]
-impl Faults {
-    fn reads(&self) -> bool {
-        self.reads.load(Ordering::Acquire)
-    }
-
-    fn writes(&self) -> bool {
-        count(&self.given);
-        self.writes.load(Ordering::Acquire)
-    }
-
-    fn takes_out(&self) -> bool {
-        let next = |left: u64| left.checked_sub(1);
-        self.taken_out
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
-            .is_ok()
-    }
-
-    fn probes(&self) -> bool {
-        self.probes.load(Ordering::Acquire)
-    }
 }

@@ -125,6 +125,12 @@ impl Disk {
         self.device.remove(key);
     }
 
+    /// The same of one that can't be read. Nobody takes out what is written anew by that: if it is not there then, the
+    /// disk has failed.
+    pub(super) fn forget(&self, key: &BlockKey) {
+        self.device.remove(key);
+    }
+
     /// Ends the turn, and says which of its blocks somebody took out of the index meanwhile.
     pub(super) fn end_turn(&self) -> Vec<BlockKey> {
         let turn = std::mem::take(&mut *locked(&self.turn));

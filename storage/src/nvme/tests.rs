@@ -8,6 +8,7 @@ mod odd;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::task::JoinHandle;

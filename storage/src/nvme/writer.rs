@@ -306,14 +306,17 @@ impl Nvme {
     }
 
     async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
-        let mut lost = Self::put(disk, turn.iter()).await;
+        let (flushed, mut lost) = Self::put(disk, turn.iter()).await;
         // A reader who finds that an earlier write of a block was written over has foyer take it out of the index,
         // whatever the index names by then.
         let taken_out = disk.end_turn();
-        if !lost.is_empty() && lost.iter().all(|key| taken_out.contains(key)) {
+        let wanted = |key: &BlockKey| locked(&self.ledger).writing.contains_key(key);
+        lost.retain(wanted);
+        if flushed && !lost.is_empty() && lost.iter().all(|key| taken_out.contains(key)) {
             let again = turn.iter().filter(|write| lost.contains(&write.key));
-            lost = Self::put(disk, again).await;
+            (_, lost) = Self::put(disk, again).await;
             disk.end_turn();
+            lost.retain(wanted);
         }
         for _ in &lost {
             count(&self.stats.dropped_lost);
@@ -330,17 +333,18 @@ impl Nvme {
         }
     }
 
-    /// Writes these, and says which of them are not there then: all, if the disk was not done with them in time.
+    /// Writes these, and says whether the disk was done with them in time, and which of them are not there then.
     async fn put<'a>(
         disk: &Disk,
         writes: impl Iterator<Item = &'a Write> + Clone,
-    ) -> Vec<BlockKey> {
+    ) -> (bool, Vec<BlockKey>) {
         for write in writes.clone() {
             disk.write(write.key, write.write, &write.block);
         }
         let flushed = disk.flushed().await;
         let lost = writes.map(|write| write.key);
-        lost.filter(|key| !flushed || !disk.contains(key)).collect()
+        let lost = lost.filter(|key| !flushed || !disk.contains(key));
+        (flushed, lost.collect())
     }
 
     /// Makes what was proved to be there resident: in the journal first, so that what is called

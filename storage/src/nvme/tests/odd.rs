@@ -1,6 +1,8 @@
 //! What happens once in a while: writes that did not arrive, journals that can not be written, others at work.
 
 use super::*;
+use crate::frames::Frames;
+use crate::nvme::disk::Found;
 use crate::nvme::files::LogFile;
 use crate::nvme::journal::Told;
 
