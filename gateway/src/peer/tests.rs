@@ -113,7 +113,7 @@ async fn one_of_many_that_fill_our_link_may_have_to_wait() {
     let second = Duration::from_secs(1);
     for (carried, is_full) in [(1000, true), (3000, false)] {
         let peers = peers(false);
-        peers.link.saw(carried, second);
+        peers.link.saw([carried, 0], second);
         let received = peers.metrics.received.clone();
         tokio::spawn(async move {
             loop {

@@ -10,12 +10,12 @@
 //! second, and where the share of each is little its send buffer is no larger (`SO_SNDBUF`, socket(7)). A share is rounded
 //! down, to a half at worst, so that is enough for clients a quarter of a second away.
 //!
-//! What the link carries is what it was seen to carry ([`crate::link`]), so where nothing was seen yet there is a least,
+//! What the link carries is what it was seen to send ([`crate::link`]), so where nothing was seen yet there is a least,
 //! from which it grows each half second by as much as clients are nearer than that.
 //!
 //! A kernel that can't give a bounded socket its freedom back (`SO_BUF_LOCK`, Linux 5.14) is left to itself.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -104,6 +104,31 @@ impl Share {
         self.full = full;
     }
 
+    /// As much of `slices` as it may hold: a socket that holds nothing takes all that it is offered at once, however small
+    /// its buffer is (393 216 bytes into one of 131 072, Linux 6.18). `part` is where a part of one slice is named.
+    pub fn offered<'a>(
+        &self,
+        slices: &'a [IoSlice<'a>],
+        part: &'a mut [IoSlice<'a>; 1],
+    ) -> &'a [IoSlice<'a>] {
+        let Some(bound) = self.bound else {
+            return slices;
+        };
+        let (mut room, mut whole) = (bound, 0);
+        for slice in slices {
+            if slice.len() > room {
+                break;
+            }
+            room -= slice.len();
+            whole += 1;
+        }
+        if room < bound || whole == slices.len() {
+            return &slices[..whole];
+        }
+        part[0] = IoSlice::new(&slices[whole][..bound]);
+        part
+    }
+
     fn fills(&mut self, socket: &TcpStream) {
         let bound = self.crowd.share(&mut self.counted);
         if bound == self.bound {
@@ -137,7 +162,7 @@ impl Crowd {
     fn share(&self, counted: &mut Option<u64>) -> Option<usize> {
         let turn = (self.0.began.elapsed().as_millis() / TURN.as_millis()) as u64;
         let full = self.count(turn, counted);
-        let carried = self.0.link.rate() as f64 * ON_ITS_WAY.as_secs_f64();
+        let carried = self.0.link.sends() as f64 * ON_ITS_WAY.as_secs_f64();
         let share = SHARED.max(carried as u64) / full.max(1);
         let share = 1 << share.clamp(LEAST, AMPLE).ilog2();
         usize::try_from(share).ok().filter(|_| share < AMPLE)
@@ -227,9 +252,9 @@ pub(super) mod tests {
         let crowd = Crowd::behind(Arc::clone(&link));
         let mut many = sockets(512);
         assert_eq!(shares(&crowd, &mut many), Some(16 << 10));
-        link.saw(64 << 20, Duration::from_millis(500));
+        link.saw([0, 64 << 20], Duration::from_millis(500));
         assert_eq!(crowd.share(&mut many[0]), Some(128 << 10));
-        link.saw(1 << 30, Duration::from_millis(500));
+        link.saw([0, 1 << 30], Duration::from_millis(500));
         assert_eq!(crowd.share(&mut many[0]), None);
     }
 
@@ -242,10 +267,27 @@ pub(super) mod tests {
         while let Some(bytes) = share {
             // What they carry who have as much on its way each.
             let carried = many.len() as u64 * bytes as u64;
-            link.saw(carried, Duration::from_millis(200));
+            link.saw([0, carried], Duration::from_millis(200));
             share = crowd.share(&mut many[0]);
             assert!(share.is_none_or(|more| more > bytes), "it stays at {bytes}");
         }
+    }
+
+    #[tokio::test]
+    async fn no_more_is_offered_than_a_share() {
+        let [empty, small, large] = [0, 10, 100].map(|length| vec![0; length]);
+        let slices = |parts: &[&Vec<u8>]| -> Vec<usize> {
+            let mut share = Share::of(crowded(1));
+            share.bound = Some(50);
+            let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            let mut part = [IoSlice::new(&[])];
+            let offered = share.offered(&slices, &mut part);
+            offered.iter().map(|slice| slice.len()).collect()
+        };
+        assert_eq!(slices(&[&small, &small]), [10, 10]);
+        assert_eq!(slices(&[&small, &large]), [10]);
+        assert_eq!(slices(&[&empty, &large, &small]), [50]);
+        assert_eq!(slices(&[&empty]), [0]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,21 +150,23 @@ impl AsyncRead for Sharing {
 
 impl AsyncWrite for Sharing {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.wire).poll_write(cx, bytes);
-        self.written(written)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.wire).poll_write_vectored(cx, parts);
-        self.written(written)
+        let mut part = [IoSlice::new(&[])];
+        let this = &mut *self;
+        let slices = this.share.offered(slices, &mut part);
+        let written = Pin::new(&mut this.wire).poll_write_vectored(cx, slices);
+        this.written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -209,8 +209,11 @@ impl AsyncWrite for Unsent {
     ) -> Poll<io::Result<usize>> {
         self.before_writing();
         let more = self.exchanges.multiplexed();
-        let written = self.socket.poll_write(cx, slices, more);
-        self.written(written)
+        let mut part = [IoSlice::new(&[])];
+        let this = &mut *self;
+        let slices = this.share.offered(slices, &mut part);
+        let written = this.socket.poll_write(cx, slices, more);
+        this.written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -30,6 +30,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
         gateway: LINK,
         towards_origin: Some(Rate::UNSHAPED),
         queue: Some(QUEUE),
+        cards: true,
         ..Layout::new(1, HOSTS)
     };
     let stage = Stage::new(layout, options).await?;

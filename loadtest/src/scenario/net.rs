@@ -20,11 +20,15 @@ use anyhow::{Context, bail};
 use crate::namespace::Namespace;
 
 pub use self::janitor::clean_after;
-use self::layout::{Host, Plan};
+use self::layout::{Host, Link, Plan};
 pub(crate) use self::layout::{Layout, Rate, address};
 
 /// What all our namespaces begin with; the process id, the number of the network and dashes between follow.
 const PREFIX: &str = "fblt-";
+
+/// The two ends of a card: towards its host, and towards the switch.
+const INWARDS: &str = "in";
+const OUTWARDS: &str = "out";
 
 /// The bridge inside each switch's namespace.
 const BRIDGE: &str = "br0";
@@ -170,10 +174,20 @@ async fn raise(prefix: &str, plan: &Plan) -> anyhow::Result<()> {
         .map(|name| format!("netns add {prefix}{name}"))
         .collect();
     for (number, link) in plan.links.iter().enumerate() {
+        let ends = match &link.card {
+            Some(card) => (OUTWARDS, card),
+            None => (&*link.device, &link.host),
+        };
         lines.push(format!(
             "link add p{number} netns {prefix}{} type veth peer name {} netns {prefix}{}",
-            link.switch, link.device, link.host
+            link.switch, ends.0, ends.1
         ));
+        if let Some(card) = &link.card {
+            lines.push(format!(
+                "link add {INWARDS} netns {prefix}{card} type veth peer name {} netns {prefix}{}",
+                link.device, link.host
+            ));
+        }
     }
     if let Some(trunk) = plan.trunk {
         lines.push(format!(
@@ -205,7 +219,37 @@ async fn raise(prefix: &str, plan: &Plan) -> anyhow::Result<()> {
     for host in &plan.hosts {
         raise_host(prefix, host, plan).await?;
     }
+    for link in &plan.links {
+        if let Some(card) = &link.card {
+            raise_card(&format!("{prefix}{card}"), link, plan).await?;
+        }
+    }
     Ok(())
+}
+
+/// A router between a host and its link, which nobody but the two ends sees: what it is sent is the network's from then on,
+/// and no socket's.
+async fn raise_card(namespace: &str, link: &Link, plan: &Plan) -> anyhow::Result<()> {
+    let [host, card] = link.inner_hardware();
+    let address = link.address;
+    let [network, within, ..] = address.octets();
+    let mut up = vec![
+        format!("link set {INWARDS} address {card}"),
+        format!("link set {OUTWARDS} address {}", link.hardware()),
+        format!("link set {INWARDS} up"),
+        format!("link set {OUTWARDS} up"),
+        format!("route add {address}/32 dev {INWARDS}"),
+        format!("route add {network}.{within}.0.0/16 dev {OUTWARDS}"),
+        format!("neigh replace {address} lladdr {host} dev {INWARDS} nud permanent"),
+    ];
+    up.extend(plan.neighbours(link, OUTWARDS, None));
+    tool::batch("ip", &["-n", namespace], &up).await?;
+    let shape: Vec<_> = link.rate.bucket(OUTWARDS, plan.queue).into_iter().collect();
+    tool::batch("tc", &["-n", namespace], &shape).await?;
+    let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+    let namespace = Namespace::open(namespace).context("open a card's namespace")?;
+    let set = namespace.within(forward).await;
+    set.context("let a card forward what it is sent")
 }
 
 async fn raise_host(prefix: &str, host: &Host, plan: &Plan) -> anyhow::Result<()> {
@@ -213,15 +257,19 @@ async fn raise_host(prefix: &str, host: &Host, plan: &Plan) -> anyhow::Result<()
     let mut up = vec!["link set lo up".to_owned()];
     let mut shape = Vec::new();
     for link in plan.links.iter().filter(|link| link.host == host.name) {
-        up.push(format!("addr add {}/16 dev {}", link.address, link.device));
-        up.push(format!(
-            "link set {} address {}",
-            link.device,
-            link.hardware()
-        ));
-        up.push(format!("link set {} up", link.device));
-        up.extend(plan.neighbours(link));
-        shape.extend(link.rate.bucket(&link.device, plan.queue));
+        let device = &link.device;
+        let [own, card] = link.inner_hardware();
+        let (own, by) = match link.card {
+            Some(_) => (own, Some(card)),
+            None => (link.hardware(), None),
+        };
+        up.push(format!("addr add {}/16 dev {device}", link.address));
+        up.push(format!("link set {device} address {own}"));
+        up.push(format!("link set {device} up"));
+        up.extend(plan.neighbours(link, device, by.as_deref()));
+        if by.is_none() {
+            shape.extend(link.rate.bucket(device, plan.queue));
+        }
     }
     tool::batch("ip", &["-n", &namespace], &up).await?;
     tool::batch("tc", &["-n", &namespace], &shape).await

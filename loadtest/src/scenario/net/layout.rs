@@ -59,6 +59,11 @@ pub(crate) struct Layout {
     pub(crate) queue: Option<u64>,
     /// TCP's congestion control, as the kernel names it.
     pub(crate) congestion: &'static str,
+    /// What waits before a gateway's link has left its host, as what waits in a network does. In its host's own queue each
+    /// connection may keep two packets only, and how large these are goes by the round trip when it was opened (TCP small
+    /// queues; `net.ipv4.tcp_tso_rtt_log` in the kernel's ip-sysctl): those that came first keep twenty times as much there
+    /// as the others, whatever the gateway does.
+    pub(crate) cards: bool,
 }
 
 impl Layout {
@@ -76,6 +81,7 @@ impl Layout {
             zones: None,
             queue: None,
             congestion: "reno",
+            cards: false,
         }
     }
 
@@ -116,6 +122,9 @@ impl Layout {
             let switch = if here { "sw0" } else { beyond };
             plan.host(&name);
             plan.link(&name, switch, self.gateway, address::gateway(index));
+            if self.cards {
+                plan.card(format!("nc{index}"));
+            }
             if let Some(rate) = self.towards_origin {
                 plan.link(&name, "far", rate, address::gateway_apart(index));
             }
@@ -154,6 +163,8 @@ pub(super) struct Link {
     pub(super) switch: &'static str,
     pub(super) rate: Rate,
     pub(super) address: Ipv4Addr,
+    /// The router that the link begins at, if that is not the host itself.
+    pub(super) card: Option<String>,
 }
 
 impl Link {
@@ -161,6 +172,12 @@ impl Link {
     pub(super) fn hardware(&self) -> String {
         let [a, b, c, d] = self.address.octets();
         format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
+    /// Those of what joins the host and its card: the host's end and the card's.
+    pub(super) fn inner_hardware(&self) -> [String; 2] {
+        let [a, b, c, d] = self.address.octets();
+        [1, 2].map(|end| format!("02:{end:02x}:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
     }
 
     fn is_readers(&self) -> bool {
@@ -172,23 +189,30 @@ impl Plan {
     /// The names of all namespaces.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let hosts = self.hosts.iter().map(|host| host.name.as_str());
-        self.switches.iter().copied().chain(hosts)
+        let cards = self.links.iter().filter_map(|link| link.card.as_deref());
+        self.switches.iter().copied().chain(hosts).chain(cards)
     }
 
-    /// The lines that tell the host of `link` where everybody is whom it talks to.
+    /// The lines that tell what is at the near end of `link` where everybody is whom its host talks to: over `device`, and
+    /// behind the one hardware address `by` if there is a card between them.
     ///
     /// The kernel's table of neighbours has 1 024 places for what it found out, and all namespaces share them: a
     /// hundred readers of eight gateways need 1 600. What it is told for good does not count.
-    pub(super) fn neighbours(&self, link: &Link) -> impl Iterator<Item = String> {
+    pub(super) fn neighbours<'a>(
+        &'a self,
+        link: &'a Link,
+        device: &'a str,
+        by: Option<&'a str>,
+    ) -> impl Iterator<Item = String> + 'a {
         let network = |link: &Link| link.address.octets()[1];
         let others = self.links.iter().filter(move |other| {
             other.host != link.host
                 && network(other) == network(link)
                 && !(other.is_readers() && link.is_readers())
         });
-        others.map(|other| {
-            let (address, hardware) = (other.address, other.hardware());
-            let device = &link.device;
+        others.map(move |other| {
+            let address = other.address;
+            let hardware = by.map_or_else(|| other.hardware(), str::to_owned);
             format!("neigh replace {address} lladdr {hardware} dev {device} nud permanent")
         })
     }
@@ -207,7 +231,15 @@ impl Plan {
             switch,
             rate,
             address,
+            card: None,
         });
+    }
+
+    /// Has the link that was added last begin at a router of this name.
+    fn card(&mut self, name: String) {
+        if let Some(link) = self.links.last_mut() {
+            link.card = Some(name);
+        }
     }
 }
 
@@ -283,11 +315,27 @@ mod tests {
                 .find(|link| link.host == host)
                 .expect("a host")
         };
-        assert_eq!(plan.neighbours(link("rd7")).count(), 9);
-        assert_eq!(plan.neighbours(link("gw0")).count(), 108);
-        let told: Vec<_> = plan.neighbours(link("rd7")).collect();
+        assert_eq!(plan.neighbours(link("rd7"), "eth0", None).count(), 9);
+        assert_eq!(plan.neighbours(link("gw0"), "eth0", None).count(), 108);
+        let told: Vec<_> = plan.neighbours(link("rd7"), "eth0", None).collect();
         let gateway = "neigh replace 10.77.2.1 lladdr 02:00:0a:4d:02:01 dev eth0 nud permanent";
         assert!(told.iter().any(|line| line == gateway), "{told:?}");
+    }
+
+    #[test]
+    fn behind_a_card_everybody_is_where_the_card_is() {
+        let layout = Layout {
+            cards: true,
+            ..Layout::new(1, 2)
+        };
+        let plan = layout.plan();
+        assert!(plan.names().any(|name| name == "nc0"));
+        let gateway = plan.links.iter().find(|link| link.host == "gw0");
+        let gateway = gateway.expect("there is one");
+        let [_, card] = gateway.inner_hardware();
+        let told: Vec<_> = plan.neighbours(gateway, "eth0", Some(&card)).collect();
+        assert_eq!(told.len(), 3);
+        assert!(told.iter().all(|line| line.contains(&card)), "{told:?}");
     }
 
     #[test]
