@@ -66,7 +66,7 @@ pub const HEDGE: Duration = Duration::from_secs(1);
 
 /// The same for one to which nothing comes from its origin: another may have another way there. Whoever asks has often
 /// waited for that one already, as its reader, and gone on elsewhere.
-pub const HEDGE_STUCK: Duration = Duration::from_millis(450);
+pub const HEDGE_STUCK: Duration = Duration::from_millis(550);
 
 /// A body on its way from another gateway.
 pub type PeerBody = UnsyncBoxBody<Bytes, io::Error>;

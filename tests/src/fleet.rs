@@ -117,11 +117,13 @@ impl Fleet {
         let origin = runtime
             .block_on(Origin::start(settings))
             .expect("the origin listens");
-        let gated = plans
+        let mut gated = plans
             .iter()
-            .find_map(|plan| Some((plan.gate.as_ref()?, plan)));
+            .filter_map(|plan| Some((plan.gate.as_ref()?, plan)));
+        let first = gated.next();
+        assert!(gated.next().is_none(), "one way at most can be closed");
         // One for all of them: another endpoint would be another dataset.
-        let endpoint = gated.map_or_else(
+        let endpoint = first.map_or_else(
             || origin.endpoint(),
             |(gate, plan)| {
                 let address = gate.before(origin.address(), &key_id(&plan.name));

@@ -63,6 +63,12 @@ impl Peers {
         !headers.is_some_and(|headers| wire::is_stuck(headers) || (exact && wire::is_idle(headers)))
     }
 
+    /// Whether a member says that nothing comes to it from its origin.
+    pub(crate) async fn is_stuck(&self, name: &str) -> bool {
+        let pong = self.pong(name, PATIENCE).await;
+        pong.is_some_and(|pong| wire::is_stuck(pong.headers()))
+    }
+
     /// Opens the connection for pings to a member that is asked for something, before there is need of it.
     pub(super) fn greet(&self, known: &Known, peer: &forebay_ring::Peer) {
         if known.is_to_be_greeted() {

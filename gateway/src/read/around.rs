@@ -1,10 +1,13 @@
-//! Around an origin to which this gateway's own way is cut: another member that may read it too is asked, while the origin
-//! goes on being asked.
+//! Around an origin to which this gateway's own way is cut: another member that may read it too is asked.
 //!
-//! Only for clients of this gateway. Who was asked by another member says in its pongs that nothing comes to it, and is left
-//! for the next; so of two that ask each other neither waits longer than it takes to see that.
+//! Only for clients, and only a member that does not say itself that nothing comes to it: where the origin stands still for
+//! everybody, asking more of them would only ask it more. Its own request goes on until the other's answer is here. So of two
+//! that ask each other neither waits longer than it takes to see that: this is the one question that does not only go
+//! upwards, for it may be asked on behalf of somebody who was asked at its level.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_storage::SEGMENT;
 use forebay_storage::class::{Class, Urgency};
@@ -14,11 +17,14 @@ use forebay_storage::versions::Found;
 
 use super::route::OWNER;
 use super::version::Asking;
-use super::{Reads, authority, fetch};
+use super::{Reads, authority, fetch, remote};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
 use crate::peer::wire::{Claim, Question};
-use crate::peer::{NO_PROGRESS, PeerError, Peers};
+use crate::peer::{NO_PROGRESS, PeerError};
+
+/// Where nobody has another way, whether anybody has by now is asked so often.
+const AGAIN: Duration = Duration::from_millis(400);
 
 /// Whether it is this gateway's own way that may lead nowhere, rather than that the origin has said something.
 pub(super) fn may_lead_nowhere(error: &OriginError) -> bool {
@@ -30,34 +36,45 @@ pub(super) fn may_lead_nowhere(error: &OriginError) -> bool {
 
 /// What another member answers, once nothing has come from the origin for long and a client waits for `run`. Never ends
 /// where nobody else brings it.
+///
+/// The run keeps its memory meanwhile, for its own request goes on; that of whoever is asked is none of it.
 pub(super) async fn once_stuck(reads: &Arc<Reads>, dataset: &Arc<Dataset>, run: &Run) -> Incoming {
-    if reads.peers.is_some() && run.level() == 0 {
-        until_awaited(dataset, || run.urgency()).await;
-        if let Some(incoming) = bring(reads, dataset, run).await {
+    loop {
+        until_awaited(reads, dataset, || run.urgency()).await;
+        if let Some(incoming) = bring(reads, dataset, run, rest(reads, run)).await {
             return incoming;
         }
+        tokio::time::sleep(AGAIN).await;
     }
-    std::future::pending().await
 }
 
-/// What another member answers that may read what the run has memory for; `None`: nobody does.
-pub(super) async fn bring(
-    reads: &Arc<Reads>,
-    dataset: &Arc<Dataset>,
-    run: &Run,
-) -> Option<Incoming> {
-    let peers = reads.peers.as_ref().filter(|_| run.level() == 0)?;
-    let _around = dataset.origin.go_around();
-    let (version, index) = (run.version(), run.index()?);
+/// The bytes that the run has memory for and that one member may be asked for.
+pub(super) fn rest(reads: &Reads, run: &Run) -> Range<u64> {
     // A segment that is not whole yet is asked for as a whole; and the next extent has stand-ins of its own.
     let start = run.reached() / SEGMENT as u64 * SEGMENT as u64;
     let next = reads.next_extent(run);
     let next = next.map(|next| reads.store.block_size().start(next));
-    let range = start..run.end().min(next.unwrap_or(u64::MAX));
-    if range.is_empty() {
+    start..run.end().min(next.unwrap_or(u64::MAX))
+}
+
+/// What another member answers that may read these bytes of the run; `None`: nobody does, or it is
+/// for no client.
+pub(super) async fn bring(
+    reads: &Arc<Reads>,
+    dataset: &Arc<Dataset>,
+    run: &Run,
+    range: Range<u64>,
+) -> Option<Incoming> {
+    let peers = reads.peers.as_ref()?;
+    if range.is_empty() || !is_for_clients(run.urgency().class()) {
         return None;
     }
-    for name in reads.stand_ins(run.object(), version.size, index) {
+    let around = dataset.origin.go_around();
+    let version = run.version();
+    for name in reads.stand_ins(run.object(), version.size, run.index()?) {
+        if peers.is_stuck(&name).await {
+            continue;
+        }
         let question = Question {
             object: run.object().clone(),
             version: Some(Claim::of(version)),
@@ -67,15 +84,21 @@ pub(super) async fn bring(
             doubting: false,
             only_if_cached: false,
         };
-        let asked = peers.ask(&name, OWNER, question.request()).await;
-        let came = asked.and_then(|asked| Incoming::new(peers, &name, asked, version.key, &range));
-        match came {
+        let asked = peers.ask(&name, OWNER, question.request());
+        // Its turn to be asked may not come.
+        let asked = tokio::time::timeout(NO_PROGRESS, asked).await;
+        let asked = asked.unwrap_or(Err(PeerError::Stalled));
+        match asked.and_then(|asked| Incoming::new(peers, &name, asked, version.key, &range)) {
             Ok(incoming) => {
-                tracing::debug!(object = %run.object(), at = start, member = name, "another member brings what the origin does not");
+                tracing::debug!(object = %run.object(), at = range.start, member = name, "another member brings what the origin does not");
+                if let Some(around) = &around {
+                    around.brought();
+                }
                 return Some(incoming);
             }
             Err(error) => {
                 tracing::debug!(object = %run.object(), member = name, %error, "nor does another member bring it");
+                peers.metrics.failed(&error);
             }
         }
     }
@@ -92,54 +115,68 @@ pub(super) async fn take(
     run: &mut Run,
     mut incoming: Incoming,
 ) -> Result<(), OriginError> {
-    let around = dataset.origin.go_around();
+    let _around = dataset.origin.go_around();
     run.let_go();
     run.set_source(run.source(), incoming.from());
-    let apart = |rest| fetch::spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
-    let taken = Box::pin(incoming.take(run, &apart)).await;
-    run.let_go();
-    drop(around);
-    taken.map_err(|error| broken(reads.peers.as_ref(), run, &error))
-}
-
-fn broken(peers: Option<&Arc<Peers>>, run: &Run, error: &PeerError) -> OriginError {
-    tracing::debug!(object = %run.object(), %error, "a member did not bring it all");
-    if let Some(peers) = peers {
-        peers.metrics.failed(error);
-    }
-    OriginError::Cut
+    let taken = Box::pin(remote::take(reads, dataset, run, &mut incoming)).await;
+    taken.map_err(|_| OriginError::Cut)
 }
 
 /// What another member answers of the version, once nothing has come from the origin for long and a client waits. Never ends
 /// where nobody else tells.
 pub(super) async fn version_once_stuck(asking: &Asking) -> Result<Found, OriginError> {
-    if asking.reads.peers.is_some() && asking.level == 0 {
-        until_awaited(&asking.dataset, || asking.urgency.clone()).await;
+    loop {
+        until_awaited(&asking.reads, &asking.dataset, || asking.urgency.clone()).await;
         if let Some(answer) = version(asking).await {
             return answer;
         }
+        tokio::time::sleep(AGAIN).await;
     }
-    std::future::pending().await
 }
 
-/// What another member answers of the version that may ask the origin; `None`: nobody does.
+/// What another member answers of the version that may ask the origin; `None`: nobody does, or it is
+/// for no client.
 pub(super) async fn version(asking: &Asking) -> Option<Result<Found, OriginError>> {
-    let reads = &asking.reads;
-    reads.peers.as_ref().filter(|_| asking.level == 0)?;
-    let _around = asking.dataset.origin.go_around();
-    for name in reads.stand_ins_of_authority(&asking.object) {
-        match Box::pin(authority::ask(asking, &name, OWNER)).await {
-            // It found the origin away too; the next may have a way.
-            Some(Err(error)) if error.is_outage() => {}
-            None => {}
-            answer => return answer,
+    let peers = asking.reads.peers.as_ref()?;
+    if !is_for_clients(asking.urgency.class()) {
+        return None;
+    }
+    let around = asking.dataset.origin.go_around();
+    for name in asking.reads.stand_ins_of_authority(&asking.object) {
+        if peers.is_stuck(&name).await {
+            continue;
+        }
+        let answer = Box::pin(authority::ask(asking, &name, OWNER)).await;
+        match &answer {
+            Some(Ok(_)) => {
+                if let Some(around) = around {
+                    around.brought();
+                }
+                return answer;
+            }
+            // Of the object itself.
+            Some(Err(
+                OriginError::NotFound | OriginError::Unnameable(_) | OriginError::PastEnd,
+            )) => {
+                return answer;
+            }
+            // Its way to the origin is its own, and so are its credentials.
+            _ => {}
         }
     }
     None
 }
 
-/// Ends once nothing has come from the origin for long, and a client waits.
-async fn until_awaited(dataset: &Dataset, urgency: impl Fn() -> Urgency) {
+/// Whether a client of this gateway waits, or is expected to come by: what it reads ahead fails it otherwise when it comes.
+fn is_for_clients(class: Class) -> bool {
+    matches!(class, Class::Demand | Class::ReadAhead)
+}
+
+/// Ends once nothing has come from the origin for long, and a client waits; never in a fleet of one.
+async fn until_awaited(reads: &Reads, dataset: &Dataset, urgency: impl Fn() -> Urgency) {
+    if reads.peers.is_none() {
+        return std::future::pending().await;
+    }
     loop {
         dataset.origin.until_stuck().await;
         if urgency().class() == Class::Demand {

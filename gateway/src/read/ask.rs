@@ -28,6 +28,10 @@ pub(super) struct Asking<'a> {
     /// Where an answer stood still, and the rest was asked for once more: once at a place. If the second stands still
     /// there too, it is the origin that does.
     hedged_at: Option<u64>,
+    /// Where another member was taken from: once at a place too.
+    around_at: Option<u64>,
+    /// Bytes of what was brought last are another member's.
+    around: bool,
 }
 
 /// Which body went on.
@@ -43,6 +47,8 @@ impl<'a> Asking<'a> {
             reads,
             dataset,
             hedged_at: None,
+            around_at: None,
+            around: false,
         }
     }
 
@@ -62,9 +68,7 @@ impl<'a> Asking<'a> {
                 let answer = tokio::select! {
                     biased;
                     answer = self.rest(run) => answer?,
-                    incoming = around::once_stuck(self.reads, self.dataset, run) => {
-                        return around::take(self.reads, self.dataset, run, incoming).await;
-                    }
+                    incoming = self.elsewhere(run) => return self.take(run, incoming).await,
                 };
                 answer.body
             }
@@ -99,9 +103,7 @@ impl<'a> Asking<'a> {
                             body = second;
                             continue;
                         }
-                        Moved::Around(incoming) => {
-                            return around::take(self.reads, self.dataset, run, *incoming).await;
-                        }
+                        Moved::Around(incoming) => return self.take(run, *incoming).await,
                     }
                 }
             };
@@ -120,8 +122,7 @@ impl<'a> Asking<'a> {
     async fn beside(&mut self, run: &Run, mut first: ExactBody) -> Result<Moved, OriginError> {
         self.hedged_at = Some(run.reached());
         tracing::debug!(object = %run.object(), at = run.reached(), "an answer stands still");
-        let elsewhere = around::once_stuck(self.reads, self.dataset, run);
-        let mut elsewhere = std::pin::pin!(elsewhere);
+        let mut elsewhere = std::pin::pin!(self.elsewhere(run));
         let came = |incoming| Ok(Moved::Around(Box::new(incoming)));
         if !self.dataset.origin.has_free_connection() {
             // It may be waited for long; the one that stands still has one, and it is free when the origin has heard of it.
@@ -152,16 +153,38 @@ impl<'a> Asking<'a> {
     }
 
     /// After the origin's last word, which was that it can't be reached: whether another member brings more.
-    pub(super) async fn goes_around(&self, run: &mut Run, error: &OriginError) -> bool {
-        if !around::may_lead_nowhere(error) {
+    pub(super) async fn goes_around(&mut self, run: &mut Run, error: &OriginError) -> bool {
+        let (from, range) = (run.reached(), around::rest(self.reads, run));
+        if !around::may_lead_nowhere(error) || self.around_at == Some(range.start) {
             return false;
         }
-        let from = run.reached();
-        let Some(incoming) = around::bring(self.reads, self.dataset, run).await else {
-            return false;
-        };
-        let taken = around::take(self.reads, self.dataset, run, incoming).await;
-        taken.is_ok() || run.reached() > from
+        // Nothing else is asked for now, and who waits for another gateway holds no memory.
+        run.let_go();
+        match around::bring(self.reads, self.dataset, run, range).await {
+            Some(incoming) => self.take(run, incoming).await.is_ok() || run.reached() > from,
+            None => false,
+        }
+    }
+
+    /// Whose bytes those were that came since this was asked last: what a fill is counted as.
+    pub(super) fn take_source(&mut self) -> &'static str {
+        match std::mem::take(&mut self.around) {
+            true => "peer",
+            false => "origin",
+        }
+    }
+
+    async fn elsewhere(&self, run: &Run) -> Incoming {
+        if self.around_at == Some(around::rest(self.reads, run).start) {
+            return std::future::pending().await;
+        }
+        around::once_stuck(self.reads, self.dataset, run).await
+    }
+
+    async fn take(&mut self, run: &mut Run, incoming: Incoming) -> Result<(), OriginError> {
+        self.around_at = Some(around::rest(self.reads, run).start);
+        self.around = true;
+        around::take(self.reads, self.dataset, run, incoming).await
     }
 
     async fn rest(&self, run: &Run) -> Result<Answer, OriginError> {

@@ -124,7 +124,8 @@ async fn by_hops(
     let mut last_resort = false;
     if let Some(peers) = &reads.peers {
         if let Some(mut incoming) = incoming {
-            Box::pin(remote::take(reads, dataset, run, &mut incoming)).await;
+            // What is missing then has another way.
+            let _ = Box::pin(remote::take(reads, dataset, run, &mut incoming)).await;
         }
         let Some(index) = run.index() else {
             return Ok(());
@@ -231,15 +232,17 @@ async fn from_origin(
     run: &mut Run,
     mut feed: Option<Answer>,
 ) -> Result<(), OriginError> {
+    let mut asking = Asking::new(reads, dataset);
     loop {
         if feed.is_none() && run.next().await.is_none() {
             return Ok(());
         }
         let begun = Instant::now();
         // Thousands may wait for memory: what a request takes is there only once it is made.
-        Box::pin(fetch(reads, dataset, run, feed.take())).await?;
+        Box::pin(fetch(reads, dataset, run, (&mut asking, feed.take()))).await?;
         let took = begun.elapsed().as_secs_f64();
-        let times = reads.metrics.fill_duration.with_label_values(&["origin"]);
+        let source = asking.take_source();
+        let times = reads.metrics.fill_duration.with_label_values(&[source]);
         times.observe(took);
     }
 }
@@ -249,11 +252,10 @@ async fn fetch(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
     run: &mut Run,
-    mut feed: Option<Answer>,
+    (asking, mut feed): (&mut Asking<'_>, Option<Answer>),
 ) -> Result<(), OriginError> {
     let mut tries = 0;
     let mut tries_in_all = 0;
-    let mut asking = Asking::new(reads, dataset);
     while run.reached() < run.end() {
         let from = run.reached();
         let error = match asking.ask(run, feed.take()).await {

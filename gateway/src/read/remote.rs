@@ -173,18 +173,23 @@ fn promised(asked: &Asked, level: Level, missing: &Range<u64>) -> Result<Range<u
 
 /// Takes what is under way already into `run`, as far as it comes; what is missing then is asked for
 /// anew.
+///
+/// # Errors
+/// Why it broke off, which is counted and logged.
 pub(super) async fn take(
     reads: &Arc<Reads>,
     dataset: &Arc<Dataset>,
     run: &mut Run,
     incoming: &mut Incoming,
-) {
+) -> Result<(), PeerError> {
     let apart = |rest| fetch::spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
-    if let Err(error) = incoming.take(run, &apart).await {
+    let taken = incoming.take(run, &apart).await;
+    if let Err(error) = &taken {
         tracing::debug!(object = %run.object(), %error, "a member did not bring it all");
         if let Some(peers) = &reads.peers {
-            peers.metrics.failed(&error);
+            peers.metrics.failed(error);
         }
     }
     run.let_go();
+    taken
 }

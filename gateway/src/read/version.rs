@@ -19,6 +19,7 @@ use super::fetch::{self, Feed};
 use super::route::{DONOR, Hop};
 use super::{Reads, around, authority};
 use crate::dataset::Dataset;
+use crate::peer::HEDGE;
 
 /// A question that took so long is not asked again: the client has waited enough to hear so.
 const RETRY_FOR: Duration = Duration::from_secs(2);
@@ -341,8 +342,9 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
     };
     match asked {
         Err(error) if around::may_lead_nowhere(&error) => {
-            let elsewhere = Box::pin(around::version(&asking)).await;
-            elsewhere.unwrap_or(Err(error))
+            // What is known may stand in: it is not waited for long.
+            let elsewhere = tokio::time::timeout(HEDGE, Box::pin(around::version(&asking)));
+            elsewhere.await.ok().flatten().unwrap_or(Err(error))
         }
         asked => asked,
     }

@@ -27,9 +27,14 @@ const MOST_PATIENCE: Duration = Duration::from_secs(4);
 const TIMES: u32 = 8;
 
 /// An origin that is asked and from which nothing comes for so long, or for so many times what answers usually take to
-/// begin: others may have another way to it. A member that was asked at the same time is told before it looks.
-const STUCK: Duration = Duration::from_millis(400);
+/// begin: others may have another way to it. Where answers usually come quickly, a member that was asked at the same time
+/// says so before it is given up.
+const STUCK: Duration = Duration::from_millis(500);
 const STUCK_TIMES: u32 = 3;
+
+/// Who has asked it goes another way after so long more: on links that are full much is late, and whoever is asked instead
+/// asks for all of it once more.
+const PATIENCE_WITH_THE_STUCK: Duration = Duration::from_millis(250);
 
 /// All that is known of an origin's temper, shared by whoever asks it.
 #[derive(Debug)]
@@ -51,6 +56,18 @@ pub(super) struct Manners {
 /// Somebody gets from another gateway what this one's way to the origin does not bring.
 #[derive(Debug)]
 pub struct Around<'a>(&'a Manners);
+
+impl Around<'_> {
+    /// The other gateway brought it: so it is the way from here that is cut, and an answer that did not come. Where
+    /// nobody else gets one either, the origin may merely stand still.
+    pub fn brought(&self) {
+        let now = Instant::now();
+        if self.0.is_stuck(now) == Some(true) {
+            let fell = self.0.breaker.given_up(now, self.0.moved_at());
+            self.0.fell_silent(fell);
+        }
+    }
+}
 
 impl Drop for Around<'_> {
     fn drop(&mut self) {
@@ -80,11 +97,14 @@ impl Manners {
         self.moved.store(since, Ordering::Relaxed);
     }
 
+    fn moved_at(&self) -> Instant {
+        self.made + Duration::from_millis(self.moved.load(Ordering::Relaxed))
+    }
+
     /// When it is stuck, if nothing comes until then.
     fn stuck_at(&self) -> Instant {
-        let moved = self.made + Duration::from_millis(self.moved.load(Ordering::Relaxed));
         let usual = self.stats.first_byte() * STUCK_TIMES;
-        moved + usual.clamp(STUCK, MOST_PATIENCE)
+        self.moved_at() + usual.clamp(STUCK, MOST_PATIENCE)
     }
 
     /// Whether it is asked and nothing came of it lately; `None` while nobody asks it.
@@ -93,24 +113,20 @@ impl Manners {
         wanted.then(|| now >= self.stuck_at())
     }
 
-    /// Ends once it is stuck.
+    /// Ends once it is stuck, and was so for a while.
     async fn until_stuck(&self) {
-        while self.is_stuck(Instant::now()) != Some(true) {
+        loop {
+            let due = self.stuck_at() + PATIENCE_WITH_THE_STUCK;
+            if self.is_stuck(Instant::now()) == Some(true) && Instant::now() >= due {
+                return;
+            }
             // Where nobody asks it, its time may be over long ago.
-            let soonest = Instant::now() + STUCK / 4;
-            tokio::time::sleep_until(self.stuck_at().max(soonest)).await;
+            tokio::time::sleep_until(due.max(Instant::now() + STUCK / 4)).await;
         }
     }
 
     fn go_around(&self) -> Around<'_> {
         self.around.fetch_add(1, Ordering::Relaxed);
-        let now = Instant::now();
-        if self.is_stuck(now) == Some(true) {
-            let fell = self
-                .breaker
-                .given_up(now, now.checked_sub(STUCK).unwrap_or(now));
-            self.fell_silent(fell);
-        }
         Around(self)
     }
 
@@ -254,7 +270,7 @@ impl Origin {
         self.manners()?.is_stuck(Instant::now())
     }
 
-    /// Ends once [`Self::is_stuck`] is true; never for a directory. Dropping the future changes nothing.
+    /// Ends once [`Self::is_stuck`] was true for a while; never for a directory. Dropping the future changes nothing.
     pub async fn until_stuck(&self) {
         match self.manners() {
             Some(manners) => manners.until_stuck().await,
@@ -263,7 +279,7 @@ impl Origin {
     }
 
     /// Says that what it does not bring is asked of another gateway, for as long as what comes back is held: it counts as
-    /// one that is asked, and as an answer that did not come.
+    /// one that is asked.
     pub fn go_around(&self) -> Option<Around<'_>> {
         Some(self.manners()?.go_around())
     }
@@ -387,11 +403,17 @@ mod tests {
         manners.moved(Instant::now());
         assert_eq!(manners.is_stuck(Instant::now()), Some(false));
         drop(around);
-        for _ in 0..4 {
-            assert!(!manners.is_down());
+        for _ in 0..20 {
             tokio::time::advance(STUCK).await;
             let _around = manners.go_around();
         }
+        assert!(!manners.is_down(), "nobody else brought it");
+        for _ in 0..5 {
+            assert!(!manners.is_down());
+            manners.go_around().brought();
+            tokio::time::advance(STUCK).await;
+        }
+        manners.go_around().brought();
         assert!(manners.is_down());
     }
 

@@ -29,7 +29,9 @@ impl Flights {
     /// The fill of the same block that is led from above this one and has come as far on its way to the origin, be it that it
     /// asks those first who had the block before.
     ///
-    /// Invariant: who is led from above never waits for who is led from below, or two would wait for each other.
+    /// Invariant: who is led from above never waits for who is led from below, or two would wait for each other. A gateway whose
+    /// way to the origin is cut may ask another at its own level all the same, and then sees to it that it does not wait for
+    /// long.
     pub(super) fn above(&self, flight: &Flight) -> Option<&Arc<Flight>> {
         let flights = self.running.get(&flight.key())?.iter();
         let above = flights
