@@ -21,18 +21,13 @@ use super::{Reads, authority, fetch, remote};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
 use crate::peer::wire::{Claim, Question};
-use crate::peer::{NO_PROGRESS, PeerError};
+use crate::peer::{HEDGE_STUCK, NO_PROGRESS, PeerError};
 
 /// Where nobody has another way, whether anybody has by now is asked so often.
 const AGAIN: Duration = Duration::from_millis(400);
 
-/// Whether it is this gateway's own way that may lead nowhere, rather than that the origin has said something.
-pub(super) fn may_lead_nowhere(error: &OriginError) -> bool {
-    matches!(
-        error,
-        OriginError::Down { .. } | OriginError::Unreachable(_) | OriginError::TimedOut
-    )
-}
+/// How long another member is waited for by who asks nobody else meanwhile: that one may wait for us.
+pub(super) const ALONE: Duration = HEDGE_STUCK;
 
 /// What another member answers, once nothing has come from the origin for long and a client waits for `run`. Never ends
 /// where nobody else brings it.

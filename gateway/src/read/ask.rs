@@ -19,15 +19,18 @@ use super::{Reads, around};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
 
+/// So often the rest is asked for beside an answer that stands still, at one place. If the last stands still there too, it is
+/// the origin that does.
+const HEDGES: u32 = 2;
+
 type Chunk = Option<Result<Bytes, OriginError>>;
 
 /// The requests of one run, one after the other.
 pub(super) struct Asking<'a> {
     reads: &'a Arc<Reads>,
     dataset: &'a Arc<Dataset>,
-    /// Where an answer stood still, and the rest was asked for once more: once at a place. If the second stands still
-    /// there too, it is the origin that does.
-    hedged_at: Option<u64>,
+    /// Where an answer stood still, and how often the rest was asked for once more there.
+    hedged: (u64, u32),
     /// Where another member was taken from: once at a place too.
     around_at: Option<u64>,
     /// Bytes of what was brought last are another member's.
@@ -46,7 +49,7 @@ impl<'a> Asking<'a> {
         Self {
             reads,
             dataset,
-            hedged_at: None,
+            hedged: (0, 0),
             around_at: None,
             around: false,
         }
@@ -75,7 +78,7 @@ impl<'a> Asking<'a> {
         };
         let mut patience = self.dataset.origin.patience().map(Patience::new);
         loop {
-            let may_hedge = self.hedged_at != Some(run.reached());
+            let may_hedge = self.hedged_at(run.reached()) < HEDGES;
             let stands_still = async {
                 match &mut patience {
                     Some(patience) if may_hedge => patience.ends().await,
@@ -118,9 +121,16 @@ impl<'a> Asking<'a> {
         }
     }
 
+    fn hedged_at(&self, place: u64) -> u32 {
+        match self.hedged {
+            (at, times) if at == place => times,
+            _ => 0,
+        }
+    }
+
     /// Asks for the rest once more, and goes on with whichever moves first.
     async fn beside(&mut self, run: &Run, mut first: ExactBody) -> Result<Moved, OriginError> {
-        self.hedged_at = Some(run.reached());
+        self.hedged = (run.reached(), self.hedged_at(run.reached()) + 1);
         tracing::debug!(object = %run.object(), at = run.reached(), "an answer stands still");
         let mut elsewhere = std::pin::pin!(self.elsewhere(run));
         let came = |incoming| Ok(Moved::Around(Box::new(incoming)));
@@ -152,15 +162,20 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// After the origin's last word, which was that it can't be reached: whether another member brings more.
+    /// The origin is down, and is not asked: whether another member brings more, in a moment.
     pub(super) async fn goes_around(&mut self, run: &mut Run, error: &OriginError) -> bool {
         let (from, range) = (run.reached(), around::rest(self.reads, run));
-        if !around::may_lead_nowhere(error) || self.around_at == Some(range.start) {
+        if !matches!(error, OriginError::Down { .. }) || self.around_at == Some(range.start) {
             return false;
         }
         // Nothing else is asked for now, and who waits for another gateway holds no memory.
         run.let_go();
-        match around::bring(self.reads, self.dataset, run, range).await {
+        let brought = around::bring(self.reads, self.dataset, run, range);
+        match tokio::time::timeout(around::ALONE, brought)
+            .await
+            .ok()
+            .flatten()
+        {
             Some(incoming) => self.take(run, incoming).await.is_ok() || run.reached() > from,
             None => false,
         }

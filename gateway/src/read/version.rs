@@ -19,7 +19,6 @@ use super::fetch::{self, Feed};
 use super::route::{DONOR, Hop};
 use super::{Reads, around, authority};
 use crate::dataset::Dataset;
-use crate::peer::HEDGE;
 
 /// A question that took so long is not asked again: the client has waited enough to hear so.
 const RETRY_FOR: Duration = Duration::from_secs(2);
@@ -341,9 +340,10 @@ async fn ask(asking: Asking, way: Vec<Hop>) -> Result<Found, OriginError> {
         asked = Box::pin(around::version_once_stuck(&asking)) => return asked,
     };
     match asked {
-        Err(error) if around::may_lead_nowhere(&error) => {
-            // What is known may stand in: it is not waited for long.
-            let elsewhere = tokio::time::timeout(HEDGE, Box::pin(around::version(&asking)));
+        // It is down, and was not asked.
+        Err(error @ OriginError::Down { .. }) => {
+            let elsewhere = Box::pin(around::version(&asking));
+            let elsewhere = tokio::time::timeout(around::ALONE, elsewhere);
             elsewhere.await.ok().flatten().unwrap_or(Err(error))
         }
         asked => asked,
