@@ -75,6 +75,30 @@ fn the_rest_of_a_body_that_stands_still_is_asked_for_beside_it() {
 }
 
 #[test]
+fn where_the_second_body_stands_still_too_a_third_is_asked_for() {
+    let gate = Arc::new(Gate::default());
+    let (held, times) = (Arc::clone(&gate), AtomicUsize::new(0));
+    let origin = Scripted::speaking(move |asked, out| {
+        let whole = object(asked, TAG, "", &bytes());
+        let start = asked.range().map_or(0, |(start, _)| start);
+        let head = whole.len() - (SIZE - start);
+        let sent = match times.fetch_add(1, Ordering::Relaxed) {
+            0 => head + BLOCK + 5000,
+            1 => head,
+            _ => return out.write_all(&whole),
+        };
+        out.write_all(&whole[..sent])?;
+        held.pass();
+        Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+    });
+    let gateway = gateway(&origin);
+    let read = gateway.get("/models/a.bin").expect(200);
+    assert_bytes("around two standstills", &read.body, &bytes());
+    assert_eq!((hedges(&gateway), retries(&gateway)), (2.0, 0.0));
+    gate.open();
+}
+
+#[test]
 fn a_body_that_goes_on_after_a_while_is_read_to_its_end() {
     let gate = Arc::new(Gate::default());
     let (held, never, times) = (Arc::clone(&gate), Gate::default(), AtomicUsize::new(0));

@@ -1,9 +1,9 @@
 //! Around an origin to which this gateway's own way is cut: another member that may read it too is asked.
 //!
 //! Only for clients, and only a member that does not say itself that nothing comes to it: where the origin stands still for
-//! everybody, asking more of them would only ask it more. Its own request goes on until the other's answer is here. So of two
-//! that ask each other neither waits longer than it takes to see that: this is the one question that does not only go
-//! upwards, for it may be asked on behalf of somebody who was asked at its level.
+//! everybody, asking more of them would only ask it more. This is the one question that does not only go upwards, for it may
+//! be asked on behalf of somebody who was asked at its level: two may wait for each other. So its own request goes on until
+//! the other's answer is here; and where there is none, since the origin is known to be down, [`ALONE`] is the longest wait.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,6 @@ use super::version::Asking;
 use super::{Reads, authority, fetch, remote};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
-use crate::peer::wire::{Claim, Question};
 use crate::peer::{HEDGE_STUCK, NO_PROGRESS, PeerError};
 
 /// Where nobody has another way, whether anybody has by now is asked so often.
@@ -70,15 +69,7 @@ pub(super) async fn bring(
         if peers.is_stuck(&name).await {
             continue;
         }
-        let question = Question {
-            object: run.object().clone(),
-            version: Some(Claim::of(version)),
-            range: Some(range.clone()),
-            level: OWNER,
-            deadline: NO_PROGRESS,
-            doubting: false,
-            only_if_cached: false,
-        };
+        let question = remote::question(run, &range, OWNER);
         let asked = peers.ask(&name, OWNER, question.request());
         // Its turn to be asked may not come.
         let asked = tokio::time::timeout(NO_PROGRESS, asked).await;

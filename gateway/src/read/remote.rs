@@ -110,7 +110,7 @@ pub(super) async fn fetch(
 }
 
 /// Asks for what is missing of a run, of its very version.
-fn question(run: &Run, missing: &Range<u64>, level: Level) -> Question {
+pub(super) fn question(run: &Run, missing: &Range<u64>, level: Level) -> Question {
     Question {
         object: run.object().clone(),
         version: Some(Claim::of(run.version())),

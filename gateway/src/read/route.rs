@@ -104,10 +104,7 @@ pub fn route(
     let zone_owner = zone.and_then(|zone| table.zone_owner(zone, dataset, key, extent, extents));
     let owned = owner.is_some_and(is_own) || zone_owner.is_some_and(is_own);
 
-    let mut candidates = table
-        .candidates(dataset, key, extent, extents)
-        .filter(|member| is_own(member) || answers(member.name()))
-        .take(CANDIDATES);
+    let mut candidates = candidates(table, own, answers, place);
     let donors = donors.iter().map(|name| Hop::Peer {
         name: (*name).to_owned(),
         level: DONOR,
@@ -154,21 +151,27 @@ pub fn stand_ins(
     answers: &dyn Fn(&str) -> bool,
     place: &Place<'_>,
 ) -> Vec<String> {
-    let Place {
-        dataset,
-        key,
-        extent: (extent, extents),
-    } = *place;
-    let candidates = table
-        .candidates(dataset, key, extent, extents)
-        .filter(|member| member.name() == own || answers(member.name()))
-        .take(CANDIDATES);
-    let names: Vec<_> = candidates.map(|member| member.name().to_owned()).collect();
+    let names = candidates(table, own, answers, place).map(|member| member.name().to_owned());
+    let names: Vec<_> = names.collect();
     // Whoever is none of them has asked them all.
     match names.iter().any(|name| name == own) {
         true => names.into_iter().filter(|name| name != own).collect(),
         false => Vec::new(),
     }
+}
+
+/// Those that may read the extent at `place` from the origin, in order.
+fn candidates<'a>(
+    table: &'a Table,
+    own: &'a str,
+    answers: &'a dyn Fn(&str) -> bool,
+    place: &Place<'_>,
+) -> impl Iterator<Item = &'a Member> + use<'a> {
+    let (extent, extents) = place.extent;
+    table
+        .candidates(place.dataset, place.key, extent, extents)
+        .filter(move |member| member.name() == own || answers(member.name()))
+        .take(CANDIDATES)
 }
 
 #[cfg(test)]
