@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use forebay_storage::aside::aside;
+use forebay_storage::aside::{aside, done};
 use forebay_storage::origin::documents::Documents;
 use forebay_storage::purge::{Place, Purge, Tag, Which};
 use forebay_storage::residents::Tally;
@@ -261,7 +261,7 @@ impl Purges {
             return self.now(&wanted);
         }
         let purges = Arc::clone(self);
-        let purged = aside(move || purges.now(&wanted)).await;
+        let purged = done(&mut aside(move || purges.now(&wanted))).await;
         purged.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 type Pause = Box<dyn FnMut() -> Duration>;
 
@@ -21,6 +22,21 @@ pub fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Jo
             tokio::time::sleep(pause).await;
             work()
         }),
+    }
+}
+
+/// What came of such work, or that it panicked.
+///
+/// A runtime that is shut down begins no more of it, and says that it was cancelled. Who waits for it is dropped next,
+/// and until then this does not return: what has stopped has not failed.
+///
+/// # Errors
+///
+/// If the work panicked.
+pub async fn done<T>(work: &mut JoinHandle<T>) -> Result<T, JoinError> {
+    match work.await {
+        Err(error) if error.is_cancelled() => future::pending().await,
+        came => came,
     }
 }
 
@@ -66,5 +82,15 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
         drop(in_turn);
         assert_ne!(aside(there).await.unwrap(), here);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_a_stopped_runtime_did_not_begin_has_not_failed() {
+        let mut given_up = tokio::spawn(future::pending::<()>());
+        given_up.abort();
+        let waited = tokio::time::timeout(Duration::from_secs(1), done(&mut given_up));
+        waited.await.unwrap_err();
+        assert!(done(&mut aside(|| panic!("so it is"))).await.is_err());
+        assert_eq!(done(&mut aside(|| 7)).await.unwrap(), 7);
     }
 }

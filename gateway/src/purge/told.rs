@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_ring::{Fleet, State as Does};
-use forebay_storage::aside::aside;
+use forebay_storage::aside::{aside, done};
 use forebay_storage::purge::Place;
 use forebay_storage::residents::Tally;
 use futures::StreamExt;
@@ -136,7 +136,7 @@ struct Taken {
 /// If it can't be written down: then it is gone, but a restart may bring it back.
 async fn take_in(purges: &Arc<Purges>, told: Told) -> io::Result<Taken> {
     let purges = Arc::clone(purges);
-    let taken = tokio::spawn(async move {
+    let mut taken = tokio::spawn(async move {
         let _turn = purges.log.turn.lock().await;
         let news = purges.log.note(told);
         let mut gone = Ok(Tally::default());
@@ -166,7 +166,7 @@ async fn take_in(purges: &Arc<Purges>, told: Told) -> io::Result<Taken> {
         }
         gone.map(|gone| Taken { gone, count })
     });
-    taken
+    done(&mut taken)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
@@ -176,7 +176,7 @@ async fn save(purges: &Arc<Purges>) -> io::Result<()> {
         return Ok(());
     }
     let saving = Arc::clone(purges);
-    let saved = aside(move || saving.log.save()).await;
+    let saved = done(&mut aside(move || saving.log.save())).await;
     saved.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

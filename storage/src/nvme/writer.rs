@@ -23,7 +23,7 @@ use super::journal::Remembered;
 use super::keep::Aging;
 use super::medium::Prepared;
 use super::{Nvme, Offer, Past, Phase, count, locked};
-use crate::aside::aside;
+use crate::aside::{aside, done};
 use crate::block::{Block, BlockKey};
 use crate::budget::For;
 use crate::purge::Tag;
@@ -138,7 +138,7 @@ impl Nvme {
             let nvme = Arc::clone(self);
             aside(move || nvme.prepare())
         });
-        let ready = tokio::time::timeout(PREPARE_LIMIT, ready).await;
+        let ready = tokio::time::timeout(PREPARE_LIMIT, done(ready)).await;
         let ready = ready.map_err(|_| "the directory does not answer")?;
         *preparing = None;
         let ready = ready.map_err(|error| error.to_string())?;
@@ -400,7 +400,7 @@ impl Nvme {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
-    match aside(work).await {
+    match done(&mut aside(work)).await {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
