@@ -19,9 +19,10 @@ use super::{Reads, around};
 use crate::dataset::Dataset;
 use crate::peer::incoming::Incoming;
 
-/// So often the rest is asked for beside an answer that stands still, at one place. If the last stands still there too, it is
-/// the origin that does.
-const HEDGES: u32 = 2;
+/// So often the rest is asked for beside an answer that stands still, at one place; each time once the head of the one before
+/// has come, for where none comes there is nothing to be had. If the last stands still there too, it is the origin that
+/// does.
+const HEDGES: u32 = 4;
 
 type Chunk = Option<Result<Bytes, OriginError>>;
 
@@ -104,6 +105,9 @@ impl<'a> Asking<'a> {
                         Moved::Second(second) => {
                             run.asks_anew();
                             body = second;
+                            if let Some(patience) = &mut patience {
+                                patience.again();
+                            }
                             continue;
                         }
                         Moved::Around(incoming) => return self.take(run, *incoming).await,
@@ -112,11 +116,12 @@ impl<'a> Asking<'a> {
             };
             let Some(chunk) = chunk else { return Ok(()) };
             self.dataset.origin.moved();
-            if run.write(&chunk?) == Flow::Done {
+            let chunk = chunk?;
+            if run.write(&chunk) == Flow::Done {
                 return Ok(());
             }
             if let Some(patience) = &mut patience {
-                patience.moved();
+                patience.moved(chunk.len());
             }
         }
     }
@@ -212,48 +217,71 @@ impl<'a> Asking<'a> {
     }
 }
 
+/// What has stood still may stand still again, until so much has come without that.
+const TRUSTED_AFTER: usize = 1 << 20;
+
 /// How long nothing may come.
 struct Patience {
-    half: Duration,
+    quarter: Duration,
     timer: Pin<Box<Sleep>>,
     moved: bool,
-    halves: u32,
+    /// Quarters in which nothing came, and how many of them are enough.
+    quiet: u32,
+    enough: u32,
+    /// Bytes until it is as long as at first again.
+    distrusted: usize,
 }
 
 impl Patience {
+    const QUARTERS: u32 = 4;
+
     fn new(time: Duration) -> Self {
-        let half = time / 2;
+        let quarter = time / Self::QUARTERS;
         Self {
-            half,
-            timer: Box::pin(tokio::time::sleep(half)),
+            quarter,
+            timer: Box::pin(tokio::time::sleep(quarter)),
             moved: false,
-            halves: 0,
+            quiet: 0,
+            enough: Self::QUARTERS,
+            distrusted: 0,
         }
     }
 
     /// Something came.
-    fn moved(&mut self) {
+    fn moved(&mut self, bytes: usize) {
         self.moved = true;
+        self.distrusted = self.distrusted.saturating_sub(bytes);
+        if self.distrusted == 0 {
+            self.enough = Self::QUARTERS;
+        }
     }
 
     /// It ends again in a moment, if nothing comes.
     fn soon(&mut self) {
-        self.halves = 1;
+        self.quiet = self.enough - 1;
         self.timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
     }
 
-    /// Ends once nothing has come for so long; it may be called again. Half by half: after a standstill of our own all
-    /// timers end together, and what came meanwhile is seen in the second half.
+    /// Half of it begins, for another answer: who waits has waited already.
+    fn again(&mut self) {
+        self.enough = Self::QUARTERS / 2;
+        self.distrusted = TRUSTED_AFTER;
+        self.quiet = 0;
+        self.timer.as_mut().reset(Instant::now() + self.quarter);
+    }
+
+    /// Ends once nothing has come for so long; it may be called again. Quarter by quarter: after a standstill of our own all
+    /// timers end together, and what came meanwhile is seen in the next.
     async fn ends(&mut self) {
         loop {
             self.timer.as_mut().await;
-            self.timer.as_mut().reset(Instant::now() + self.half);
-            self.halves = match std::mem::take(&mut self.moved) {
+            self.timer.as_mut().reset(Instant::now() + self.quarter);
+            self.quiet = match std::mem::take(&mut self.moved) {
                 true => 0,
-                false => self.halves + 1,
+                false => self.quiet + 1,
             };
-            if self.halves == 2 {
-                self.halves = 0;
+            if self.quiet >= self.enough {
+                self.quiet = 0;
                 return;
             }
         }
@@ -264,22 +292,38 @@ impl Patience {
 mod tests {
     use super::*;
 
+    const TIME: Duration = Duration::from_millis(500);
+
+    async fn lasts(patience: &mut Patience) -> u128 {
+        let begun = Instant::now();
+        patience.ends().await;
+        begun.elapsed().as_millis()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn patience_ends_only_where_nothing_comes() {
-        let mut patience = Patience::new(Duration::from_millis(500));
+        let mut patience = Patience::new(TIME);
         let begun = Instant::now();
         for _ in 0..50 {
-            patience.moved();
+            patience.moved(1);
             let ended = tokio::time::timeout(Duration::from_millis(200), patience.ends()).await;
             assert!(ended.is_err(), "something came 200 ms ago at most");
         }
-        let last = Instant::now();
-        patience.ends().await;
-        let waited = last.elapsed().as_millis();
-        assert!((300..=750).contains(&waited), "{waited}");
+        let waited = lasts(&mut patience).await;
+        assert!((300..=625).contains(&waited), "{waited}");
         // Again, if asked again.
-        patience.ends().await;
-        assert_eq!(last.elapsed().as_millis() - waited, 500);
+        assert_eq!(lasts(&mut patience).await, 500);
         assert!(begun.elapsed() >= Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_what_is_asked_for_beside_it_patience_is_half_as_long_until_it_is_trusted() {
+        let mut patience = Patience::new(TIME);
+        patience.again();
+        assert_eq!(lasts(&mut patience).await, 250);
+        patience.moved(TRUSTED_AFTER - 1);
+        assert_eq!(lasts(&mut patience).await, 375);
+        patience.moved(1);
+        assert_eq!(lasts(&mut patience).await, 625);
     }
 }
