@@ -14,6 +14,7 @@ mod peers;
 mod process;
 mod results;
 mod rows;
+mod tail;
 mod tls;
 mod wire;
 

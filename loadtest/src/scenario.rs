@@ -63,6 +63,16 @@ pub const NAMES: [&str; 13] = [
     "crowd",
 ];
 
+/// Those whose bars are shares of what their links carry, whatever that is.
+pub const LINKS_ALONE: [&str; 6] = [
+    "fleet-start",
+    "linear",
+    "many-models",
+    "elastic",
+    "zones",
+    "everyone",
+];
+
 /// How readers choose gateways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Map {
@@ -92,6 +102,8 @@ pub struct Options {
     pub object_size: Option<u64>,
     /// One way of choosing gateways in place of both.
     pub map: Option<Map>,
+    /// Links so many times as slow; only for [`LINKS_ALONE`].
+    pub slower: Option<u32>,
     /// Seeds the object's name, and so who owns what.
     pub seed: u64,
     /// Static servers in place of gateways.
@@ -114,6 +126,10 @@ impl Options {
     fn maps(&self) -> Vec<Map> {
         let both = || vec![Map::Mapped, Map::Balanced];
         self.map.map_or_else(both, |map| vec![map])
+    }
+
+    fn slower(&self) -> u32 {
+        self.slower.unwrap_or(1)
     }
 
     /// The one count of gateways of a scenario that has only one.
@@ -151,6 +167,12 @@ impl Map {
 /// It could not be measured here: no such name, no root, no namespaces, no gateway to start, or one that does not do
 /// what the scenario needs.
 pub async fn run(name: &str, options: &Options) -> anyhow::Result<Sheet> {
+    if options.slower.is_some() && NAMES.contains(&name) && !LINKS_ALONE.contains(&name) {
+        bail!(
+            "{name} is about times that do not grow as its links get slower; leave out --slower, which is for {}",
+            LINKS_ALONE.join(", ")
+        );
+    }
     let rows = match name {
         "fleet-start" => fleet_start::run(options).await?,
         "linear" => linear::run(options).await?,

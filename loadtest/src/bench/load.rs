@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::http2;
 use super::process::{Process, Usage};
 use super::rows::{Access, Arrivals, Carrier};
+use super::tail::Times;
 use super::wire::{Sink, Wire};
 use crate::pattern;
 
@@ -195,8 +196,8 @@ pub(super) struct Sample {
     pub(super) resident: u64,
     /// Bytes that came from a device meanwhile, in the disk rows.
     pub(super) device: f64,
-    /// Median and 99th percentile of the reads' times in milliseconds, where arrivals were given.
-    pub(super) times: Option<(f64, f64)>,
+    /// How long the reads took, where arrivals were given.
+    pub(super) times: Option<Times>,
 }
 
 /// What has been counted up to a moment.
@@ -396,11 +397,10 @@ pub(super) async fn at_a_rate(
         reader.context("a reader ended early")??;
     }
     let mut sample = begin.context("the time was too short")?.until(&end);
-    let mut times = std::mem::take(&mut *lock(&times));
-    ensure!(!times.is_empty(), "no read ended in time");
-    times.sort_unstable();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
-    sample.times = Some((at(0.5), at(0.99)));
+    let times = std::mem::take(&mut *lock(&times));
+    let times = times.into_iter().map(|(due, took)| (due - begun, took));
+    let times = Times::of(&times.collect::<Vec<_>>());
+    sample.times = Some(times.context("no read ended in time")?);
     Ok(sample)
 }
 
@@ -409,7 +409,7 @@ async fn read_arrivals(
     mut picker: Picker,
     counters: Counters,
     arrived: Arc<tokio::sync::Mutex<mpsc::Receiver<Instant>>>,
-    times: Arc<Mutex<Vec<Duration>>>,
+    times: Arc<Mutex<Vec<(Instant, Duration)>>>,
 ) -> anyhow::Result<()> {
     let bytes = Arc::clone(&counters.bytes);
     let mut wire = Wire::connect(target.address, target.tls.as_ref(), bytes).await?;
@@ -420,7 +420,7 @@ async fn read_arrivals(
         let ask = picker.next();
         ask.write(&target, &mut request);
         exchange(&mut wire, &ask, &request, false).await?;
-        lock(&times).push(due.elapsed());
+        lock(&times).push((due, due.elapsed()));
         counters.requests.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -11,21 +11,22 @@ use super::stage::{Brief, Fleet, Run, Stage};
 use super::{DATASET, Options, repeat};
 use crate::report::Unit;
 
-const CLIENT: Rate = Rate::megabits(100);
-
 /// The survivor serves 400 connections. Its queue holds the first flight of each, 10 frames of 1 514 bytes, and takes
 /// 0.35 s to drain, so that a first byte does not wait in it for long.
 const SURVIVORS: Links = Links {
+    client: Rate::megabits(100),
     origin: Rate::megabits(200),
     gateway: Rate::megabits(200),
-    queue: 8 << 20,
+    queue: Some(8 << 20),
 };
 
-/// Eleven gateways together send 1.1 Gbit/s, which two cores can push. The origin takes two seconds for its 24 MiB.
+/// Eleven gateways together send 1.1 Gbit/s, and the readers take three quarters of that: where all the links are full a
+/// first byte waits for seconds in them, whoever stands still. The origin takes two seconds for its 24 MiB.
 const FROZEN_ONE: Links = Links {
+    client: Rate::megabits(8),
     origin: Rate::megabits(100),
     gateway: Rate::megabits(100),
-    queue: 1 << 20,
+    queue: None,
 };
 
 /// Two blocks for each of twelve: what the frozen one had begun is read once more, a twelfth of all.
@@ -36,9 +37,10 @@ const SURVIVED_SIZE: u64 = 8 << 20;
 
 /// The links of one half.
 struct Links {
+    client: Rate,
     origin: Rate,
     gateway: Rate,
-    queue: u64,
+    queue: Option<u64>,
 }
 
 /// `origin_connections` of the dataset, over the whole fleet; each member's share of it is rounded up.
@@ -53,9 +55,9 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
     let readers = options.readers(100);
     let layout = |links: &Links| Layout {
         gateway: links.gateway,
-        client: CLIENT,
+        client: links.client,
         origin: links.origin,
-        queue: Some(links.queue),
+        queue: links.queue,
         ..Layout::new(count, readers)
     };
     let stage = Stage::new(layout(&SURVIVORS), options).await?;

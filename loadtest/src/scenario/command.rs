@@ -35,6 +35,9 @@ pub struct Arguments {
     /// How readers choose gateways [default: both, one after the other]
     #[arg(long, value_enum)]
     map: Option<Map>,
+    /// Links so many times as slow, where two cores or the like can't fill them: see the column `idle`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    slower: Option<u32>,
     /// Seeds the object's name, and so who owns what; printed, so that a run can be repeated [default: by chance]
     #[arg(long)]
     seed: Option<u64>,
@@ -67,6 +70,7 @@ pub async fn run(given: Arguments) -> anyhow::Result<ExitCode> {
         readers: given.readers,
         object_size: given.object_size,
         map: given.map,
+        slower: given.slower,
         seed: given.seed.unwrap_or_else(rand::random),
         stand_in: given.stand_in,
     };

@@ -39,11 +39,14 @@ async fn one(stage: &Stage, count: usize) -> anyhow::Result<Row> {
     fleet.stop().await?;
     // What a node does not read itself must come from the others.
     let own = size as f64 / count as f64;
-    let from_others = (size as f64 - own) / AMONG.payload();
-    let ideal = from_others.max(own / TOWARDS_ORIGIN.payload());
+    let layout = &stage.layout;
+    let from_others = (size as f64 - own) / layout.gateway.payload();
+    let towards_origin = layout.towards_origin.unwrap_or(Rate::UNSHAPED);
+    let ideal = from_others.max(own / towards_origin.payload());
+    let within = 8.9 * size as f64 / SIZE as f64 * f64::from(stage.options.slower());
     Ok(Row::new("one reader a node", count, &run, size)
         .ideal(ideal)
-        .last_within(8.9 * size as f64 / SIZE as f64)
+        .last_within(within)
         .origin_within(1.005)
         .unresumed())
 }

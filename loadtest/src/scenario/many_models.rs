@@ -76,7 +76,8 @@ async fn one(stage: &Stage, manner: Manner, count: usize, readers: usize) -> any
     let after = served(&fleet, stage).await?;
     fleet.stop().await?;
     let total = (readers as u64 * size) as f64;
-    let ideal = (total / (LINK.payload() * count as f64)).max(size as f64 / LINK.payload());
+    let link = stage.layout.gateway.payload();
+    let ideal = (total / (link * count as f64)).max(size as f64 / link);
     let (name, reach) = match manner {
         Manner::Mapped => ("mapped", 95.0),
         Manner::Edges => ("edges", 95.0),

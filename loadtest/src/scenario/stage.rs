@@ -87,6 +87,7 @@ impl Stage {
             Some(_) => PathBuf::new(),
             None => gateway::program(options.program.as_deref())?,
         };
+        let layout = layout.slower(options.slower());
         Ok(Self {
             net: Net::build(&layout).await?,
             layout,

@@ -51,7 +51,8 @@ async fn one(stage: &Stage, count: usize, readers: usize) -> anyhow::Result<Row>
     let run = fleet.run(orders).await?;
     let crossed = stage.net.crossed().await? - before;
     fleet.stop().await?;
-    let link = size as f64 / BETWEEN.payload();
+    let between = stage.layout.zones.unwrap_or(Rate::UNSHAPED);
+    let link = size as f64 / between.payload();
     let fleet_link = (readers as u64 * size) as f64
         / (stage.layout.gateway.payload() * (count - count.div_ceil(2)) as f64);
     let own = size as f64 / stage.layout.client.payload();

@@ -25,6 +25,10 @@ impl Rate {
             .map_or(f64::INFINITY, |bits| bits as f64 / 8.0 * PAYLOAD)
     }
 
+    fn slower(self, times: u32) -> Self {
+        Self(self.0.map(|bits| bits / u64::from(times.max(1))))
+    }
+
     /// The lines that shape `device`: what tc's batch mode takes.
     ///
     /// The bucket holds 2 ms, so that a timer that fires a little late costs nothing, but at least ten frames; the
@@ -82,6 +86,19 @@ impl Layout {
             queue: None,
             congestion: "reno",
             cards: false,
+        }
+    }
+
+    /// The same with every link `times` as slow. The queues that are given in bytes stay: they have to hold what so many
+    /// connections send at first.
+    pub(crate) fn slower(self, times: u32) -> Self {
+        Self {
+            gateway: self.gateway.slower(times),
+            client: self.client.slower(times),
+            origin: self.origin.slower(times),
+            towards_origin: self.towards_origin.map(|rate| rate.slower(times)),
+            zones: self.zones.map(|rate| rate.slower(times)),
+            ..self
         }
     }
 
@@ -290,6 +307,19 @@ mod tests {
         let carried = Rate::megabits(100).payload() * 8.0 / 100e6;
         assert!((carried - 0.9564).abs() < 1e-4);
         assert!(Rate::UNSHAPED.payload().is_infinite());
+    }
+
+    #[test]
+    fn links_that_are_slower_stay_unshaped_where_they_were() {
+        let layout = Layout {
+            gateway: Rate::megabits(100),
+            towards_origin: Some(Rate::UNSHAPED),
+            ..Layout::new(2, 2)
+        };
+        let layout = layout.slower(4);
+        assert_eq!(layout.gateway, Rate::megabits(25));
+        assert_eq!(layout.towards_origin, Some(Rate::UNSHAPED));
+        assert_eq!((layout.client, layout.zones), (Rate::UNSHAPED, None));
     }
 
     #[test]
