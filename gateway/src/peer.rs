@@ -29,6 +29,7 @@ mod ping;
 pub mod redirect;
 pub mod tls;
 pub mod told;
+mod turns;
 pub mod wire;
 
 use std::fmt;
@@ -50,6 +51,7 @@ use tokio::sync::watch;
 use self::agreement::Agreement;
 use self::health::{Health, Known};
 use self::told::Told;
+use self::turns::Turn;
 use crate::link::Link;
 use crate::metrics::PeerMetrics;
 
@@ -285,6 +287,19 @@ impl Peers {
             State::Alive if self.health.is_silent(peer.member.name()) => State::Silent,
             state => state,
         }
+    }
+
+    /// The turn to ask `name` at `level` for bytes that nobody waits for yet: whoever asks for them holds it while they come.
+    /// Once `is_awaited`, there is no waiting for it.
+    pub(crate) async fn turn(
+        &self,
+        name: &str,
+        level: Level,
+        is_awaited: impl Fn() -> bool,
+    ) -> Turn {
+        let fleet = self.fleet();
+        let known = self.health.of(name, |name| fleet.peer(name).is_some());
+        known.body_turn(level, is_awaited).await
     }
 
     /// Asks `name` at `level`, and waits for its answer as long as it is there and not longer than

@@ -14,6 +14,7 @@ use forebay_storage::store::Level;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::turns::{Turn, Turns};
 use super::{Peers, ping};
 use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
 
@@ -41,11 +42,23 @@ pub(super) struct Health {
 pub(crate) struct Known {
     /// By level: one level waits for the next, so they must not stand in one queue; nor must readers behind jobs.
     permits: [Arc<Semaphore>; 4],
+    /// By level too, for what nobody waits for yet.
+    turns: [Arc<Turns>; 4],
     heard: Mutex<Instant>,
     greeted: Mutex<Option<Instant>>,
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The queue of a level.
+fn queue(level: Level) -> usize {
+    match level {
+        0..=ZONE_OWNER => 0,
+        OWNER => 1,
+        DONOR => 2,
+        _ => 3,
+    }
 }
 
 impl Health {
@@ -59,6 +72,7 @@ impl Health {
         known.retain(|name, _| is_member(name));
         let new = Arc::new(Known {
             permits: [(); 4].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
+            turns: [(); 4].map(|()| Arc::new(Turns::new())),
             heard: Mutex::new(Instant::now()),
             greeted: Mutex::default(),
             silent: AtomicBool::new(false),
@@ -80,15 +94,15 @@ impl Health {
 impl Known {
     /// Waits until the member may be asked one thing more at this level.
     pub(super) async fn permit(&self, level: Level) -> Permit {
-        let queue = match level {
-            0..=ZONE_OWNER => 0,
-            OWNER => 1,
-            DONOR => 2,
-            _ => 3,
-        };
-        let permits = &self.permits[queue];
+        let permits = &self.permits[queue(level)];
         // Nobody closes this semaphore.
         Arc::clone(permits).acquire_owned().await.ok()
+    }
+
+    /// Waits until the member may be asked, at this level, for one thing more that nobody waits for; no longer than until
+    /// somebody does.
+    pub(super) async fn body_turn(&self, level: Level, is_awaited: impl Fn() -> bool) -> Turn {
+        self.turns[queue(level)].take(is_awaited).await
     }
 
     /// Notes that bytes came from it.

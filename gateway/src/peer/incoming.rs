@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use twox_hash::XxHash3_64;
 
+use super::turns::Turn;
 use super::wire::{self, SUM};
 use super::{Asked, PeerError, Peers};
 
@@ -26,6 +27,7 @@ pub struct Incoming {
     peers: Arc<Peers>,
     name: String,
     asked: Asked,
+    turn: Option<Turn>,
     version: VersionKey,
     /// Where the segment that arrives begins, and where the last one ends.
     offset: u64,
@@ -62,6 +64,7 @@ impl Incoming {
             peers: Arc::clone(peers),
             name: name.to_owned(),
             asked,
+            turn: None,
             version,
             offset: range.start,
             end: range.end,
@@ -72,6 +75,12 @@ impl Incoming {
             held: 0,
             wanted: false,
         })
+    }
+
+    /// The same in a turn that was waited for.
+    pub(crate) fn in_turn(mut self, turn: Turn) -> Self {
+        self.turn = Some(turn);
+        self
     }
 
     /// Whether the member had these bytes.
@@ -111,6 +120,9 @@ impl Incoming {
                 Some(Err(_)) | None => return Err(PeerError::Cut),
             };
             self.peers.metrics.received.inc_by(chunk.len() as u64);
+            if let Some(turn) = &mut self.turn {
+                turn.came(chunk.len());
+            }
             if self.put(run, chunk).await? {
                 return Ok(());
             }

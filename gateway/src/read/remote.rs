@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
@@ -60,11 +61,15 @@ pub(super) async fn fetch(
         };
         let mut request = question(run, &missing, level).request();
         redirect.put(request.headers_mut());
+        let urgency = run.urgency();
+        let is_awaited = || urgency.class() <= Class::Peer;
+        let turn = peers.turn(name, level, is_awaited).await;
         let brought = async {
             let asked = peers.ask(name, level, request).await?;
             let key = run.version().key;
             let range = promised(&asked, level, &missing)?;
-            let mut incoming = Incoming::new(peers, name, asked, key, &range)?;
+            let incoming = Incoming::new(peers, name, asked, key, &range)?;
+            let mut incoming = incoming.in_turn(turn);
             run.set_source(level, incoming.from());
             incoming.take(run, &apart).await
         };

@@ -26,7 +26,7 @@ const FROZEN_ONE: Links = Links {
     client: Rate::megabits(8),
     origin: Rate::megabits(100),
     gateway: Rate::megabits(100),
-    queue: None,
+    queue: Some(256 << 10),
 };
 
 /// Two blocks for each of twelve: what the frozen one had begun is read once more, a twelfth of all.
