@@ -64,14 +64,7 @@ pub const NAMES: [&str; 13] = [
 ];
 
 /// Those whose bars are shares of what their links carry, whatever that is.
-pub const LINKS_ALONE: [&str; 6] = [
-    "fleet-start",
-    "linear",
-    "many-models",
-    "elastic",
-    "zones",
-    "everyone",
-];
+pub const LINKS_ALONE: [&str; 5] = ["fleet-start", "linear", "many-models", "zones", "everyone"];
 
 /// How readers choose gateways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -182,6 +182,15 @@ impl Run {
         !self.leases.is_empty()
     }
 
+    /// Whether somebody waits for one of its blocks: a client here, or whoever is at another gateway.
+    pub fn is_awaited(&self) -> bool {
+        let class = |flight: &Arc<Flight>| flight.class();
+        self.flights
+            .iter()
+            .map(class)
+            .any(|class| class <= Class::Peer)
+    }
+
     /// Whether all blocks are done, or given up.
     pub fn is_over(&self) -> bool {
         self.flights.is_empty()

@@ -77,9 +77,9 @@ impl Incoming {
         })
     }
 
-    /// The same in a turn that was waited for.
-    pub(crate) fn in_turn(mut self, turn: Turn) -> Self {
-        self.turn = Some(turn);
+    /// The same in a turn, if one was waited for.
+    pub(crate) fn in_turn(mut self, turn: Option<Turn>) -> Self {
+        self.turn = turn;
         self
     }
 

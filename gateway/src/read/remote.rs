@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use forebay_storage::class::Class;
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::Run;
 use forebay_storage::flight::From;
@@ -61,9 +60,10 @@ pub(super) async fn fetch(
         };
         let mut request = question(run, &missing, level).request();
         redirect.put(request.headers_mut());
-        let urgency = run.urgency();
-        let is_awaited = || urgency.class() <= Class::Peer;
-        let turn = peers.turn(name, level, is_awaited).await;
+        let turn = match run.is_awaited() {
+            true => None,
+            false => Some(peers.turn(name, level, || run.is_awaited()).await),
+        };
         let brought = async {
             let asked = peers.ask(name, level, request).await?;
             let key = run.version().key;

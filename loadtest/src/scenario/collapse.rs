@@ -17,7 +17,7 @@ const SURVIVORS: Links = Links {
     client: Rate::megabits(100),
     origin: Rate::megabits(200),
     gateway: Rate::megabits(200),
-    queue: Some(8 << 20),
+    queue: 8 << 20,
 };
 
 /// Eleven gateways together send 1.1 Gbit/s, and the readers take three quarters of that: where all the links are full a
@@ -26,7 +26,7 @@ const FROZEN_ONE: Links = Links {
     client: Rate::megabits(8),
     origin: Rate::megabits(100),
     gateway: Rate::megabits(100),
-    queue: Some(256 << 10),
+    queue: 256 << 10,
 };
 
 /// Two blocks for each of twelve: what the frozen one had begun is read once more, a twelfth of all.
@@ -40,7 +40,7 @@ struct Links {
     client: Rate,
     origin: Rate,
     gateway: Rate,
-    queue: Option<u64>,
+    queue: u64,
 }
 
 /// `origin_connections` of the dataset, over the whole fleet; each member's share of it is rounded up.
@@ -57,7 +57,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
         gateway: links.gateway,
         client: links.client,
         origin: links.origin,
-        queue: links.queue,
+        queue: Some(links.queue),
         ..Layout::new(count, readers)
     };
     let stage = Stage::new(layout(&SURVIVORS), options).await?;

@@ -112,7 +112,7 @@ async fn changed(
         row = row.unresumed();
     }
     row.times.clear();
-    let share = stage.layout.gateway.payload() * now.min(readers) as f64;
+    let share = LINK.payload() * now.min(readers) as f64;
     let got = 100.0 * after.bytes() as f64 / AFTER.as_secs_f64() / share;
     let gaps = run.readings.iter().map(|reading| reading.longest_gap);
     let stall = gaps.fold(0.0, f64::max);
