@@ -62,6 +62,7 @@ fn metrics_count_what_was_done() {
 fn datasets_have_the_contracts_shape() {
     let stage = stage();
     let _ = stage.gateway.get(OBJECT).expect(200);
+    cached(&stage.gateway, SIZE);
     let all = stage.gateway.json("/-/datasets");
     assert_eq!(all["scope"], json!("gateway"));
     assert!(all["gateway"].is_string());
@@ -109,6 +110,7 @@ fn a_listed_dataset_knows_its_objects() {
     origin.put("weights", "b.bin", &[2; 50]);
     let gateway = Setup::of([origin.dataset("models", "weights")]).start();
     let _ = gateway.get("/models/a.bin").expect(200);
+    cached(&gateway, 100);
     let models = gateway.json("/-/datasets/models?list=true")["datasets"][0].clone();
     assert_eq!(
         (&models["objects"], &models["origin_bytes"]),
@@ -183,6 +185,7 @@ fn a_purge_takes_a_key_or_a_prefix_with_its_slash() {
         for key in ["a", "ab", "a/1", "a/2", "b/1"] {
             let _ = gateway.get(&format!("/models/{key}")).expect(200);
         }
+        cached(&gateway, 5000);
     };
     let purge = |target: &str| {
         let answer = gateway
