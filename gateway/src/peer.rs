@@ -11,6 +11,7 @@
 //! | [`agreement`] | that both ends know of the same purges before an answer counts |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
 //! | `ping` | asking a member whether it is there, and why it brings nothing |
+//! | `hedges` | how often an answer is given up for another |
 //! | [`redirect`], [`egress`] | whom an owner names that has more to send than its link takes |
 //! | [`told`] | versions that others have named in their questions |
 //!
@@ -22,6 +23,7 @@ pub mod client;
 pub mod egress;
 pub mod handshake;
 pub mod health;
+mod hedges;
 pub mod incoming;
 pub mod memory;
 mod others;
@@ -35,7 +37,6 @@ pub mod wire;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -50,6 +51,7 @@ use tokio::sync::watch;
 
 use self::agreement::Agreement;
 use self::health::{Health, Known};
+use self::hedges::Hedges;
 use self::told::Told;
 use self::turns::Turn;
 use crate::link::Link;
@@ -98,6 +100,10 @@ pub enum PeerError {
     /// It is there, and brings nothing.
     #[error("the member brings nothing")]
     Stalled,
+    /// What was asked stands still, and may come if it is asked again: of it the member has the bytes and its connection
+    /// brings none, or nobody waited for it then.
+    #[error("the member's answer stands still")]
+    StandsStill,
     /// The connection broke.
     #[error("the member's answer broke off")]
     Cut,
@@ -139,10 +145,11 @@ impl PeerError {
     }
 
     /// All labels of a metric.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "unreachable",
         "silent",
         "stalled",
+        "stands_still",
         "cut",
         "corrupt",
         "refused",
@@ -158,6 +165,7 @@ impl PeerError {
             Self::Unreachable => "unreachable",
             Self::Silent => "silent",
             Self::Stalled => "stalled",
+            Self::StandsStill => "stands_still",
             Self::Cut => "cut",
             Self::Corrupt => "corrupt",
             Self::Refused(_) => "refused",
@@ -418,42 +426,16 @@ impl Peers {
         }
     }
 
+    /// Whether one more question may be given up and asked anew.
+    pub(crate) fn may_hedge(&self) -> bool {
+        self.hedges.take()
+    }
+
     fn fell_silent(self: &Arc<Self>, known: &Arc<Known>, name: &str) {
         if known.fell_silent() {
             tracing::info!(member = name, "a member is silent and is passed over");
             health::watch_for_return(self, known, name);
         }
-    }
-}
-
-/// How many questions may yet be given up for the next candidate's sake: one for each ten that are asked, and ten at
-/// once at most. Where all members are slow, asking more of them would only make them slower.
-#[derive(Debug)]
-struct Hedges(AtomicU32);
-
-impl Hedges {
-    const EACH: u32 = 10;
-    const MOST: u32 = 10 * Self::EACH;
-
-    fn asked(&self) {
-        let more = |saved: u32| (saved < Self::MOST).then_some(saved + 1);
-        // Full is fine.
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    }
-
-    fn take(&self) -> bool {
-        let less = |saved: u32| saved.checked_sub(Self::EACH);
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
-            .is_ok()
-    }
-}
-
-impl Default for Hedges {
-    fn default() -> Self {
-        Self(AtomicU32::new(Self::MOST))
     }
 }
 

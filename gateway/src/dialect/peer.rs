@@ -5,35 +5,33 @@
 //! give ourselves is refused.
 
 mod elsewhere;
+mod places;
+mod segments;
 mod sums;
 
-use std::io;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use forebay_ring::Extents;
 use forebay_storage::SEGMENT;
 use forebay_storage::block::BlockKey;
 use forebay_storage::error::OriginError;
 use forebay_storage::object::ObjectId;
 use forebay_storage::store::RUN_BYTES;
-use forebay_storage::version::{Version, VersionKey};
+use forebay_storage::version::Version;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
-use prometheus::IntCounter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::places::Admitted;
+use self::segments::Segments;
 use self::sums::Sums;
 use crate::dataset::{Dataset, Datasets};
 use crate::peer::egress::{Egress, Outflow};
 use crate::peer::redirect::{Redirect, Served};
-use crate::peer::wire::{self, Claim, Head, Question, SUM};
+use crate::peer::wire::{self, Claim, Head, Question};
 use crate::peer::{PeerBody, Peers};
 use crate::read::Reads;
 use crate::read::body::ReadBody;
@@ -70,7 +68,7 @@ pub struct Desk {
     peers: Arc<Peers>,
     /// Bodies that may be under way at once, by level: one level waits for the next, so they must not
     /// stand in one queue.
-    admitted: [Arc<Semaphore>; 3],
+    admitted: [Admitted; 3],
     sums: Arc<Sums>,
     served: Served,
     egress: Arc<Egress>,
@@ -82,10 +80,9 @@ impl Desk {
         let each = reads.store.block_size().bytes() + IN_SOCKET * SEGMENT as u64;
         let count = |eighths: u64| {
             let bytes = reads.store.budget().limit() / SHARE / 8 * eighths;
-            let count = usize::try_from((bytes / each).max(FEWEST)).unwrap_or(usize::MAX);
-            count.min(Semaphore::MAX_PERMITS)
+            usize::try_from((bytes / each).max(FEWEST)).unwrap_or(usize::MAX)
         };
-        let admitted = EIGHTHS.map(|eighths| Arc::new(Semaphore::new(count(eighths))));
+        let admitted = EIGHTHS.map(|eighths| Admitted::new(count(eighths)));
         let segments = reads.store.budget().limit() / SEGMENT as u64;
         Self {
             sums: Arc::new(Sums::new(segments)),
@@ -293,12 +290,12 @@ impl Desk {
                 "it is not cached here",
             ));
         }
-        let admitted = Arc::clone(&self.admitted[usize::from(question.level - ZONE_OWNER)]);
-        let admitted = tokio::time::timeout(deadline, admitted.acquire_owned()).await;
-        let Ok(Ok(permit)) = admitted else {
+        let admitted = &self.admitted[usize::from(question.level - ZONE_OWNER)];
+        let place = tokio::time::timeout(deadline, admitted.place(question.ahead)).await;
+        let place = place.map_err(|_| {
             let busy = "it is sending as much as it has memory for";
-            return Err(refused(StatusCode::SERVICE_UNAVAILABLE, busy));
-        };
+            refused(StatusCode::SERVICE_UNAVAILABLE, busy)
+        })?;
         if *redirect == Redirect::Followed {
             // It may have gone while its turn was waited for.
             self.gives(&sending)?;
@@ -335,7 +332,7 @@ impl Desk {
             offset: sending.range.start,
             sum: None,
             sent: self.peers.metrics.sent.clone(),
-            _permit: permit,
+            place,
         };
         let mut response = Response::new(body.boxed_unsync());
         *response.headers_mut() = head.headers();
@@ -416,65 +413,5 @@ fn judge(dataset: &Dataset, object: &ObjectId, claim: &Claim) -> Result<Arc<Vers
             StatusCode::CONFLICT,
             "its dataset of that name has another origin or block size: give all members the same",
         )),
-    }
-}
-
-/// Segments, each followed by its checksum.
-struct Segments {
-    body: ReadBody,
-    sums: Arc<Sums>,
-    /// The purges that were counted before anything was looked up.
-    purges: u64,
-    version: VersionKey,
-    offset: u64,
-    /// The checksum that comes next.
-    sum: Option<Bytes>,
-    sent: IntCounter,
-    /// Checksums among them.
-    outflow: Outflow,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl HttpBody for Segments {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let this = &mut *self;
-        let bytes = match this.sum.take() {
-            Some(sum) => sum,
-            None => match this.body.poll_next(cx) {
-                Poll::Pending => {
-                    this.outflow.runs_dry();
-                    return Poll::Pending;
-                }
-                Poll::Ready(None) => return Poll::Ready(None),
-                // The connection is closed on it: what is cut looks cut.
-                Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Some(Err(io::Error::other(error))));
-                }
-                Poll::Ready(Some(Ok((bytes, _)))) => {
-                    let sum = this.sums.of(this.version, this.offset, &bytes, this.purges);
-                    let sum: [u8; SUM] = sum.to_be_bytes();
-                    this.sum = Some(Bytes::copy_from_slice(&sum));
-                    this.offset += bytes.len() as u64;
-                    bytes
-                }
-            },
-        };
-        this.outflow.leave(bytes.len() as u64);
-        this.sent.inc_by(bytes.len() as u64);
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.outflow.left() == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.outflow.left())
     }
 }

@@ -22,6 +22,12 @@ use super::{Asked, PeerError, Peers};
 /// often.
 const SLOW: Duration = Duration::from_millis(500);
 
+/// How long a connection may take to bring so many bytes of what the member has, while somebody waits for them. One that
+/// lost what it sent, and what it sent again, waits twice as long each time and begins anew with the least (RFC 6298, 5.5;
+/// RFC 5681, 3.1), also once the link has room: another one need not.
+const STANDS_STILL: Duration = Duration::from_millis(450);
+const ENOUGH: usize = 128 << 10;
+
 /// Segments of one version, on their way.
 pub struct Incoming {
     peers: Arc<Peers>,
@@ -32,6 +38,9 @@ pub struct Incoming {
     /// Where the segment that arrives begins, and where the last one ends.
     offset: u64,
     end: u64,
+    /// Since when fewer than [`ENOUGH`] bytes came, and how many.
+    slow_since: Instant,
+    came: usize,
     /// Bytes of the segment that came.
     come: usize,
     hash: XxHash3_64,
@@ -68,6 +77,8 @@ impl Incoming {
             version,
             offset: range.start,
             end: range.end,
+            slow_since: Instant::now(),
+            came: 0,
             come: 0,
             hash: wire::checksum(version, range.start),
             sum: [0; SUM],
@@ -107,24 +118,36 @@ impl Incoming {
         apart: &(dyn Fn(Run) + Sync),
     ) -> Result<(), PeerError> {
         let mut looked = Instant::now();
+        self.goes_on();
         while self.offset < self.end {
-            let frame = self.asked.body.frame();
+            let has_it = self.from() == From::PeerHit;
             let known = Arc::clone(&self.asked.known);
-            let frame = self
-                .peers
-                .patiently(&known, &self.name, true, frame)
-                .await?;
+            let frame = self.asked.body.frame();
+            let frame = self.peers.patiently(&known, &self.name, true, frame);
+            let frame = tokio::select! {
+                biased;
+                frame = frame => frame?,
+                () = stands_still(&self.peers, run, self.slow_since), if has_it => {
+                    return Err(PeerError::StandsStill);
+                }
+            };
             known.heard();
             let chunk = match frame {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(_)) | None => return Err(PeerError::Cut),
             };
             self.peers.metrics.received.inc_by(chunk.len() as u64);
+            self.came += chunk.len();
             if let Some(turn) = &mut self.turn {
                 turn.came(chunk.len());
             }
+            let had_memory = run.has_memory();
             if self.put(run, chunk).await? {
                 return Ok(());
+            }
+            // What memory was waited for is no word about the connection.
+            if self.came >= ENOUGH || !had_memory {
+                self.goes_on();
             }
             if looked.elapsed() >= SLOW {
                 looked = Instant::now();
@@ -132,6 +155,10 @@ impl Incoming {
             }
         }
         Ok(())
+    }
+
+    fn goes_on(&mut self) {
+        (self.slow_since, self.came) = (Instant::now(), 0);
     }
 
     /// Takes a piece of the body; true once nobody waits for more.
@@ -201,6 +228,14 @@ impl Incoming {
         self.come = 0;
         self.sum_come = 0;
         self.hash = wire::checksum(self.version, self.offset);
+    }
+}
+
+/// Over once too little has come for long, somebody waits for it, and it may be asked for anew.
+async fn stands_still(peers: &Peers, run: &Run, since: Instant) {
+    tokio::time::sleep_until(since + STANDS_STILL).await;
+    while !run.is_awaited() || !peers.may_hedge() {
+        tokio::time::sleep(STANDS_STILL / 4).await;
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use forebay_ring::{Member, Table};
 use tokio::time::Instant;
@@ -90,6 +91,7 @@ fn question(exact: bool) -> Request<Bytes> {
         deadline: NO_PROGRESS,
         doubting: false,
         only_if_cached: false,
+        ahead: false,
     };
     question.request()
 }

@@ -54,6 +54,7 @@ pub const SUM: usize = 8;
 const LEVEL: HeaderName = HeaderName::from_static("forebay-level");
 const DEADLINE: HeaderName = HeaderName::from_static("forebay-deadline");
 const TO: HeaderName = HeaderName::from_static("forebay-to");
+const AHEAD: HeaderName = HeaderName::from_static("forebay-ahead");
 const DOUBT: HeaderName = HeaderName::from_static("forebay-doubt");
 const VERSION: HeaderName = HeaderName::from_static("forebay-version");
 const VERSION_ID: HeaderName = HeaderName::from_static("forebay-version-id");
@@ -90,6 +91,8 @@ pub struct Question {
     pub doubting: bool,
     /// Nothing is to be set in motion.
     pub only_if_cached: bool,
+    /// Nobody waits for it yet: what somebody waits for comes first. An older member does not hear it.
+    pub ahead: bool,
 }
 
 /// A version as the other end names it. What it is to be believed is for whoever knows the dataset.
@@ -161,6 +164,9 @@ impl Question {
             let only = HeaderValue::from_static("only-if-cached");
             headers.insert(header::CACHE_CONTROL, only);
         }
+        if self.ahead {
+            headers.insert(AHEAD, HeaderValue::from_static("1"));
+        }
         request
     }
 
@@ -196,6 +202,7 @@ impl Question {
             deadline: Duration::from_millis(number(headers, &DEADLINE)?),
             doubting: headers.contains_key(DOUBT),
             only_if_cached: control.is_some_and(|value| value == "only-if-cached"),
+            ahead: headers.contains_key(AHEAD),
         })
     }
 }

@@ -43,6 +43,7 @@ pub(super) async fn ask(
         deadline: NO_PROGRESS,
         doubting: asking.doubting,
         only_if_cached: false,
+        ahead: false,
     };
     let purges = asking.reads.store.purges();
     let mut sent = Instant::now();
@@ -90,6 +91,7 @@ pub(super) async fn remembered(asking: &Asking, name: &str) -> Option<Remembered
         deadline: NO_PROGRESS,
         doubting: false,
         only_if_cached: true,
+        ahead: false,
     };
     let purges = asking.reads.store.purges();
     let sent = Instant::now();

@@ -366,6 +366,17 @@ impl ReadBody {
         }
     }
 
+    /// Whether the socket holds as much of it as it may.
+    pub fn is_full(&self) -> bool {
+        self.held() >= self.most
+    }
+
+    /// Whether it has stood still for so long that it holds no blocks.
+    pub fn has_let_go(&self) -> bool {
+        let stalled = self.stalled.as_ref();
+        stalled.is_some_and(|stalled| stalled.released)
+    }
+
     /// Segments that were handed out and not yet taken.
     fn held(&self) -> usize {
         let handed_out = self.handed_out.as_ref();

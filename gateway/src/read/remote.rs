@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::Run;
@@ -17,8 +18,12 @@ use crate::peer::wire::{self, Claim, Head, Question};
 use crate::peer::{Asked, NO_PROGRESS, PeerError, Peers};
 
 /// Tries of one member without progress: a connection that it closed just now is found out by the
-/// question that it loses.
+/// question that it loses, and one that lost what was sent may stand still while another need not.
 const TRIES: u32 = 2;
+
+/// How long the answer to a question that nobody waited for may take to begin once somebody does: what it waits for may be
+/// over at once, and to ask anew costs a connection.
+const AHEAD: Duration = Duration::from_millis(200);
 
 /// What came of asking a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,14 +63,16 @@ pub(super) async fn fetch(
         let Some(missing) = run.missing() else {
             return Ok(Brought::All);
         };
-        let mut request = question(run, &missing, level).request();
-        redirect.put(request.headers_mut());
         let turn = match run.is_awaited() {
             true => None,
             false => Some(peers.turn(name, level, || run.is_awaited()).await),
         };
+        let question = question(run, &missing, level);
+        let mut request = question.request();
+        redirect.put(request.headers_mut());
         let brought = async {
-            let asked = peers.ask(name, level, request).await?;
+            let answer = peers.ask(name, level, request);
+            let asked = unless_awaited(peers, run, &question, answer).await?;
             let key = run.version().key;
             let range = promised(&asked, level, &missing)?;
             let incoming = Incoming::new(peers, name, asked, key, &range)?;
@@ -108,9 +115,31 @@ pub(super) async fn fetch(
             tries = 0;
         }
         tries += 1;
-        if error != PeerError::Cut || tries >= TRIES {
+        let may_do_better = matches!(error, PeerError::Cut | PeerError::StandsStill);
+        if !may_do_better || tries >= TRIES {
             return Ok(Brought::Not);
         }
+    }
+}
+
+/// The answer to a question; to one that nobody waited for unless somebody comes to wait before it begins, and it may be
+/// asked anew: whoever is asked lets what is awaited pass.
+async fn unless_awaited(
+    peers: &Peers,
+    run: &Run,
+    question: &Question,
+    answer: impl Future<Output = Result<Asked, PeerError>>,
+) -> Result<Asked, PeerError> {
+    let has_to_hurry = async {
+        tokio::time::sleep(AHEAD).await;
+        while !run.is_awaited() || !peers.may_hedge() {
+            tokio::time::sleep(AHEAD / 4).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = has_to_hurry, if question.ahead => Err(PeerError::StandsStill),
     }
 }
 
@@ -124,6 +153,7 @@ pub(super) fn question(run: &Run, missing: &Range<u64>, level: Level) -> Questio
         deadline: NO_PROGRESS,
         doubting: false,
         only_if_cached: level == DONOR,
+        ahead: !run.is_awaited(),
     }
 }
 

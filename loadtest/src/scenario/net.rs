@@ -115,6 +115,18 @@ impl Net {
         &self.origin
     }
 
+    /// Holds what leaves a gateway's card to a rate, or lets it go: in the network, where its host has no say in whose
+    /// packets wait. For a network with cards.
+    ///
+    /// # Errors
+    /// The program fails.
+    pub(crate) async fn throttle(&self, index: usize, rate: Rate) -> anyhow::Result<()> {
+        let namespace = format!("{}nc{index}", self.prefix);
+        let line = rate.bucket(OUTWARDS, None);
+        let line = line.unwrap_or_else(|| format!("qdisc del dev {OUTWARDS} root"));
+        tool::batch("tc", &["-n", &namespace], &[line]).await
+    }
+
     /// A directory that goes with the network.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory

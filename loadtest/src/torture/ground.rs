@@ -61,7 +61,11 @@ impl Ground {
     /// Something of it is not to be had here, or a gateway does not start.
     pub(super) async fn new(options: &Options) -> anyhow::Result<Self> {
         let program = gateway::program(options.program.as_deref())?;
-        let net = Net::build(&Layout::new(MEMBERS + 1, READERS)).await?;
+        let layout = Layout {
+            cards: true,
+            ..Layout::new(MEMBERS + 1, READERS)
+        };
+        let net = Net::build(&layout).await?;
         let address = SocketAddr::new(address::origin().into(), ORIGIN_PORT);
         let listener = net.origin().listen(address).await;
         let listener = listener.with_context(|| format!("listen on {address}"))?;

@@ -1,6 +1,7 @@
 //! What the readers found: every read, every byte, every fault, and when.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,29 @@ pub(super) struct Done {
     pub(super) refused: u64,
     /// Whether the origin was away meanwhile.
     pub(super) no_path: bool,
+    /// Whom it asked, in order.
+    pub(super) asked: Vec<Asked>,
+}
+
+/// One question of a read to one gateway.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) host: usize,
+    pub(super) took: Duration,
+    /// Until the answer's first byte, if one came.
+    pub(super) first_byte: Option<Duration>,
+    pub(super) bytes: u64,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, bytes, took) = (self.host, self.bytes, self.took.as_secs_f64());
+        write!(f, "gw-{host} {bytes} bytes in {took:.2} s")?;
+        match self.first_byte {
+            Some(first) => write!(f, ", the first after {:.2} s", first.as_secs_f64()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A fault that happened, in seconds since the start.
@@ -170,7 +194,9 @@ impl Ledger {
         if done.gap > STALL {
             let lasted = done.gap.as_secs_f64();
             if !done.no_path {
-                keep(&mut sums, told("stalled", &format!("{lasted:.2} s")));
+                let asked: Vec<_> = done.asked.iter().map(ToString::to_string).collect();
+                let why = format!("{lasted:.2} s ({})", asked.join("; "));
+                keep(&mut sums, told("stalled", &why));
             }
             sums.stalls.push(Stall {
                 at,

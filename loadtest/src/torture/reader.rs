@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::DATASET;
 use super::curl;
 use super::ground::{Door, KEY_ID, SECRET};
-use super::ledger::{Done, End, Ledger};
+use super::ledger::{Asked, Done, End, Ledger};
 use super::truth::{Truth, Verdict};
 use crate::client::{Ask, Client, Meter, Outcome, Read, Want};
 use crate::namespace::Namespace;
@@ -114,6 +114,7 @@ fn begin(way: &'static str, key: &str) -> Done {
         resumed: 0,
         refused: 0,
         no_path: false,
+        asked: Vec::new(),
     }
 }
 
@@ -288,7 +289,14 @@ impl Reader {
         let (mut progress, mut fruitless) = (Instant::now(), 0);
         let mut door = self.choose();
         loop {
+            let asked = Instant::now();
             let read = self.ask(&goal, door).await;
+            done.asked.push(Asked {
+                host: door,
+                took: asked.elapsed(),
+                first_byte: read.first_byte_after,
+                bytes: read.bytes,
+            });
             if read.bytes > 0 {
                 (progress, fruitless) = (Instant::now(), 0);
                 let first =

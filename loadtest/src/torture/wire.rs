@@ -1,13 +1,10 @@
-//! What can become of links: packets dropped by nftables in the namespace of one end, and token buckets.
+//! What can become of links: packets dropped by nftables in the namespace of one end.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::tool::{feed, output};
+use super::tool::feed;
 use crate::namespace::Namespace;
-
-/// The device of each host towards the switch.
-const DEVICE: &str = "eth0";
 
 /// Which packets of a host are struck.
 #[derive(Clone, Debug)]
@@ -78,24 +75,6 @@ impl Rules {
     pub(super) async fn lift(self) -> anyhow::Result<()> {
         nft(&self.namespace, format!("delete table inet {}", self.table)).await
     }
-}
-
-/// Holds what leaves a host to a rate of megabits a second, or lets it go.
-///
-/// # Errors
-/// The program fails.
-pub(super) async fn throttle(namespace: &Namespace, megabits: Option<u32>) -> anyhow::Result<()> {
-    let rate = megabits.map(|megabits| format!("{megabits}mbit"));
-    let name = namespace.name();
-    let arguments = match &rate {
-        Some(rate) => [
-            &["-n", name, "qdisc", "replace", "dev", DEVICE, "root"][..],
-            &["tbf", "rate", rate, "burst", "256kb", "latency", "25ms"],
-        ]
-        .concat(),
-        None => vec!["-n", name, "qdisc", "del", "dev", DEVICE, "root"],
-    };
-    output("tc", &arguments).await.map(drop)
 }
 
 async fn nft(namespace: &Namespace, rules: String) -> anyhow::Result<()> {

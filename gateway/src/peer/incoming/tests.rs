@@ -134,3 +134,77 @@ async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
     assert_eq!((rest.index(), rest.last_index()), (Some(1), Some(1)));
     assert!((SLOW..2 * SLOW).contains(&(*when - began)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_again() {
+    for (hit, error) in [
+        (true, Some(PeerError::StandsStill)),
+        // What it waits for comes no sooner if it is asked again.
+        (false, None),
+    ] {
+        let (mut sends, comes) = mpsc::channel(1);
+        let range = 0..MIB;
+        let body = StreamBody::new(comes.map(|bytes| Ok::<_, io::Error>(Frame::data(bytes))));
+        let peers = peers_of(Slow {
+            body: Mutex::new(Some(PeerBody::new(body))),
+            length: wire::body_length(&range),
+        });
+        let asked = peers.ask("mute", 2, Request::new(Bytes::new())).await;
+        let mut asked = asked.unwrap();
+        let head = wire::Head {
+            version: None,
+            age: Duration::ZERO,
+            stale: false,
+            range: None,
+            hit,
+        };
+        asked.parts.headers.extend(head.headers());
+        let version = version(range.end);
+        let key = version.key;
+        let mut incoming = Incoming::new(&peers, "mute", asked, key, &range).unwrap();
+
+        let store = Store::new(64 * MIB, BlockSize::new(1 << 20), None);
+        let spot = |_| Spot {
+            source: 2,
+            group: 0,
+            owned: false,
+        };
+        let client = Asker {
+            level: 0,
+            class: Class::Demand,
+            spot: &spot,
+            run: RUN_BYTES,
+        };
+        let mut opened = store.open_as(&client, &object(), &version, 0..=0, Some(0));
+        let mut run = opened.runs.pop().unwrap();
+        run.missing();
+        let slowly = async {
+            // Fast enough at first.
+            for index in 0..MIB / SEGMENT as u64 {
+                if sends
+                    .send(segment(key, index * SEGMENT as u64))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                let pause = if index < 8 {
+                    STANDS_STILL / 4
+                } else {
+                    STANDS_STILL
+                };
+                tokio::time::sleep(pause).await;
+            }
+        };
+        let took = async {
+            let taken = incoming.take(&mut run, &|_| ()).await;
+            drop(incoming);
+            taken
+        };
+        let (took, ()) = tokio::join!(took, slowly);
+        assert_eq!(took.err(), error);
+        if error.is_some() {
+            assert!(run.reached() >= 8 * SEGMENT as u64, "{}", run.reached());
+        }
+    }
+}

@@ -342,6 +342,7 @@ async fn what_a_stand_in_has_read_for_others_it_does_not_read_again_for_its_own_
         deadline: std::time::Duration::from_secs(10),
         doubting: false,
         only_if_cached: false,
+        ahead: false,
     };
     let answer = stand_in
         .handle_peer("c", question.request().map(Full::new))
@@ -355,4 +356,49 @@ async fn what_a_stand_in_has_read_for_others_it_does_not_read_again_for_its_own_
     assert_eq!(status, StatusCode::OK);
     assert!(body == bytes);
     assert_eq!(origin_bytes(&world), u64::from(BLOCK), "read twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_takes_nothing_keeps_no_other_from_its_answer() {
+    let world = world("memory-frozen", &["a", "b"]);
+    let owner = Arc::clone(&world.gateways[0]);
+    let bytes: Vec<u8> = (0..BLOCK).map(|byte| (byte / 7) as u8).collect();
+    std::fs::write(world.dir.join("a.bin"), &bytes).unwrap();
+    let object = ObjectId::new("models", "a.bin");
+    let dataset = owner.datasets.get("models").unwrap();
+    let current = dataset.origin.head(&object).await.unwrap();
+    let question = Question {
+        object,
+        version: Some(Claim::of(&current)),
+        range: Some(0..u64::from(BLOCK)),
+        level: OWNER,
+        deadline: std::time::Duration::from_secs(5),
+        doubting: false,
+        only_if_cached: false,
+        ahead: false,
+    };
+    let asks = |from| {
+        let owner = &owner;
+        let request = question.request().map(Full::new);
+        async move { owner.handle_peer(from, request).await }
+    };
+    // More than the places that 64 MiB of memory make: one after the other has to be left by a body that stands still.
+    let mut frozen = Vec::new();
+    for _ in 0..24 {
+        let answer = asks("frozen").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        frozen.push(tokio::spawn(async move {
+            let (mut body, mut kept) = (answer.into_body(), Vec::new());
+            while let Some(frame) = body.frame().await {
+                kept.push(frame);
+            }
+        }));
+    }
+    let answer = asks("other").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let came = drain(answer.into_body()).await;
+    assert_eq!(came.len() as u64, wire::body_length(&(0..u64::from(BLOCK))));
+    for body in &frozen {
+        body.abort();
+    }
 }

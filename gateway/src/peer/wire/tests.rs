@@ -25,6 +25,7 @@ fn question() -> Question {
         deadline: Duration::from_millis(1500),
         doubting: true,
         only_if_cached: true,
+        ahead: false,
     }
 }
 

@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use super::super::ground::READERS;
 use super::super::kind::Kind;
 use super::super::schedule::{GUEST, Planned, SECURE};
-use super::super::wire::{Rules, Which, throttle};
+use super::super::wire::{Rules, Which};
 use super::Nemesis;
-use crate::scenario::net::address;
+use crate::scenario::net::{Rate, address};
 
 /// `memory` of a gateway that has little.
 const LITTLE: &str = "64MiB";
@@ -20,8 +20,8 @@ const LITTLE: &str = "64MiB";
 /// Packets lost, of a hundred.
 const LOST: u32 = 2;
 
-/// What a throttled link carries, in megabits a second.
-const RATE: u32 = 200;
+/// What a throttled link carries.
+const THROTTLED: Rate = Rate::megabits(200);
 
 impl Nemesis {
     pub(super) async fn member(
@@ -46,10 +46,10 @@ impl Nemesis {
             | Kind::NoOrigin
             | Kind::Loss => self.packets(planned).await,
             Kind::Throttle => {
-                let namespace = self.ground.net.gateway(host);
-                throttle(namespace, Some(RATE)).await?;
+                let net = &self.ground.net;
+                net.throttle(host, THROTTLED).await?;
                 sleep(planned.lasting).await;
-                throttle(namespace, None).await
+                net.throttle(host, Rate::UNSHAPED).await
             }
             Kind::Reload | Kind::BadSettings | Kind::Certificate => self.settings(planned).await,
             Kind::Idle => self.idle(planned, chance).await,
