@@ -100,9 +100,8 @@ pub enum PeerError {
     /// It is there, and brings nothing.
     #[error("the member brings nothing")]
     Stalled,
-    /// What was asked stands still, and may come if it is asked again: of it the member has the bytes and its connection
-    /// brings none, or nobody waited for it then.
-    #[error("the member's answer stands still")]
+    /// It has the bytes, and the connection hardly brings any: another may.
+    #[error("the connection to the member stands still")]
     StandsStill,
     /// The connection broke.
     #[error("the member's answer broke off")]
@@ -183,7 +182,10 @@ pub struct Peers {
     fleet: watch::Receiver<Arc<Fleet>>,
     transport: Arc<dyn Peer>,
     health: Health,
+    /// Of those for the next candidate's sake.
     hedges: Hedges,
+    /// Of those that are asked of the same member again.
+    again: Hedges,
     /// How fast this gateway's link was seen to be.
     pub link: Arc<Link>,
     /// What members were told of by those who asked them.
@@ -208,6 +210,7 @@ impl Peers {
             transport,
             health: Health::default(),
             hedges: Hedges::default(),
+            again: Hedges::default(),
             link: Arc::default(),
             told: Told::default(),
             spent: ArcSwapOption::default(),
@@ -346,6 +349,7 @@ impl Peers {
         // Who is asked for a version may be asking the origin, and that is no fill.
         let exact = wire::is_exact(request.headers());
         self.hedges.asked();
+        self.again.asked();
         let answer = self.transport.send(peer, request);
         let answer = self.patiently(&known, name, exact, answer).await?;
         let response = match answer {
@@ -412,8 +416,7 @@ impl Peers {
             if begun.elapsed() >= look_at {
                 let early = begun.elapsed() < HEDGE;
                 look_at = if early { HEDGE } else { look_at + HEDGE };
-                let came = self.metrics.received.get() - had;
-                let full = self.link.is_filled_by(came, begun.elapsed());
+                let full = self.fill_the_link(had, begun);
                 let excused = self.is_excused(name, exact && !early && !full);
                 tokio::select! {
                     biased;
@@ -426,9 +429,15 @@ impl Peers {
         }
     }
 
-    /// Whether one more question may be given up and asked anew.
-    pub(crate) fn may_hedge(&self) -> bool {
-        self.hedges.take()
+    /// Gives up one more answer that is to be asked for again, if it may.
+    pub(crate) fn takes_again(&self) -> bool {
+        self.again.take()
+    }
+
+    /// Whether what others have sent since they had sent `had` bytes fills this gateway's link.
+    pub(crate) fn fill_the_link(&self, had: u64, since: tokio::time::Instant) -> bool {
+        let came = self.metrics.received.get() - had;
+        self.link.is_filled_by(came, since.elapsed())
     }
 
     fn fell_silent(self: &Arc<Self>, known: &Arc<Known>, name: &str) {

@@ -25,7 +25,7 @@ use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use tokio::time::Instant;
 
-use self::places::Admitted;
+use self::places::Places;
 use self::segments::Segments;
 use self::sums::Sums;
 use crate::dataset::{Dataset, Datasets};
@@ -66,9 +66,9 @@ pub struct Desk {
     reads: Arc<Reads>,
     datasets: Arc<Datasets>,
     peers: Arc<Peers>,
-    /// Bodies that may be under way at once, by level: one level waits for the next, so they must not
+    /// Bodies that may hold blocks at once, by level: one level waits for the next, so they must not
     /// stand in one queue.
-    admitted: [Admitted; 3],
+    places: [Arc<Places>; 3],
     sums: Arc<Sums>,
     served: Served,
     egress: Arc<Egress>,
@@ -82,7 +82,7 @@ impl Desk {
             let bytes = reads.store.budget().limit() / SHARE / 8 * eighths;
             usize::try_from((bytes / each).max(FEWEST)).unwrap_or(usize::MAX)
         };
-        let admitted = EIGHTHS.map(|eighths| Admitted::new(count(eighths)));
+        let places = EIGHTHS.map(|eighths| Arc::new(Places::new(count(eighths))));
         let segments = reads.store.budget().limit() / SEGMENT as u64;
         Self {
             sums: Arc::new(Sums::new(segments)),
@@ -91,7 +91,7 @@ impl Desk {
             reads,
             datasets,
             peers,
-            admitted,
+            places,
         }
     }
 
@@ -290,8 +290,8 @@ impl Desk {
                 "it is not cached here",
             ));
         }
-        let admitted = &self.admitted[usize::from(question.level - ZONE_OWNER)];
-        let place = tokio::time::timeout(deadline, admitted.place(question.ahead)).await;
+        let places = &self.places[usize::from(question.level - ZONE_OWNER)];
+        let place = tokio::time::timeout(deadline, places.take(question.ahead)).await;
         let place = place.map_err(|_| {
             let busy = "it is sending as much as it has memory for";
             refused(StatusCode::SERVICE_UNAVAILABLE, busy)

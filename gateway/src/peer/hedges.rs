@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many questions may yet be given up for the next candidate's sake: one for each ten that are asked, and ten at
-/// once at most. Where all members are slow, asking more of them would only make them slower.
+/// How many questions may yet be given up for another: one for each ten that are asked, and ten at once at most. Where all
+/// members are slow, asking more of them would only make them slower.
 #[derive(Debug)]
 pub(super) struct Hedges(AtomicU32);
 

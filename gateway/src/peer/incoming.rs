@@ -38,9 +38,7 @@ pub struct Incoming {
     /// Where the segment that arrives begins, and where the last one ends.
     offset: u64,
     end: u64,
-    /// Since when fewer than [`ENOUGH`] bytes came, and how many.
-    slow_since: Instant,
-    came: usize,
+    lately: Lately,
     /// Bytes of the segment that came.
     come: usize,
     hash: XxHash3_64,
@@ -77,8 +75,7 @@ impl Incoming {
             version,
             offset: range.start,
             end: range.end,
-            slow_since: Instant::now(),
-            came: 0,
+            lately: Lately::begin(peers),
             come: 0,
             hash: wire::checksum(version, range.start),
             sum: [0; SUM],
@@ -118,7 +115,7 @@ impl Incoming {
         apart: &(dyn Fn(Run) + Sync),
     ) -> Result<(), PeerError> {
         let mut looked = Instant::now();
-        self.goes_on();
+        self.lately = Lately::begin(&self.peers);
         while self.offset < self.end {
             let has_it = self.from() == From::PeerHit;
             let known = Arc::clone(&self.asked.known);
@@ -127,7 +124,7 @@ impl Incoming {
             let frame = tokio::select! {
                 biased;
                 frame = frame => frame?,
-                () = stands_still(&self.peers, run, self.slow_since), if has_it => {
+                () = self.lately.stands_still(&self.peers, run), if has_it => {
                     return Err(PeerError::StandsStill);
                 }
             };
@@ -137,17 +134,15 @@ impl Incoming {
                 Some(Err(_)) | None => return Err(PeerError::Cut),
             };
             self.peers.metrics.received.inc_by(chunk.len() as u64);
-            self.came += chunk.len();
+            self.lately.came += chunk.len();
+            if self.lately.came >= ENOUGH || !run.is_awaited() {
+                self.lately = Lately::begin(&self.peers);
+            }
             if let Some(turn) = &mut self.turn {
                 turn.came(chunk.len());
             }
-            let had_memory = run.has_memory();
             if self.put(run, chunk).await? {
                 return Ok(());
-            }
-            // What memory was waited for is no word about the connection.
-            if self.came >= ENOUGH || !had_memory {
-                self.goes_on();
             }
             if looked.elapsed() >= SLOW {
                 looked = Instant::now();
@@ -155,10 +150,6 @@ impl Incoming {
             }
         }
         Ok(())
-    }
-
-    fn goes_on(&mut self) {
-        (self.slow_since, self.came) = (Instant::now(), 0);
     }
 
     /// Takes a piece of the body; true once nobody waits for more.
@@ -207,8 +198,12 @@ impl Incoming {
 
     /// Makes ready for the segment whose first byte is here; false if nobody waits any more.
     async fn begin(&mut self, run: &mut Run) -> bool {
-        if self.offset >= run.reached() && !run.has_memory() && run.next().await.is_none() {
-            return false;
+        if self.offset >= run.reached() && !run.has_memory() {
+            if run.next().await.is_none() {
+                return false;
+            }
+            // How long that took is no word about the connection.
+            self.lately = Lately::begin(&self.peers);
         }
         // While memory was awaited, those who waited for the first block may have left.
         self.wanted = self.offset == run.reached() && run.has_memory();
@@ -231,11 +226,40 @@ impl Incoming {
     }
 }
 
-/// Over once too little has come for long, somebody waits for it, and it may be asked for anew.
-async fn stands_still(peers: &Peers, run: &Run, since: Instant) {
-    tokio::time::sleep_until(since + STANDS_STILL).await;
-    while !run.is_awaited() || !peers.may_hedge() {
-        tokio::time::sleep(STANDS_STILL / 4).await;
+/// What a connection brought since it last brought enough.
+#[derive(Debug)]
+struct Lately {
+    since: Instant,
+    came: usize,
+    /// Bytes that all members had sent by then.
+    of_all: u64,
+}
+
+impl Lately {
+    fn begin(peers: &Peers) -> Self {
+        Self {
+            since: Instant::now(),
+            came: 0,
+            of_all: peers.metrics.received.get(),
+        }
+    }
+
+    /// Over once it has brought too little for long while somebody waited for it, though this gateway's link has room, and
+    /// it may be asked for again.
+    async fn stands_still(&self, peers: &Peers, run: &Run) {
+        let mut since = self.since;
+        loop {
+            tokio::time::sleep_until(since + STANDS_STILL).await;
+            let awaited = run.is_awaited() && !peers.fill_the_link(self.of_all, self.since);
+            if awaited && peers.takes_again() {
+                return;
+            }
+            since = Instant::now();
+            while !run.is_awaited() {
+                tokio::time::sleep(STANDS_STILL / 4).await;
+                since = Instant::now();
+            }
+        }
     }
 }
 

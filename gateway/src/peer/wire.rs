@@ -91,7 +91,7 @@ pub struct Question {
     pub doubting: bool,
     /// Nothing is to be set in motion.
     pub only_if_cached: bool,
-    /// Nobody waits for it yet: what somebody waits for comes first. An older member does not hear it.
+    /// Nobody waits for it yet: what somebody waits for comes first. It is for who is asked, and older members do not hear it.
     pub ahead: bool,
 }
 

@@ -220,6 +220,8 @@ struct Stalled {
     /// When its blocks were last to be let go; at first, when it came to stand still.
     tried: Instant,
     released: bool,
+    /// It has lasted [`STALLED`].
+    long: bool,
 }
 
 /// Segments that were handed out and not yet dropped, and who waits for that.
@@ -371,10 +373,10 @@ impl ReadBody {
         self.held() >= self.most
     }
 
-    /// Whether it has stood still for so long that it holds no blocks.
-    pub fn has_let_go(&self) -> bool {
+    /// Whether it has stood still for long, and holds no blocks.
+    pub fn stands_still(&self) -> bool {
         let stalled = self.stalled.as_ref();
-        stalled.is_some_and(|stalled| stalled.released)
+        stalled.is_some_and(|stalled| stalled.released && stalled.long)
     }
 
     /// Segments that were handed out and not yet taken.
@@ -450,6 +452,7 @@ impl ReadBody {
                 since: now,
                 tried: now,
                 released: false,
+                long: false,
             }
         });
         let timer = self
@@ -458,7 +461,9 @@ impl ReadBody {
         loop {
             let given_up = self.patience.map(|patience| stalled.since + patience);
             let retry = (!stalled.released).then(|| stalled.tried + soon);
-            let Some(due) = given_up.into_iter().chain(retry).min() else {
+            let long = (!stalled.long).then(|| stalled.since + STALLED);
+            let all = [given_up, retry, long];
+            let Some(due) = all.into_iter().flatten().min() else {
                 return Poll::Pending;
             };
             if timer.deadline() > due {
@@ -472,6 +477,10 @@ impl ReadBody {
             }
             if let Some(patience) = self.patience.filter(|_| given_up == Some(due)) {
                 return Poll::Ready(CutError::WriteTimeout(patience));
+            }
+            stalled.long |= long == Some(due);
+            if retry != Some(due) {
+                continue;
             }
             self.most = FEW;
             stalled.tried = Instant::now();

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use forebay_storage::error::OriginError;
 use forebay_storage::fill::Run;
@@ -20,10 +19,6 @@ use crate::peer::{Asked, NO_PROGRESS, PeerError, Peers};
 /// Tries of one member without progress: a connection that it closed just now is found out by the
 /// question that it loses, and one that lost what was sent may stand still while another need not.
 const TRIES: u32 = 2;
-
-/// How long the answer to a question that nobody waited for may take to begin once somebody does: what it waits for may be
-/// over at once, and to ask anew costs a connection.
-const AHEAD: Duration = Duration::from_millis(200);
 
 /// What came of asking a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,12 +62,10 @@ pub(super) async fn fetch(
             true => None,
             false => Some(peers.turn(name, level, || run.is_awaited()).await),
         };
-        let question = question(run, &missing, level);
-        let mut request = question.request();
+        let mut request = question(run, &missing, level).request();
         redirect.put(request.headers_mut());
         let brought = async {
-            let answer = peers.ask(name, level, request);
-            let asked = unless_awaited(peers, run, &question, answer).await?;
+            let asked = peers.ask(name, level, request).await?;
             let key = run.version().key;
             let range = promised(&asked, level, &missing)?;
             let incoming = Incoming::new(peers, name, asked, key, &range)?;
@@ -111,7 +104,8 @@ pub(super) async fn fetch(
             fetch::changed(reads, dataset, run).await?;
             return Ok(Brought::Not);
         }
-        if run.reached() > missing.start {
+        // One that brings a little each time is left all the same.
+        if run.reached() > missing.start && error != PeerError::StandsStill {
             tries = 0;
         }
         tries += 1;
@@ -119,27 +113,6 @@ pub(super) async fn fetch(
         if !may_do_better || tries >= TRIES {
             return Ok(Brought::Not);
         }
-    }
-}
-
-/// The answer to a question; to one that nobody waited for unless somebody comes to wait before it begins, and it may be
-/// asked anew: whoever is asked lets what is awaited pass.
-async fn unless_awaited(
-    peers: &Peers,
-    run: &Run,
-    question: &Question,
-    answer: impl Future<Output = Result<Asked, PeerError>>,
-) -> Result<Asked, PeerError> {
-    let has_to_hurry = async {
-        tokio::time::sleep(AHEAD).await;
-        while !run.is_awaited() || !peers.may_hedge() {
-            tokio::time::sleep(AHEAD / 4).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        () = has_to_hurry, if question.ahead => Err(PeerError::StandsStill),
     }
 }
 

@@ -122,8 +122,10 @@ impl Net {
     /// The program fails.
     pub(crate) async fn throttle(&self, index: usize, rate: Rate) -> anyhow::Result<()> {
         let namespace = format!("{}nc{index}", self.prefix);
-        let line = rate.bucket(OUTWARDS, None);
-        let line = line.unwrap_or_else(|| format!("qdisc del dev {OUTWARDS} root"));
+        let line = match rate.bucket(OUTWARDS, None) {
+            Some(line) => line.replacen("add", "replace", 1),
+            None => format!("qdisc del dev {OUTWARDS} root"),
+        };
         tool::batch("tc", &["-n", &namespace], &[line]).await
     }
 

@@ -17,6 +17,9 @@ pub(super) const STALL: Duration = Duration::from_secs(2);
 /// Complaints kept word for word; all are counted.
 const WORDS: usize = 40;
 
+/// Questions of a stalled read that are told: the last ones.
+const ASKED: usize = 12;
+
 /// How a read ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -194,7 +197,8 @@ impl Ledger {
         if done.gap > STALL {
             let lasted = done.gap.as_secs_f64();
             if !done.no_path {
-                let asked: Vec<_> = done.asked.iter().map(ToString::to_string).collect();
+                let last = &done.asked[done.asked.len().saturating_sub(ASKED)..];
+                let asked: Vec<_> = last.iter().map(ToString::to_string).collect();
                 let why = format!("{lasted:.2} s ({})", asked.join("; "));
                 keep(&mut sums, told("stalled", &why));
             }

@@ -1,111 +1,161 @@
-//! How many bodies may be under way to other gateways at once.
+//! How many bodies to other gateways may hold memory at once.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The places of one level. Those that nobody waits for yet have half of them at most, so that they never stand before
-/// what somebody waits for.
+/// How long what nobody waits for yet lets pass what somebody waits for. Somebody may wait for it too by then.
+const YIELDS: Duration = Duration::from_millis(250);
+
+/// Bodies that have left their places, for each place: they hold no block, but a few segments.
+const LEFT: usize = 2;
+
+/// The places of one level. Bodies that nobody waits for yet have half of them at most, unless they have waited for one for a
+/// while.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct Places {
     all: Arc<Semaphore>,
     ahead: Arc<Semaphore>,
+    left: Arc<Semaphore>,
 }
 
 /// One of them. It can be left for others and taken again.
 pub(super) struct Place {
-    /// What has to be had, in this order, so that nobody holds one of the second while it waits for one of the first.
-    queues: Vec<Arc<Semaphore>>,
-    held: Vec<OwnedSemaphorePermit>,
-    /// Waits for it again.
-    waiting: Option<BoxFuture<'static, Vec<OwnedSemaphorePermit>>>,
+    of: Arc<Places>,
+    held: Held,
+    /// Of those that nobody waits for.
+    _ahead: Option<OwnedSemaphorePermit>,
 }
 
-impl Admitted {
+enum Held {
+    /// Dropping it gives it to the next.
+    Place {
+        _permit: Option<OwnedSemaphorePermit>,
+    },
+    /// It was left, and may be waited for.
+    Left {
+        _permit: OwnedSemaphorePermit,
+        again: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    },
+}
+
+impl Places {
     /// So many places.
     pub(super) fn new(count: usize) -> Self {
-        let count = count.min(Semaphore::MAX_PERMITS);
+        let some = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
-            all: Arc::new(Semaphore::new(count)),
-            ahead: Arc::new(Semaphore::new(count.div_ceil(2))),
+            all: some(count),
+            ahead: some(count.div_ceil(2)),
+            left: some(count.saturating_mul(LEFT)),
         }
     }
 
-    /// Waits for one, in the order of asking; with `ahead` as one that nobody waits for.
-    pub(super) async fn place(&self, ahead: bool) -> Place {
-        let first = ahead.then_some(&self.ahead);
-        let queues: Vec<_> = first.into_iter().chain([&self.all]).cloned().collect();
+    /// Waits for one, in the order of asking; with `ahead` as one that nobody waits for yet.
+    pub(super) async fn take(self: &Arc<Self>, ahead: bool) -> Place {
+        let ahead = match ahead {
+            true => tokio::time::timeout(YIELDS, permit(Arc::clone(&self.ahead)))
+                .await
+                .ok(),
+            false => None,
+        };
         Place {
-            held: taken(queues.clone()).await,
-            queues,
-            waiting: None,
+            held: Held::Place {
+                _permit: permit(Arc::clone(&self.all)).await,
+            },
+            of: Arc::clone(self),
+            _ahead: ahead.flatten(),
         }
     }
 }
 
 impl Place {
-    /// Others may have it.
+    /// Lets others have it, if not too many have left theirs.
     pub(super) fn leave(&mut self) {
-        self.held.clear();
+        if let Held::Place { .. } = self.held
+            && let Ok(_permit) = Arc::clone(&self.of.left).try_acquire_owned()
+        {
+            let again = None;
+            self.held = Held::Left { _permit, again };
+        }
     }
 
     /// Waits for it, if it was left.
     pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.held.is_empty() {
-            return Poll::Ready(());
+        if let Held::Left { again, .. } = &mut self.held {
+            let all = &self.of.all;
+            let again = again.get_or_insert_with(|| Box::pin(permit(Arc::clone(all))));
+            let _permit = ready!(again.as_mut().poll(cx));
+            self.held = Held::Place { _permit };
         }
-        let queues = &self.queues;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(taken(queues.clone())));
-        self.held = ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
         Poll::Ready(())
     }
 }
 
-/// One of each, one after the other.
-async fn taken(queues: Vec<Arc<Semaphore>>) -> Vec<OwnedSemaphorePermit> {
-    let mut held = Vec::with_capacity(queues.len());
-    for queue in queues {
-        // Nobody closes it.
-        held.extend(queue.acquire_owned().await.ok());
-    }
-    held
+/// `None` if there are none any more, which does not happen: nobody closes these semaphores.
+async fn permit(of: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    of.acquire_owned().await.ok()
 }
 
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use tokio::time::Instant;
 
     use super::*;
 
-    #[test]
-    fn what_nobody_waits_for_leaves_half_of_the_places() {
-        let admitted = Admitted::new(6);
-        let take = |ahead| admitted.place(ahead).now_or_never();
-        let ahead: Vec<_> = std::iter::from_fn(|| take(true)).collect();
-        assert_eq!(ahead.len(), 3);
-        let awaited: Vec<_> = std::iter::from_fn(|| take(false)).collect();
-        assert_eq!(awaited.len(), 3);
-        drop(ahead);
-        let rest: Vec<_> = std::iter::from_fn(|| take(false)).collect();
-        assert_eq!(rest.len(), 3, "what is awaited may have all");
+    fn all_of(places: &Arc<Places>, ahead: bool) -> Vec<Place> {
+        std::iter::from_fn(|| places.take(ahead).now_or_never()).collect()
     }
 
-    #[test]
-    fn a_place_that_is_left_is_anothers_until_it_can_be_had_again() {
-        let admitted = Admitted::new(1);
-        let mut first = admitted.place(false).now_or_never().expect("it is free");
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_leaves_half_of_the_places_for_a_while() {
+        let places = Arc::new(Places::new(6));
+        let ahead = all_of(&places, true);
+        assert_eq!(ahead.len(), 3);
+        let began = Instant::now();
+        let late = places.take(true).await;
+        assert_eq!(began.elapsed(), YIELDS, "somebody may wait for it by now");
+        assert_eq!(all_of(&places, false).len(), 2);
+        drop((ahead, late));
+        assert_eq!(
+            all_of(&places, false).len(),
+            6,
+            "what is awaited may have all"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_left_is_anothers_until_it_can_be_had_again() {
+        let places = Arc::new(Places::new(1));
+        let [mut first] = <[_; 1]>::try_from(all_of(&places, false))
+            .ok()
+            .expect("one is free");
         let mut cx = Context::from_waker(futures::task::noop_waker_ref());
         assert!(first.poll_held(&mut cx).is_ready());
         first.leave();
-        let second = admitted.place(true).now_or_never().expect("it was left");
+        let second = all_of(&places, false);
+        assert_eq!(second.len(), 1, "it was left");
         assert!(first.poll_held(&mut cx).is_pending());
         drop(second);
         assert!(first.poll_held(&mut cx).is_ready());
-        assert!(admitted.place(false).now_or_never().is_none());
+        assert!(all_of(&places, false).is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_more_leave_their_places_than_there_is_memory_for() {
+        let places = Arc::new(Places::new(2));
+        let mut gone = Vec::new();
+        loop {
+            let mut taken = all_of(&places, false);
+            taken.iter_mut().for_each(Place::leave);
+            gone.append(&mut taken);
+            if places.all.available_permits() == 0 {
+                break;
+            }
+        }
+        assert_eq!(gone.len(), 2 + 2 * LEFT);
     }
 }

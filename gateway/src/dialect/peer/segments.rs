@@ -19,7 +19,7 @@ use crate::read::body::{Leaving, ReadBody};
 /// Segments, each followed by its checksum.
 ///
 /// One whose asker takes nothing for a while holds no block, and leaves its place to others until it is taken from again:
-/// a gateway that is frozen, or behind a link that loses what it is sent, would keep all of them otherwise.
+/// a gateway that is frozen would keep all of them otherwise.
 pub(super) struct Segments {
     pub(super) body: ReadBody,
     pub(super) sums: Arc<Sums>,
@@ -42,7 +42,7 @@ impl Segments {
             ready!(self.place.poll_held(cx));
         }
         let next = self.body.poll_next(cx);
-        if self.body.has_let_go() {
+        if self.body.stands_still() {
             self.place.leave();
         }
         next

@@ -25,7 +25,7 @@ fn question() -> Question {
         deadline: Duration::from_millis(1500),
         doubting: true,
         only_if_cached: true,
-        ahead: false,
+        ahead: true,
     }
 }
 
@@ -37,7 +37,7 @@ fn a_question_comes_back_as_it_was() {
     assert_eq!(found.object, asked.object);
     assert_eq!((found.range, found.level), (asked.range, asked.level));
     assert_eq!(found.deadline, asked.deadline);
-    assert!(found.doubting && found.only_if_cached);
+    assert!(found.doubting && found.only_if_cached && found.ahead);
     let (one, other) = (found.version.unwrap(), asked.version.unwrap());
     assert_eq!((one.key, one.size), (other.key, other.size));
     assert_eq!(one.headers, other.headers);
