@@ -352,9 +352,16 @@ impl Desk {
             block_size.index(range.start),
             block_size.index(range.end - 1),
         );
+        // What is to come from an origin from which nothing comes is not here: whoever asks has another way to it, and has
+        // waited for this gateway already, as the owner.
+        let stuck = sending.dataset.origin.is_stuck() == Some(true);
         let gives = |index: u32| {
             let version = sending.version.key;
-            store.can_give(&BlockKey { version, index }, DONOR)
+            let key = BlockKey { version, index };
+            match stuck {
+                true => store.contains(&key),
+                false => store.can_give(&key, DONOR),
+            }
         };
         let given = gives(first);
         let alike = (first..=last)
