@@ -69,6 +69,20 @@ fn object() -> ObjectId {
     ObjectId::new("models", "a")
 }
 
+/// A client here, of blocks that another gateway owns.
+fn client() -> Asker<'static> {
+    Asker {
+        level: 0,
+        class: Class::Demand,
+        spot: &|_| Spot {
+            source: 2,
+            group: 0,
+            owned: false,
+        },
+        run: RUN_BYTES,
+    }
+}
+
 /// The segment at `offset` with its checksum.
 fn segment(version: VersionKey, offset: u64) -> Bytes {
     let mut bytes = vec![7; SEGMENT];
@@ -95,17 +109,7 @@ async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
     let key = version.key;
     let mut incoming = Incoming::new(&peers, "mute", asked.unwrap(), key, &range).unwrap();
 
-    let spot = |_| Spot {
-        source: 2,
-        group: 0,
-        owned: false,
-    };
-    let client = Asker {
-        level: 0,
-        class: Class::Demand,
-        spot: &spot,
-        run: RUN_BYTES,
-    };
+    let client = client();
     let mut first = store.open_as(&client, &object(), &version, 0..=1, Some(0));
     let mut run = first.runs.pop().unwrap();
     run.missing();
@@ -164,17 +168,7 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
         let mut incoming = Incoming::new(&peers, "mute", asked, key, &range).unwrap();
 
         let store = Store::new(64 * MIB, BlockSize::new(1 << 20), None);
-        let spot = |_| Spot {
-            source: 2,
-            group: 0,
-            owned: false,
-        };
-        let client = Asker {
-            level: 0,
-            class: Class::Demand,
-            spot: &spot,
-            run: RUN_BYTES,
-        };
+        let client = client();
         let mut opened = store.open_as(&client, &object(), &version, 0..=0, Some(0));
         let mut run = opened.runs.pop().unwrap();
         run.missing();
