@@ -3,12 +3,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rustix::fs::{FallocateFlags, fallocate};
+use tokio::time::Instant;
 
 use super::tool::output;
 
@@ -20,6 +22,10 @@ const FLIPS: usize = 64;
 
 /// What block files' names begin with.
 const BLOCK_FILE: &str = "foyer-storage";
+
+/// How long a file system may take to go once it is unmounted, and how often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A mounted image.
 #[derive(Debug)]
@@ -84,14 +90,36 @@ impl Disk {
             .map(drop)
     }
 
-    /// Unmounts it.
+    /// Unmounts it, and waits until the file system is gone: a program that looks into a network namespace has a copy of all
+    /// mounts for a moment (ip-netns(8)), and who mounts the image meanwhile has the same file system, shut down or not.
     ///
     /// # Errors
     /// Somebody uses it.
     pub(super) async fn unmount(&self) -> anyhow::Result<()> {
-        output("umount", &[&self.at.to_string_lossy()])
-            .await
-            .map(drop)
+        output("umount", &[&self.at.to_string_lossy()]).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.has_device()? {
+            ensure!(
+                Instant::now() < deadline,
+                "{} is unmounted, and something still has it",
+                self.at.display()
+            );
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a loop device has the image: it goes with the file system.
+    fn has_device(&self) -> anyhow::Result<bool> {
+        for device in fs::read_dir("/sys/block").context("look at the block devices")? {
+            let file = device?.path().join("loop/backing_file");
+            // One that has no image has no such file.
+            if fs::read_to_string(file).is_ok_and(|image| Path::new(image.trim_end()) == self.image)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// From now on every access fails, and what was not written back yet is lost.
