@@ -52,6 +52,7 @@ use tokio::sync::watch;
 use self::agreement::Agreement;
 use self::health::{Health, Known};
 use self::hedges::Hedges;
+use self::incoming::Comes;
 use self::told::Told;
 use self::turns::Turn;
 use crate::link::Link;
@@ -68,8 +69,8 @@ pub const NO_PROGRESS: Duration = Duration::from_secs(5);
 /// the fault is its own then, and the next one is asked, as far as `Hedges` allow.
 pub const HEDGE: Duration = Duration::from_secs(1);
 
-/// The same for one to which nothing comes from its origin: another may have another way there. Whoever asks has often
-/// waited for that one already, as its reader, and gone on elsewhere.
+/// The same for one to which nothing comes from its origin, as soon as it says so: another may have another way there. Whoever
+/// asks has often waited for that one already, as its reader, and gone on elsewhere.
 pub const HEDGE_STUCK: Duration = Duration::from_millis(550);
 
 /// A body on its way from another gateway.
@@ -186,6 +187,8 @@ pub struct Peers {
     hedges: Hedges,
     /// Of those that are asked of the same member again.
     again: Hedges,
+    /// Bodies of members that are being taken.
+    comes: Comes,
     /// How fast this gateway's link was seen to be.
     pub link: Arc<Link>,
     /// What members were told of by those who asked them.
@@ -211,6 +214,7 @@ impl Peers {
             health: Health::default(),
             hedges: Hedges::default(),
             again: Hedges::default(),
+            comes: Comes::default(),
             link: Arc::default(),
             told: Told::default(),
             spent: ArcSwapOption::default(),
@@ -415,9 +419,11 @@ impl Peers {
             }
             if begun.elapsed() >= look_at {
                 let early = begun.elapsed() < HEDGE;
-                look_at = if early { HEDGE } else { look_at + HEDGE };
+                if !early {
+                    look_at = look_at.max(HEDGE) + HEDGE;
+                }
                 let full = self.fill_the_link(had, begun);
-                let excused = self.is_excused(name, exact && !early && !full);
+                let excused = self.is_excused(known, name, exact && !early && !full);
                 tokio::select! {
                     biased;
                     done = &mut what => return Ok(done),

@@ -14,6 +14,7 @@ use forebay_storage::store::Level;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::ping::Excuse;
 use super::turns::{Turn, Turns};
 use super::{Peers, ping};
 use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
@@ -49,6 +50,8 @@ pub(crate) struct Known {
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
     turn: tokio::sync::Mutex<()>,
+    /// What it said last of why it brings nothing; held by whoever asks it that.
+    excuse: tokio::sync::Mutex<Option<Excuse>>,
 }
 
 /// The queue of a level.
@@ -77,6 +80,7 @@ impl Health {
             greeted: Mutex::default(),
             silent: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
+            excuse: tokio::sync::Mutex::default(),
         });
         known.insert(name.to_owned(), Arc::clone(&new));
         new
@@ -136,6 +140,10 @@ impl Known {
 
     pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
+    }
+
+    pub(super) async fn excuse(&self) -> MutexGuard<'_, Option<Excuse>> {
+        self.excuse.lock().await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::hash::Hasher as _;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +23,14 @@ use super::{Asked, PeerError, Peers};
 /// often.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// How long a connection may take to bring so many bytes of what the member has, while somebody waits for them. One that
-/// lost what it sent, and what it sent again, waits twice as long each time and begins anew with the least (RFC 6298, 5.5;
-/// RFC 5681, 3.1), also once the link has room: another one need not.
+/// How long a connection may take to bring a segment of what the member has, while somebody waits for it. One that lost
+/// what it sent, and what it sent again, waits twice as long each time and begins anew with the least (RFC 6298, 5.5; RFC
+/// 5681, 3.1), also once the link has room: another one need not.
 const STANDS_STILL: Duration = Duration::from_millis(450);
-const ENOUGH: usize = 128 << 10;
+
+/// Unless it brings one part in so many of what the others bring, one with another: where many share the links of those who
+/// send, there is no better way.
+const BEHIND: u64 = 4;
 
 /// Segments of one version, on their way.
 pub struct Incoming {
@@ -34,6 +38,8 @@ pub struct Incoming {
     name: String,
     asked: Asked,
     turn: Option<Turn>,
+    /// It is given up where its connection stands still.
+    watched: bool,
     version: VersionKey,
     /// Where the segment that arrives begins, and where the last one ends.
     offset: u64,
@@ -72,6 +78,7 @@ impl Incoming {
             name: name.to_owned(),
             asked,
             turn: None,
+            watched: true,
             version,
             offset: range.start,
             end: range.end,
@@ -88,6 +95,12 @@ impl Incoming {
     /// The same in a turn, if one was waited for.
     pub(crate) fn in_turn(mut self, turn: Option<Turn>) -> Self {
         self.turn = turn;
+        self
+    }
+
+    /// The same, and unless it is `watched` it is not given up because its connection stands still.
+    pub(crate) fn watched(mut self, watched: bool) -> Self {
+        self.watched = watched;
         self
     }
 
@@ -115,16 +128,18 @@ impl Incoming {
         apart: &(dyn Fn(Run) + Sync),
     ) -> Result<(), PeerError> {
         let mut looked = Instant::now();
+        let peers = Arc::clone(&self.peers);
+        let _comes = peers.comes.one_more();
         self.lately = Lately::begin(&self.peers);
         while self.offset < self.end {
-            let has_it = self.from() == From::PeerHit;
+            let watched = self.watched && self.from() == From::PeerHit;
             let known = Arc::clone(&self.asked.known);
             let frame = self.asked.body.frame();
             let frame = self.peers.patiently(&known, &self.name, true, frame);
             let frame = tokio::select! {
                 biased;
                 frame = frame => frame?,
-                () = self.lately.stands_still(&self.peers, run), if has_it => {
+                () = self.lately.stands_still(&self.peers, run), if watched => {
                     return Err(PeerError::StandsStill);
                 }
             };
@@ -134,8 +149,8 @@ impl Incoming {
                 Some(Err(_)) | None => return Err(PeerError::Cut),
             };
             self.peers.metrics.received.inc_by(chunk.len() as u64);
-            self.lately.came += chunk.len();
-            if self.lately.came >= ENOUGH || !run.is_awaited() {
+            self.lately.came += chunk.len() as u64;
+            if self.lately.came >= SEGMENT as u64 || !run.is_awaited() {
                 self.lately = Lately::begin(&self.peers);
             }
             if let Some(turn) = &mut self.turn {
@@ -230,7 +245,7 @@ impl Incoming {
 #[derive(Debug)]
 struct Lately {
     since: Instant,
-    came: usize,
+    came: u64,
     /// Bytes that all members had sent by then.
     of_all: u64,
 }
@@ -250,8 +265,8 @@ impl Lately {
         let mut since = self.since;
         loop {
             tokio::time::sleep_until(since + STANDS_STILL).await;
-            let awaited = run.is_awaited() && !peers.fill_the_link(self.of_all, self.since);
-            if awaited && peers.takes_again() {
+            let has_room = !peers.fill_the_link(self.of_all, self.since);
+            if run.is_awaited() && has_room && self.is_behind(peers) && peers.takes_again() {
                 return;
             }
             since = Instant::now();
@@ -260,6 +275,37 @@ impl Lately {
                 since = Instant::now();
             }
         }
+    }
+
+    /// Whether the others, if there are any, brought far more.
+    fn is_behind(&self, peers: &Peers) -> bool {
+        let others = peers.comes.count().saturating_sub(1);
+        let of_others = (peers.metrics.received.get() - self.of_all).saturating_sub(self.came);
+        others == 0 || self.came == 0 || self.came * BEHIND * others < of_others
+    }
+}
+
+/// How many bodies are being taken.
+#[derive(Debug, Default)]
+pub(super) struct Comes(AtomicU64);
+
+/// One of them, until it is dropped.
+struct OneMore<'a>(&'a Comes);
+
+impl Comes {
+    fn one_more(&self) -> OneMore<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OneMore(self)
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OneMore<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

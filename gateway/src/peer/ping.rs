@@ -27,6 +27,19 @@ const OVERDUE: Duration = Duration::from_secs(3);
 /// How long one that is asked for something goes without a ping: less than an idle connection is kept.
 pub(super) const GREETING: Duration = Duration::from_secs(20);
 
+/// How long what a member said of why it brings nothing is true.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// Why a member brings nothing, as it says. One that did not say it has neither reason.
+#[derive(Debug)]
+pub(super) struct Excuse {
+    at: Instant,
+    /// Nothing comes to it from its origin.
+    stuck: bool,
+    /// It fills nothing.
+    idle: bool,
+}
+
 impl Peers {
     /// Whether a member is there: it was heard just now, or answers when asked that alone.
     pub(super) async fn is_there(self: &Arc<Self>, known: &Arc<Known>, name: &str) -> bool {
@@ -56,11 +69,25 @@ impl Peers {
     }
 
     /// Whether what a member does not bring may be on its way to it. Not if it fills nothing, unless it is asked for a
-    /// version; nor if it says that nothing comes from its origin.
-    pub(super) async fn is_excused(&self, name: &str, exact: bool) -> bool {
-        let pong = self.pong(name, PATIENCE).await;
-        let headers = pong.as_ref().map(Response::headers);
-        !headers.is_some_and(|headers| wire::is_stuck(headers) || (exact && wire::is_idle(headers)))
+    /// version; nor if it says that nothing comes from its origin. It is asked once for all who wonder.
+    pub(super) async fn is_excused(&self, known: &Known, name: &str, exact: bool) -> bool {
+        let mut last = known.excuse().await;
+        let fresh = last.take().filter(|excuse| excuse.at.elapsed() < FRESH);
+        let excuse = match fresh {
+            Some(excuse) => excuse,
+            None => {
+                let pong = self.pong(name, PATIENCE).await;
+                let headers = pong.as_ref().map(Response::headers);
+                Excuse {
+                    at: Instant::now(),
+                    stuck: headers.is_some_and(wire::is_stuck),
+                    idle: headers.is_some_and(wire::is_idle),
+                }
+            }
+        };
+        let excused = !excuse.stuck && !(exact && excuse.idle);
+        *last = Some(excuse);
+        excused
     }
 
     /// Whether a member says that nothing comes to it from its origin.

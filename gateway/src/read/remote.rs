@@ -17,8 +17,12 @@ use crate::peer::wire::{self, Claim, Head, Question};
 use crate::peer::{Asked, NO_PROGRESS, PeerError, Peers};
 
 /// Tries of one member without progress: a connection that it closed just now is found out by the
-/// question that it loses, and one that lost what was sent may stand still while another need not.
+/// question that it loses.
 const TRIES: u32 = 2;
+
+/// So often a member that has it is asked again because a connection stands still. Then it is waited for as long as it brings
+/// anything: the next hop may be the origin, and what the fleet has is not to be read there because a link is full.
+const AGAIN: u32 = 3;
 
 /// What came of asking a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +52,7 @@ pub(super) async fn fetch(
     run.let_go();
     run.set_source(level, From::Peer);
     let apart = |rest| fetch::spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
-    let mut tries = 0;
+    let (mut tries, mut again) = (0, 0);
     // Whoever is asked may name another, once.
     let mut redirect = match level {
         OWNER if wire::newest() >= wire::HANDS_OVER => Redirect::Taken,
@@ -69,7 +73,7 @@ pub(super) async fn fetch(
             let key = run.version().key;
             let range = promised(&asked, level, &missing)?;
             let incoming = Incoming::new(peers, name, asked, key, &range)?;
-            let mut incoming = incoming.in_turn(turn);
+            let mut incoming = incoming.in_turn(turn).watched(again < AGAIN);
             run.set_source(level, incoming.from());
             incoming.take(run, &apart).await
         };
@@ -104,13 +108,15 @@ pub(super) async fn fetch(
             fetch::changed(reads, dataset, run).await?;
             return Ok(Brought::Not);
         }
-        // One that brings a little each time is left all the same.
-        if run.reached() > missing.start && error != PeerError::StandsStill {
+        if error == PeerError::StandsStill {
+            again += 1;
+            continue;
+        }
+        if run.reached() > missing.start {
             tries = 0;
         }
         tries += 1;
-        let may_do_better = matches!(error, PeerError::Cut | PeerError::StandsStill);
-        if !may_do_better || tries >= TRIES {
+        if error != PeerError::Cut || tries >= TRIES {
             return Ok(Brought::Not);
         }
     }

@@ -44,6 +44,8 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
         gateway: LINK,
         client: LINK,
         towards_origin: Some(Rate::UNSHAPED),
+        // Connections that were there before a change and those that came after it are to have the same.
+        cards: true,
         ..Layout::new(count + 1, readers)
     };
     let stage = Stage::new(layout, options).await?;

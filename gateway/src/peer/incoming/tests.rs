@@ -141,10 +141,15 @@ async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_again() {
-    for (hit, error) in [
-        (true, Some(PeerError::StandsStill)),
+    let stands_still = Some(PeerError::StandsStill);
+    // Whether the member has it, what another one brings for each byte of it, and what comes of that.
+    for (hit, others, error) in [
+        (true, None, &stands_still),
+        (true, Some(2 * BEHIND), &stands_still),
+        // It is slow because all are.
+        (true, Some(1), &None),
         // What it waits for comes no sooner if it is asked again.
-        (false, None),
+        (false, None, &None),
     ] {
         let (mut sends, comes) = mpsc::channel(1);
         let range = 0..MIB;
@@ -153,6 +158,7 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
             body: Mutex::new(Some(PeerBody::new(body))),
             length: wire::body_length(&range),
         });
+        let _another = others.map(|_| peers.comes.one_more());
         let asked = peers.ask("mute", 2, Request::new(Bytes::new())).await;
         let mut asked = asked.unwrap();
         let head = wire::Head {
@@ -173,21 +179,20 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
         let mut run = opened.runs.pop().unwrap();
         run.missing();
         let slowly = async {
-            // Fast enough at first.
+            // Fast enough at first; and then a fourth of a segment at a time, too slowly.
             for index in 0..MIB / SEGMENT as u64 {
-                if sends
-                    .send(segment(key, index * SEGMENT as u64))
-                    .await
-                    .is_err()
-                {
-                    return;
+                let mut rest = segment(key, index * SEGMENT as u64);
+                let (pieces, pause) = if index < 8 { (1, 4) } else { (4, 3) };
+                let size = rest.len().div_ceil(pieces);
+                while !rest.is_empty() {
+                    let piece = rest.split_to(size.min(rest.len()));
+                    let of_others = others.unwrap_or(0) * piece.len() as u64;
+                    peers.metrics.received.inc_by(of_others);
+                    if sends.send(piece).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(STANDS_STILL / pause).await;
                 }
-                let pause = if index < 8 {
-                    STANDS_STILL / 4
-                } else {
-                    STANDS_STILL
-                };
-                tokio::time::sleep(pause).await;
             }
         };
         let took = async {
@@ -196,7 +201,7 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
             taken
         };
         let (took, ()) = tokio::join!(took, slowly);
-        assert_eq!(took.err(), error);
+        assert_eq!(took.err(), *error, "{hit} {others:?}");
         if error.is_some() {
             assert!(run.reached() >= 8 * SEGMENT as u64, "{}", run.reached());
         }
