@@ -52,7 +52,7 @@ use tokio::sync::watch;
 use self::agreement::Agreement;
 use self::health::{Health, Known};
 use self::hedges::Hedges;
-use self::incoming::Comes;
+use self::incoming::Hits;
 use self::told::Told;
 use self::turns::Turn;
 use crate::link::Link;
@@ -187,8 +187,8 @@ pub struct Peers {
     hedges: Hedges,
     /// Of those that are asked of the same member again.
     again: Hedges,
-    /// Bodies of members that are being taken.
-    comes: Comes,
+    /// What comes of what members had when they were asked.
+    hits: Hits,
     /// How fast this gateway's link was seen to be.
     pub link: Arc<Link>,
     /// What members were told of by those who asked them.
@@ -214,7 +214,7 @@ impl Peers {
             health: Health::default(),
             hedges: Hedges::default(),
             again: Hedges::default(),
-            comes: Comes::default(),
+            hits: Hits::default(),
             link: Arc::default(),
             told: Told::default(),
             spent: ArcSwapOption::default(),
@@ -399,7 +399,7 @@ impl Peers {
     ) -> Result<T, PeerError> {
         let mut what = std::pin::pin!(what);
         let (begun, had) = (tokio::time::Instant::now(), self.metrics.received.get());
-        let mut look_at = HEDGE_STUCK;
+        let mut look_at = HEDGE;
         loop {
             tokio::select! {
                 biased;
@@ -414,23 +414,27 @@ impl Peers {
                     return Err(PeerError::Silent);
                 },
             }
-            if begun.elapsed() >= NO_PROGRESS {
+            let took = begun.elapsed();
+            if took >= NO_PROGRESS {
                 return Err(PeerError::Stalled);
             }
-            if begun.elapsed() >= look_at {
-                let early = begun.elapsed() < HEDGE;
-                if !early {
-                    look_at = look_at.max(HEDGE) + HEDGE;
-                }
-                let full = self.fill_the_link(had, begun);
-                let excused = self.is_excused(known, name, exact && !early && !full);
-                tokio::select! {
-                    biased;
-                    done = &mut what => return Ok(done),
-                    excused = excused => if !excused && self.hedges.take() {
-                        return Err(PeerError::Stalled);
-                    },
-                }
+            if took < HEDGE_STUCK {
+                continue;
+            }
+            let excuse = tokio::select! {
+                biased;
+                done = &mut what => return Ok(done),
+                excuse = self.excuse(known, name) => excuse,
+            };
+            // One whose answer is lost is asked again.
+            let Some(excuse) = excuse else { continue };
+            let due = took >= look_at;
+            if due {
+                look_at += HEDGE;
+            }
+            let own_fault = exact && due && excuse.idle && !self.fill_the_link(had, begun);
+            if (excuse.stuck || own_fault) && self.hedges.take() {
+                return Err(PeerError::Stalled);
             }
         }
     }

@@ -14,7 +14,7 @@ use forebay_storage::store::Level;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::ping::Excuse;
+use super::ping::Wonder;
 use super::turns::{Turn, Turns};
 use super::{Peers, ping};
 use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
@@ -50,8 +50,8 @@ pub(crate) struct Known {
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
     turn: tokio::sync::Mutex<()>,
-    /// What it said last of why it brings nothing; held by whoever asks it that.
-    excuse: tokio::sync::Mutex<Option<Excuse>>,
+    /// When it was asked last why it brings nothing, and what it said.
+    wonder: Mutex<Option<Wonder>>,
 }
 
 /// The queue of a level.
@@ -80,7 +80,7 @@ impl Health {
             greeted: Mutex::default(),
             silent: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
-            excuse: tokio::sync::Mutex::default(),
+            wonder: Mutex::default(),
         });
         known.insert(name.to_owned(), Arc::clone(&new));
         new
@@ -142,8 +142,8 @@ impl Known {
         self.turn.lock().await
     }
 
-    pub(super) async fn excuse(&self) -> MutexGuard<'_, Option<Excuse>> {
-        self.excuse.lock().await
+    pub(super) fn wonder(&self) -> std::sync::MutexGuard<'_, Option<Wonder>> {
+        self.wonder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,7 +17,7 @@ use twox_hash::XxHash3_64;
 
 use super::turns::Turn;
 use super::wire::{self, SUM};
-use super::{Asked, PeerError, Peers};
+use super::{Asked, NO_PROGRESS, PeerError, Peers};
 
 /// An answer that is under way for so long is slow, and whoever waits for the end of it gets another. It is looked at as
 /// often.
@@ -28,8 +28,8 @@ const SLOW: Duration = Duration::from_millis(500);
 /// 5681, 3.1), also once the link has room: another one need not.
 const STANDS_STILL: Duration = Duration::from_millis(450);
 
-/// Unless it brings one part in so many of what the others bring, one with another: where many share the links of those who
-/// send, there is no better way.
+/// It may take longer if it brings a part in so many of what others bring, one with another: where many share the link of
+/// the member that sends, another connection brings no more.
 const BEHIND: u64 = 4;
 
 /// Segments of one version, on their way.
@@ -38,7 +38,7 @@ pub struct Incoming {
     name: String,
     asked: Asked,
     turn: Option<Turn>,
-    /// It is given up where its connection stands still.
+    /// It is given up where its connection stands still, to be asked for again.
     watched: bool,
     version: VersionKey,
     /// Where the segment that arrives begins, and where the last one ends.
@@ -98,7 +98,8 @@ impl Incoming {
         self
     }
 
-    /// The same, and unless it is `watched` it is not given up because its connection stands still.
+    /// The same, and unless it is `watched` it is given up only where a segment takes longer than [`NO_PROGRESS`], however
+    /// slow its connection is.
     pub(crate) fn watched(mut self, watched: bool) -> Self {
         self.watched = watched;
         self
@@ -129,18 +130,18 @@ impl Incoming {
     ) -> Result<(), PeerError> {
         let mut looked = Instant::now();
         let peers = Arc::clone(&self.peers);
-        let _comes = peers.comes.one_more();
+        let has_it = self.from() == From::PeerHit;
+        let _hit = has_it.then(|| peers.hits.begin());
         self.lately = Lately::begin(&self.peers);
         while self.offset < self.end {
-            let watched = self.watched && self.from() == From::PeerHit;
             let known = Arc::clone(&self.asked.known);
             let frame = self.asked.body.frame();
             let frame = self.peers.patiently(&known, &self.name, true, frame);
             let frame = tokio::select! {
                 biased;
                 frame = frame => frame?,
-                () = self.lately.stands_still(&self.peers, run), if watched => {
-                    return Err(PeerError::StandsStill);
+                error = self.lately.too_slow(&self.peers, run, self.watched), if has_it => {
+                    return Err(error);
                 }
             };
             known.heard();
@@ -150,6 +151,9 @@ impl Incoming {
             };
             self.peers.metrics.received.inc_by(chunk.len() as u64);
             self.lately.came += chunk.len() as u64;
+            if has_it {
+                peers.hits.came(chunk.len());
+            }
             if self.lately.came >= SEGMENT as u64 || !run.is_awaited() {
                 self.lately = Lately::begin(&self.peers);
             }
@@ -241,13 +245,16 @@ impl Incoming {
     }
 }
 
-/// What a connection brought since it last brought enough.
+/// What a connection brought since it last brought a segment.
 #[derive(Debug)]
 struct Lately {
     since: Instant,
     came: u64,
-    /// Bytes that all members had sent by then.
+    /// Bytes that all members had sent by then, and those of them that they had when they were asked.
     of_all: u64,
+    of_hits: u64,
+    /// How many brought such bytes then.
+    hits: u64,
 }
 
 impl Lately {
@@ -256,18 +263,26 @@ impl Lately {
             since: Instant::now(),
             came: 0,
             of_all: peers.metrics.received.get(),
+            of_hits: peers.hits.bytes(),
+            hits: peers.hits.count(),
         }
     }
 
-    /// Over once it has brought too little for long while somebody waited for it, though this gateway's link has room, and
-    /// it may be asked for again.
-    async fn stands_still(&self, peers: &Peers, run: &Run) {
+    /// Over once it has brought no segment for long while somebody waited for it. One that is `watched` stands still then,
+    /// unless others bring no more or fill this gateway's link, and if it may be asked for again.
+    async fn too_slow(&self, peers: &Peers, run: &Run, watched: bool) -> PeerError {
+        let patience = if watched { STANDS_STILL } else { NO_PROGRESS };
         let mut since = self.since;
         loop {
-            tokio::time::sleep_until(since + STANDS_STILL).await;
-            let has_room = !peers.fill_the_link(self.of_all, self.since);
-            if run.is_awaited() && has_room && self.is_behind(peers) && peers.takes_again() {
-                return;
+            tokio::time::sleep_until(since + patience).await;
+            if run.is_awaited() {
+                if !watched {
+                    return PeerError::Stalled;
+                }
+                let has_room = !peers.fill_the_link(self.of_all, self.since);
+                if has_room && self.is_behind(peers) && peers.takes_again() {
+                    return PeerError::StandsStill;
+                }
             }
             since = Instant::now();
             while !run.is_awaited() {
@@ -277,35 +292,48 @@ impl Lately {
         }
     }
 
-    /// Whether the others, if there are any, brought far more.
+    /// Whether it is alone, or the others brought far more. Where many began or ended meanwhile, there were as many all the
+    /// time.
     fn is_behind(&self, peers: &Peers) -> bool {
-        let others = peers.comes.count().saturating_sub(1);
-        let of_others = (peers.metrics.received.get() - self.of_all).saturating_sub(self.came);
-        others == 0 || self.came == 0 || self.came * BEHIND * others < of_others
+        let others = self.hits.max(peers.hits.count()).saturating_sub(1);
+        let of_others = (peers.hits.bytes() - self.of_hits).saturating_sub(self.came);
+        others == 0 || self.came * BEHIND * others < of_others
     }
 }
 
-/// How many bodies are being taken.
+/// The bodies of what members had when they were asked.
 #[derive(Debug, Default)]
-pub(super) struct Comes(AtomicU64);
+pub(super) struct Hits {
+    /// How many are being taken.
+    count: AtomicU64,
+    bytes: AtomicU64,
+}
 
 /// One of them, until it is dropped.
-struct OneMore<'a>(&'a Comes);
+struct Hit<'a>(&'a Hits);
 
-impl Comes {
-    fn one_more(&self) -> OneMore<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        OneMore(self)
+impl Hits {
+    fn begin(&self) -> Hit<'_> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Hit(self)
+    }
+
+    fn came(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for OneMore<'_> {
+impl Drop for Hit<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

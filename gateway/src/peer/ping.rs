@@ -5,10 +5,13 @@
 //! ping goes over a connection that is there already: whoever is asked for something is greeted by a ping now and then, and one that
 //! is overdue is waited for in a task of its own, so that its connection is kept.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use http::Response;
 use tokio::time::Instant;
 
@@ -27,17 +30,28 @@ const OVERDUE: Duration = Duration::from_secs(3);
 /// How long one that is asked for something goes without a ping: less than an idle connection is kept.
 pub(super) const GREETING: Duration = Duration::from_secs(20);
 
-/// How long what a member said of why it brings nothing is true.
-const FRESH: Duration = Duration::from_millis(50);
+/// How long what a member is asked of why it brings nothing is asked for all who wonder.
+const FRESH: Duration = Duration::from_millis(100);
 
-/// Why a member brings nothing, as it says. One that did not say it has neither reason.
-#[derive(Debug)]
+/// Why a member brings nothing, as it says.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Excuse {
-    at: Instant,
     /// Nothing comes to it from its origin.
-    stuck: bool,
+    pub(super) stuck: bool,
     /// It fills nothing.
-    idle: bool,
+    pub(super) idle: bool,
+}
+
+/// What a member was asked of that, and when.
+pub(super) struct Wonder {
+    begun: Instant,
+    excuse: Shared<BoxFuture<'static, Option<Excuse>>>,
+}
+
+impl fmt::Debug for Wonder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wonder").finish_non_exhaustive()
+    }
 }
 
 impl Peers {
@@ -65,34 +79,43 @@ impl Peers {
 
     /// Whether a member says within `patience` that it is there.
     pub(super) async fn ping(&self, name: &str, patience: Duration) -> bool {
-        self.pong(name, patience).await.is_some()
+        match self.pong(name, patience) {
+            Some(pong) => pong.await.is_some(),
+            None => false,
+        }
     }
 
-    /// Whether what a member does not bring may be on its way to it. Not if it fills nothing, unless it is asked for a
-    /// version; nor if it says that nothing comes from its origin. It is asked once for all who wonder.
-    pub(super) async fn is_excused(&self, known: &Known, name: &str, exact: bool) -> bool {
-        let mut last = known.excuse().await;
-        let fresh = last.take().filter(|excuse| excuse.at.elapsed() < FRESH);
-        let excuse = match fresh {
-            Some(excuse) => excuse,
-            None => {
-                let pong = self.pong(name, PATIENCE).await;
-                let headers = pong.as_ref().map(Response::headers);
-                Excuse {
-                    at: Instant::now(),
-                    stuck: headers.is_some_and(wire::is_stuck),
-                    idle: headers.is_some_and(wire::is_idle),
+    /// Why a member brings nothing, asked once for all who wonder. `None`: its answer is lost or late.
+    pub(super) async fn excuse(&self, known: &Known, name: &str) -> Option<Excuse> {
+        let excuse = {
+            let mut last = known.wonder();
+            match &*last {
+                Some(wonder) if wonder.begun.elapsed() < FRESH => wonder.excuse.clone(),
+                _ => {
+                    let excuse = self.pong(name, PATIENCE)?.map(|pong| {
+                        pong.map(|pong| Excuse {
+                            stuck: wire::is_stuck(pong.headers()),
+                            idle: wire::is_idle(pong.headers()),
+                        })
+                    });
+                    let (begun, excuse) = (Instant::now(), excuse.boxed().shared());
+                    *last = Some(Wonder {
+                        begun,
+                        excuse: excuse.clone(),
+                    });
+                    excuse
                 }
             }
         };
-        let excused = !excuse.stuck && !(exact && excuse.idle);
-        *last = Some(excuse);
-        excused
+        excuse.await
     }
 
     /// Whether a member says that nothing comes to it from its origin.
     pub(crate) async fn is_stuck(&self, name: &str) -> bool {
-        let pong = self.pong(name, PATIENCE).await;
+        let Some(pong) = self.pong(name, PATIENCE) else {
+            return false;
+        };
+        let pong = pong.await;
         pong.is_some_and(|pong| wire::is_stuck(pong.headers()))
     }
 
@@ -103,12 +126,19 @@ impl Peers {
         }
     }
 
-    async fn pong(&self, name: &str, patience: Duration) -> Option<Response<PeerBody>> {
+    /// Asks a member at once; what comes back is what it says within `patience`. `None`: it is none.
+    fn pong(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Option<impl Future<Output = Option<Response<PeerBody>>> + Send + use<>> {
         let peer = self.fleet().peer(name)?.clone();
         let asking = tokio::spawn(answer(Arc::clone(&self.transport), peer));
-        let answer = tokio::time::timeout(patience, asking).await;
-        let answer = answer.ok()?.ok()?.ok()?;
-        answer.status().is_success().then_some(answer)
+        Some(async move {
+            let answer = tokio::time::timeout(patience, asking).await;
+            let answer = answer.ok()?.ok()?.ok()?;
+            answer.status().is_success().then_some(answer)
+        })
     }
 }
 

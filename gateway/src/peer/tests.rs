@@ -16,7 +16,10 @@ use crate::peer::wire::{Claim, Question};
 #[derive(Debug, Default)]
 struct Mute {
     filling: bool,
-    stuck: bool,
+    /// Nothing comes from its origin, from then on.
+    stuck: Option<Instant>,
+    /// So many times it was asked whether it is there.
+    pings: Arc<AtomicU32>,
     /// So many pings are lost on the way.
     lost: AtomicU32,
 }
@@ -38,8 +41,10 @@ impl Peer for Mute {
             {
                 std::future::pending::<()>().await;
             }
+            self.pings.fetch_add(1, Ordering::Relaxed);
+            let stuck = self.stuck.is_some_and(|from| Instant::now() >= from);
             let mut response = Response::new(crate::dialect::peer::nothing());
-            *response.headers_mut() = wire::pong(self.filling, self.stuck);
+            *response.headers_mut() = wire::pong(self.filling, stuck);
             Ok(response)
         })
     }
@@ -140,13 +145,46 @@ async fn one_to_which_nothing_comes_from_its_origin_is_left_whatever_it_is_asked
     for exact in [true, false] {
         let peers = peers_of(Mute {
             filling: true,
-            stuck: true,
+            stuck: Some(Instant::now()),
             ..Mute::default()
         });
         let (took, error) = asked(&peers, exact).await;
         assert_eq!(error, PeerError::Stalled);
         assert!(took >= HEDGE_STUCK && took < HEDGE, "{took:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_to_which_nothing_comes_is_left_as_soon_as_it_says_so() {
+    for stuck in [HEDGE_STUCK + SILENCE, HEDGE + SILENCE] {
+        let peers = peers_of(Mute {
+            filling: true,
+            stuck: Some(Instant::now() + stuck),
+            ..Mute::default()
+        });
+        let (took, error) = asked(&peers, true).await;
+        assert_eq!(error, PeerError::Stalled);
+        assert!(took >= stuck && took <= stuck + 2 * SILENCE, "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_asked_once_for_all_who_wonder_what_it_waits_for() {
+    let pings = Arc::default();
+    let peers = peers_of(Mute {
+        filling: true,
+        pings: Arc::clone(&pings),
+        ..Mute::default()
+    });
+    let all = (0..20).map(|_| asked(&peers, true));
+    futures::future::join_all(all).await;
+    // A greeting, whether it is there, and what it waits for: each time once for all of them.
+    let looks = NO_PROGRESS.as_millis() / SILENCE.as_millis();
+    let pings = u128::from(pings.load(Ordering::Relaxed));
+    assert!(
+        (looks..=1 + 2 * looks).contains(&pings),
+        "{pings} for {looks} looks"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,9 +20,10 @@ use crate::peer::{Asked, NO_PROGRESS, PeerError, Peers};
 /// question that it loses.
 const TRIES: u32 = 2;
 
-/// So often a member that has it is asked again because a connection stands still. Then it is waited for as long as it brings
-/// anything: the next hop may be the origin, and what the fleet has is not to be read there because a link is full.
-const AGAIN: u32 = 3;
+/// So often a member that has it is asked again because a connection stands still, without having brought a block meanwhile.
+/// Then it is waited for as long as it brings a segment within [`NO_PROGRESS`]: the next hop may be the origin, and what the
+/// fleet has is not to be read there because a link is full.
+pub(crate) const AGAIN: u32 = 3;
 
 /// What came of asking a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +53,7 @@ pub(super) async fn fetch(
     run.let_go();
     run.set_source(level, From::Peer);
     let apart = |rest| fetch::spawn(Arc::clone(reads), Arc::clone(dataset), rest, None);
-    let (mut tries, mut again) = (0, 0);
+    let mut tries = Tries::default();
     // Whoever is asked may name another, once.
     let mut redirect = match level {
         OWNER if wire::newest() >= wire::HANDS_OVER => Redirect::Taken,
@@ -73,7 +74,7 @@ pub(super) async fn fetch(
             let key = run.version().key;
             let range = promised(&asked, level, &missing)?;
             let incoming = Incoming::new(peers, name, asked, key, &range)?;
-            let mut incoming = incoming.in_turn(turn).watched(again < AGAIN);
+            let mut incoming = incoming.in_turn(turn).watched(tries.stood_still < AGAIN);
             run.set_source(level, incoming.from());
             incoming.take(run, &apart).await
         };
@@ -108,17 +109,33 @@ pub(super) async fn fetch(
             fetch::changed(reads, dataset, run).await?;
             return Ok(Brought::Not);
         }
-        if error == PeerError::StandsStill {
-            again += 1;
-            continue;
-        }
-        if run.reached() > missing.start {
-            tries = 0;
-        }
-        tries += 1;
-        if error != PeerError::Cut || tries >= TRIES {
+        let came = run.reached().saturating_sub(missing.start);
+        if !tries.go_on(&error, came, reads.store.block_size().bytes()) {
             return Ok(Brought::Not);
         }
+    }
+}
+
+/// How often one member was asked.
+#[derive(Default)]
+struct Tries {
+    /// Without progress.
+    failed: u32,
+    /// Since connections stood still, without a block of progress.
+    stood_still: u32,
+}
+
+impl Tries {
+    /// Whether it is asked again after such an error, by which `came` bytes had come, where blocks are so large.
+    fn go_on(&mut self, error: &PeerError, came: u64, block: u64) -> bool {
+        if *error == PeerError::StandsStill {
+            let before = if came < block { self.stood_still } else { 0 };
+            self.stood_still = before + 1;
+            return true;
+        }
+        let before = if came > 0 { 0 } else { self.failed };
+        self.failed = before + 1;
+        *error == PeerError::Cut && self.failed < TRIES
     }
 }
 

@@ -41,12 +41,15 @@ impl Disk {
     /// # Errors
     /// Loop devices or the file system are not to be had here.
     pub(super) async fn new(directory: &Path, system: &'static str) -> anyhow::Result<Self> {
+        let at = directory.join("disk");
+        fs::create_dir_all(&at).with_context(|| format!("create {}", at.display()))?;
+        let at = fs::canonicalize(&at).context("find a disk's directory")?;
         let disk = Self {
-            image: directory.join("disk.img"),
-            at: directory.join("disk"),
+            // As the kernel names it.
+            image: at.with_file_name("disk.img"),
+            at,
             system,
         };
-        fs::create_dir_all(&disk.at).with_context(|| format!("create {}", disk.at.display()))?;
         disk.format().await?;
         disk.mount().await?;
         Ok(disk)
@@ -85,9 +88,12 @@ impl Disk {
     /// It can't be mounted.
     pub(super) async fn mount(&self) -> anyhow::Result<()> {
         let (image, at) = (self.image.to_string_lossy(), self.at.to_string_lossy());
-        output("mount", &["-t", self.system, "-o", "loop", &image, &at])
-            .await
-            .map(drop)
+        output("mount", &["-t", self.system, "-o", "loop", &image, &at]).await?;
+        ensure!(
+            self.has_device()?,
+            "{image} is mounted, and no loop device has it"
+        );
+        Ok(())
     }
 
     /// Unmounts it, and waits until the file system is gone: a program that looks into a network namespace has a copy of all

@@ -142,14 +142,18 @@ async fn what_a_client_waits_for_behind_a_slow_block_is_asked_for_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_again() {
     let stands_still = Some(PeerError::StandsStill);
-    // Whether the member has it, what another one brings for each byte of it, and what comes of that.
-    for (hit, others, error) in [
-        (true, None, &stands_still),
-        (true, Some(2 * BEHIND), &stands_still),
+    // Whether the member has it, how many others there are and what they bring for each byte of it, whether they end before
+    // they are looked at, and what comes of that.
+    for (hit, (others, each), end, error) in [
+        (true, (0, 0), false, &stands_still),
+        (true, (1, 2 * BEHIND), false, &stands_still),
+        (true, (3, 2 * BEHIND), false, &stands_still),
         // It is slow because all are.
-        (true, Some(1), &None),
+        (true, (1, 1), false, &None),
+        (true, (3, 2), false, &None),
+        (true, (9, 1), true, &None),
         // What it waits for comes no sooner if it is asked again.
-        (false, None, &None),
+        (false, (0, 0), false, &None),
     ] {
         let (mut sends, comes) = mpsc::channel(1);
         let range = 0..MIB;
@@ -158,7 +162,7 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
             body: Mutex::new(Some(PeerBody::new(body))),
             length: wire::body_length(&range),
         });
-        let _another = others.map(|_| peers.comes.one_more());
+        let mut bodies: Vec<_> = (0..others).map(|_| peers.hits.begin()).collect();
         let asked = peers.ask("mute", 2, Request::new(Bytes::new())).await;
         let mut asked = asked.unwrap();
         let head = wire::Head {
@@ -179,19 +183,24 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
         let mut run = opened.runs.pop().unwrap();
         run.missing();
         let slowly = async {
-            // Fast enough at first; and then a fourth of a segment at a time, too slowly.
+            // Fast enough at first; and then a fourth of a segment at a time, too slowly: only once where the others end.
             for index in 0..MIB / SEGMENT as u64 {
                 let mut rest = segment(key, index * SEGMENT as u64);
-                let (pieces, pause) = if index < 8 { (1, 4) } else { (4, 3) };
+                let slow = if end { index == 8 } else { index >= 8 };
+                let (pieces, pause) = if slow { (4, 3) } else { (1, 4) };
                 let size = rest.len().div_ceil(pieces);
                 while !rest.is_empty() {
                     let piece = rest.split_to(size.min(rest.len()));
-                    let of_others = others.unwrap_or(0) * piece.len() as u64;
-                    peers.metrics.received.inc_by(of_others);
+                    for _ in 0..others * each {
+                        peers.hits.came(piece.len());
+                    }
                     if sends.send(piece).await.is_err() {
                         return;
                     }
                     tokio::time::sleep(STANDS_STILL / pause).await;
+                    if end && index == 8 {
+                        bodies.clear();
+                    }
                 }
             }
         };
@@ -201,7 +210,7 @@ async fn what_a_member_has_and_its_connection_does_not_bring_may_be_asked_for_ag
             taken
         };
         let (took, ()) = tokio::join!(took, slowly);
-        assert_eq!(took.err(), *error, "{hit} {others:?}");
+        assert_eq!(took.err(), *error, "{hit} {others} {each} {end}");
         if error.is_some() {
             assert!(run.reached() >= 8 * SEGMENT as u64, "{}", run.reached());
         }

@@ -13,6 +13,7 @@ use forebay_storage::stats::DatasetStats;
 use forebay_storage::store::{Copies, Store};
 use http::StatusCode;
 use http_body_util::{BodyExt, Empty};
+use object_store::client::HttpClient;
 use tokio::sync::watch;
 
 use super::*;
@@ -23,6 +24,8 @@ use crate::purge::Wanted;
 use crate::read::route::OWNER;
 use crate::read::version::How;
 use crate::settings::DatasetSettings;
+
+mod slow;
 
 const BLOCK: u32 = 256 << 10;
 
@@ -75,17 +78,30 @@ fn world_over<P: Peer + 'static>(
     names: &[&str],
     transport: impl Fn(Arc<InMemory>) -> Arc<P>,
 ) -> World {
+    world_of(test, names, transport, None)
+}
+
+/// The same, of whose one dataset `origin` says where it is and how that is asked: else it is the world's directory.
+fn world_of<P: Peer + 'static>(
+    test: &str,
+    names: &[&str],
+    transport: impl Fn(Arc<InMemory>) -> Arc<P>,
+    origin: Option<(DatasetSettings, HttpClient)>,
+) -> World {
     let dir = std::env::temp_dir().join(format!("forebay-{test}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let network = Arc::new(InMemory::default());
     let transport = transport(Arc::clone(&network));
     let (mut gateways, mut fleets) = (Vec::new(), Vec::new());
+    let (settings, origins) = origin.unwrap_or_else(|| {
+        let url = OriginUrl::Directory { path: dir.clone() };
+        let settings = DatasetSettings::with_defaults("models", url);
+        (settings, origin::transport().unwrap())
+    });
+    let settings = [settings];
     for name in names {
         let block_size = BlockSize::new(BLOCK);
-        let url = OriginUrl::Directory { path: dir.clone() };
-        let settings = [DatasetSettings::with_defaults("models", url)];
-        let origins = origin::transport().unwrap();
-        let datasets = Datasets::new(&settings, block_size, origins).unwrap();
+        let datasets = Datasets::new(&settings, block_size, origins.clone()).unwrap();
         let sender = watch::Sender::new(fleet(name, names));
         let gateway = Gateway::new(Parts {
             store: Store::in_fleet(64 << 20, block_size, None, Copies::Apart),
