@@ -1,10 +1,10 @@
 //! What outlives a start of a gateway: its disk, its data directory, and the wall clock of its machine.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use std::{fs, io};
 
 use anyhow::Context;
 use forebay_gateway::gateway::Gateway;
@@ -232,16 +232,22 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new() -> anyhow::Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Memory where there is such a place: nothing here is to outlive the world.
         let memory = PathBuf::from("/dev/shm");
         let above = match memory.is_dir() {
             true => memory,
             false => std::env::temp_dir(),
         };
-        let path = above.join(format!("forebay-sim-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).context("make a directory")?;
-        Ok(Self(path))
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = above.join(format!("forebay-sim-{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // One that was killed left it, and this process has its number by now.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).context("make a directory"),
+            }
+        }
     }
 }
 
