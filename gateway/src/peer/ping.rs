@@ -5,7 +5,6 @@
 //! ping goes over a connection that is there already: whoever is asked for something is greeted by a ping now and then, and one that
 //! is overdue is waited for in a task of its own, so that its connection is kept.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,15 +42,10 @@ pub(super) struct Excuse {
 }
 
 /// What a member was asked of that, and when.
+#[derive(Debug)]
 pub(super) struct Wonder {
     begun: Instant,
     excuse: Shared<BoxFuture<'static, Option<Excuse>>>,
-}
-
-impl fmt::Debug for Wonder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wonder").finish_non_exhaustive()
-    }
 }
 
 impl Peers {
@@ -112,11 +106,10 @@ impl Peers {
 
     /// Whether a member says that nothing comes to it from its origin.
     pub(crate) async fn is_stuck(&self, name: &str) -> bool {
-        let Some(pong) = self.pong(name, PATIENCE) else {
-            return false;
-        };
-        let pong = pong.await;
-        pong.is_some_and(|pong| wire::is_stuck(pong.headers()))
+        let fleet = self.fleet();
+        let known = self.health.of(name, |name| fleet.peer(name).is_some());
+        let excuse = self.excuse(&known, name).await;
+        excuse.is_some_and(|excuse| excuse.stuck)
     }
 
     /// Opens the connection for pings to a member that is asked for something, before there is need of it.

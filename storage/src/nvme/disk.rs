@@ -77,6 +77,12 @@ impl Disk {
         }
     }
 
+    /// How many of these, beginning with the first, are to be given before [`Self::flushed`] is awaited.
+    pub(super) fn together<'a>(&self, blocks: impl Iterator<Item = &'a Block>) -> usize {
+        let sizes: Vec<_> = blocks.map(|block| HEAD + block.len()).collect();
+        self.device.together(&sizes)
+    }
+
     /// Gives a block to be written, by the write that is numbered so. Whether it was,
     /// [`Self::contains`] says after [`Self::flushed`].
     ///
@@ -218,6 +224,18 @@ impl Stored {
         head[32..40].copy_from_slice(&self.write.to_le_bytes());
         head[40..].copy_from_slice(&len.to_le_bytes());
         head
+    }
+
+    /// A block of these bytes.
+    #[cfg(test)]
+    pub(super) fn new(key: BlockKey, bytes: Vec<u8>) -> Self {
+        Self {
+            key,
+            offset: 0,
+            write: 0,
+            segments: vec![bytes.into()],
+            intact: true,
+        }
     }
 
     /// Whose block it is, and the number of its write.

@@ -2,6 +2,7 @@
 
 mod hybrid;
 mod log;
+mod place;
 
 use std::fs::File;
 use std::io;

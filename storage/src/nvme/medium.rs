@@ -55,6 +55,10 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
 /// Blocks on an open medium, by key. It may lose any of them, and may find again what was removed.
 #[async_trait]
 pub trait Device: fmt::Debug + Send + Sync + 'static {
+    /// Of blocks that take so many bytes each ([`Stored::size`]), how many are to be given, beginning with the first, before
+    /// [`Self::flushed`] is awaited: one at least.
+    fn together(&self, sizes: &[usize]) -> usize;
+
     /// Gives a block to be written. Whether it was, [`Self::contains`] says after [`Self::flushed`].
     fn write(&self, key: BlockKey, stored: Stored);
 
@@ -76,7 +80,8 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     /// What the device says.
     async fn read(&self, key: BlockKey) -> io::Result<Loaded>;
 
-    /// Waits until what is under way is done. It is closed once it is dropped.
+    /// Waits until what is under way is done, and nothing of it touches the medium any more. Nothing is to be asked of it
+    /// after that.
     async fn close(&self);
 }
 

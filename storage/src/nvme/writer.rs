@@ -2,7 +2,7 @@
 //! failed again.
 //!
 //! foyer drops a write without a word when its buffer is full or its device fails. So a turn is at
-//! most half a buffer; after it the device is waited for, and then the index is asked. If
+//! most half a buffer; after it, and wherever the device wants it, the device is waited for, and then the index is asked. If
 //! something is not there that nobody took out, the disk has failed: foyer is given nothing more, closed and opened
 //! again. After a write that failed it goes on writing to a segment that it may have finished, and panics when it
 //! finishes that once more (foyer 0.22.6, `flusher.rs`: the segment at hand is the one before the failure).
@@ -305,7 +305,20 @@ impl Nvme {
         turn
     }
 
-    async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
+    /// Writes a turn, until the tier is off.
+    async fn write_turn(self: &Arc<Self>, disk: &Arc<Disk>, mut turn: Turn) {
+        while !turn.is_empty() && self.disk().is_some() {
+            let together = disk.together(turn.iter().map(|write| &write.block));
+            let rest = turn.split_off(together.clamp(1, turn.len()));
+            self.write_together(disk, turn).await;
+            turn = rest;
+        }
+        for _ in turn {
+            count(&self.stats.dropped_off);
+        }
+    }
+
+    async fn write_together(self: &Arc<Self>, disk: &Arc<Disk>, turn: Turn) {
         let (flushed, mut lost) = Self::put(disk, turn.iter()).await;
         // A reader who finds that an earlier write of a block was written over has foyer take it out of the index,
         // whatever the index names by then.

@@ -11,61 +11,70 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use foyer::{
-    BlockEngineConfig, Code, DeviceBuilder, Error, EvictionInfo, EvictionPicker, FifoPicker,
-    FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy, InvalidRatioPicker, Load,
-    PsyncIoEngineConfig, RecoverMode, Spawner,
+    BlockEngineConfig, Code, Device as Files, DeviceBuilder, Error, EvictionInfo, EvictionPicker,
+    FifoPicker, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy,
+    InvalidRatioPicker, Load, PsyncIoEngineConfig, RecoverMode, Spawner,
 };
 use tokio::runtime::{self, Runtime};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::place::Place;
+use crate::aside::{aside, done};
 use crate::block::BlockKey;
 use crate::nvme::geometry::Geometry;
+use crate::nvme::locked;
 use crate::nvme::medium::{Device, Loaded, Stored};
 
 /// A segment of which so much was removed goes first.
 const MOSTLY_DEAD: f64 = 0.8;
 
-/// Where foyer's tasks run.
+/// A disk may take long; a moment that no clock knows is a panic.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Where foyer's tasks run, and the files that they use.
 ///
 /// They own the files and each other (foyer 0.22.6: the flusher holds the segments, these the
 /// reclaimer, and that the flusher), so none of them ends by itself, and the files would stay open
-/// until the process ends. They end with what they run on.
-struct Tasks(Option<Runtime>);
+/// until the process ends. They end with what they run on; and then the files are closed, and not before: reads and writes
+/// on their way know a file by its number alone, which would be another's.
+struct Tasks {
+    runtime: Runtime,
+    files: Arc<dyn Files>,
+}
 
 impl Tasks {
-    fn new() -> io::Result<Self> {
+    fn new(files: Arc<dyn Files>) -> io::Result<Self> {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("nvme")
             .enable_all()
             .build()?;
-        Ok(Self(Some(runtime)))
+        Ok(Self { runtime, files })
     }
 
     fn spawner(&self) -> Spawner {
-        let own = self.0.as_ref().map(|runtime| runtime.handle().clone());
-        own.unwrap_or_else(runtime::Handle::current).into()
+        self.runtime.handle().clone().into()
     }
-}
 
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+    /// Ends them, waits for what they have the disk do, however long that takes, and closes the files.
+    fn end(self) {
+        self.runtime.shutdown_timeout(FOR_EVER);
+        drop(self.files);
     }
 }
 
 /// The open block files.
 pub(super) struct Hybrid {
     cache: HybridCache<DiskKey, Stored, KeyHash>,
-    /// Dropped after the cache, which spawns its own end.
-    _tasks: Tasks,
+    /// Until it is closed.
+    tasks: Mutex<Option<Tasks>>,
+    place: Mutex<Place>,
     evicted: Arc<AtomicU64>,
 }
 
@@ -92,7 +101,7 @@ impl Hybrid {
             .with_direct(direct)
             .build()
             .map_err(said)?;
-        let tasks = Tasks::new().map_err(|error| error.to_string())?;
+        let tasks = Tasks::new(Arc::clone(&device)).map_err(|error| error.to_string())?;
         let evicted = Arc::new(AtomicU64::new(0));
         let picker = Picker {
             fifo: FifoPicker::default(),
@@ -126,15 +135,31 @@ impl Hybrid {
             .map_err(said)?;
         Ok(Self {
             cache,
-            _tasks: tasks,
+            tasks: Mutex::new(Some(tasks)),
+            place: Mutex::new(Place::first(geometry.segment)),
             evicted,
         })
     }
 }
 
+impl Drop for Hybrid {
+    fn drop(&mut self) {
+        if let Some(tasks) = locked(&self.tasks).take() {
+            // Whoever drops this may have no time, and no runtime.
+            std::thread::spawn(|| tasks.end());
+        }
+    }
+}
+
 #[async_trait]
 impl Device for Hybrid {
+    fn together(&self, sizes: &[usize]) -> usize {
+        let bytes = sizes.iter().map(|size| entry_bytes(*size));
+        locked(&self.place).together(bytes)
+    }
+
     fn write(&self, key: BlockKey, stored: Stored) {
+        locked(&self.place).put(entry_bytes(stored.size()));
         self.cache
             .storage_writer(DiskKey::new(key))
             .force()
@@ -170,9 +195,18 @@ impl Device for Hybrid {
     }
 
     async fn close(&self) {
-        // What it could not finish is found out when the files are opened again.
-        let _ = self.cache.close().await;
+        // foyer itself is not asked: after a write that failed it may panic, and what it could not finish is found out when
+        // the files are opened again.
+        let tasks = locked(&self.tasks).take();
+        if let Some(tasks) = tasks {
+            let _ = done(&mut aside(|| tasks.end())).await;
+        }
     }
+}
+
+/// Bytes of key and value of a block that takes so many itself.
+fn entry_bytes(size: usize) -> u64 {
+    (KEY_BYTES + size) as u64
 }
 
 /// What the device said, without foyer's words around it.
@@ -183,16 +217,18 @@ fn of_device(error: &Error) -> io::Error {
     }
 }
 
+const KEY_BYTES: usize = 20;
+
 /// A block's key on disk: the version's 16 bytes and the index's 4.
 ///
 /// Hashed from these bytes by xxh3: a derived `Hash` may change with the compiler, and with it the
 /// place of everything that was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct DiskKey([u8; 20]);
+struct DiskKey([u8; KEY_BYTES]);
 
 impl DiskKey {
     fn new(key: BlockKey) -> Self {
-        let mut bytes = [0; 20];
+        let mut bytes = [0; KEY_BYTES];
         bytes[..16].copy_from_slice(&key.version.0.to_le_bytes());
         bytes[16..].copy_from_slice(&key.index.to_le_bytes());
         Self(bytes)
@@ -211,7 +247,7 @@ impl Code for DiskKey {
     }
 
     fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
-        let mut bytes = [0; 20];
+        let mut bytes = [0; KEY_BYTES];
         reader.read_exact(&mut bytes).map_err(Error::io_error)?;
         Ok(Self(bytes))
     }
@@ -286,19 +322,71 @@ impl EvictionPicker for Picker {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs::{self, File};
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+    use crate::block::BlockSize;
+    use crate::nvme::tests::Scratch;
     use crate::version::VersionKey;
+
+    fn key(index: u32) -> BlockKey {
+        BlockKey {
+            version: VersionKey(7 << 100),
+            index,
+        }
+    }
 
     /// The place on disk of everything that was ever written depends on this.
     #[test]
     fn the_hash_of_a_key_never_changes() {
-        let key = DiskKey::new(BlockKey {
-            version: VersionKey(7 << 100),
-            index: 3,
-        });
+        let key = DiskKey::new(key(3));
         assert_eq!(KeyHash.hash_one(key), xxh3_64_with_seed(&key.0, 0));
         assert_eq!(KeyHash.hash_one(key), GOLDEN);
     }
 
     const GOLDEN: u64 = 2_072_832_285_853_685_656;
+
+    /// Blocks of all sizes, small ones among them so that pages of index fill.
+    #[tokio::test]
+    async fn blocks_lie_where_they_were_said_to() {
+        let scratch = Scratch::new();
+        let block_size = BlockSize::new(256 << 10);
+        let bytes = 64 * Geometry::least(block_size);
+        let geometry = Geometry::new(bytes, block_size).unwrap();
+        let hybrid = Hybrid::open(scratch.path(), &geometry, false);
+        let hybrid = hybrid.await.unwrap();
+        let (mut place, mut others) = (Place::first(geometry.segment), 0);
+        for turn in 0..200 {
+            let largest = if turn < 150 { 3 * 4096 } else { 256 << 10 };
+            let mut ats = Vec::new();
+            for index in turn * 4..turn * 4 + 4 {
+                let any = xxh3_64_with_seed(b"size", index.into());
+                let size = usize::try_from(1 + any % largest).unwrap();
+                let stored = Stored::new(key(index), vec![7; size]);
+                let size = stored.size() as u64;
+                let (at, another) = place.put(entry_bytes(stored.size()));
+                others += u32::from(another);
+                ats.push((index, at + 36 + size));
+                hybrid.write(key(index), stored);
+            }
+            hybrid.flushed().await;
+            let files = fs::read_dir(scratch.path()).unwrap();
+            let files: Vec<_> = files.map(|file| File::open(file.unwrap().path())).collect();
+            for (index, at) in ats {
+                let mut found = [0; KEY_BYTES];
+                let lies = files.iter().any(|file| {
+                    let file = file.as_ref().unwrap();
+                    let read = file.read_exact_at(&mut found, at);
+                    read.is_ok() && found == DiskKey::new(key(index)).0
+                });
+                assert!(
+                    lies,
+                    "the key of block {index} is not at {at} of any segment"
+                );
+            }
+        }
+        assert!(others > 20, "{others}");
+    }
 }
