@@ -10,6 +10,7 @@
 //! | `others` | what concerns the whole fleet, asked of all |
 //! | [`agreement`] | that both ends know of the same purges before an answer counts |
 //! | [`health`] | who is silent, as this gateway has seen for itself |
+//! | `heartbeat` | asking members whether they are there before anybody has to wait for them |
 //! | `ping` | asking a member whether it is there, and why it brings nothing |
 //! | `hedges` | how often an answer is given up for another |
 //! | [`redirect`], [`egress`] | whom an owner names that has more to send than its link takes |
@@ -23,6 +24,7 @@ pub mod client;
 pub mod egress;
 pub mod handshake;
 pub mod health;
+mod heartbeat;
 mod hedges;
 pub mod incoming;
 pub mod memory;
@@ -347,7 +349,7 @@ impl Peers {
         let peer = fleet.peer(name).ok_or(PeerError::Unreachable)?;
         wire::address(&mut request, name);
         let known = self.health.of(name, |name| fleet.peer(name).is_some());
-        self.greet(&known, peer);
+        self.listen(&known, name);
         let permit = known.permit(level).await;
         let begun = tokio::time::Instant::now();
         // Who is asked for a version may be asking the origin, and that is no fill.

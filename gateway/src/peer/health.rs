@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::ping::Wonder;
 use super::turns::{Turn, Turns};
-use super::{Peers, ping};
+use super::{Peers, heartbeat};
 use crate::read::route::{DONOR, OWNER, ZONE_OWNER};
 
 /// Requests of one level that one member is asked at once; more wait for their turn, holding nothing.
@@ -46,12 +46,19 @@ pub(crate) struct Known {
     /// By level too, for what nobody waits for yet.
     turns: [Arc<Turns>; 4],
     heard: Mutex<Instant>,
-    greeted: Mutex<Option<Instant>>,
+    listening: Mutex<Listening>,
     silent: AtomicBool,
     /// Held by whoever finds out whether it is there.
     turn: tokio::sync::Mutex<()>,
     /// When it was asked last why it brings nothing, and what it said.
     wonder: Mutex<Option<Wonder>>,
+}
+
+/// Who listens for a member's heartbeat, and for how long yet.
+#[derive(Debug, Default)]
+struct Listening {
+    asked: Option<Instant>,
+    begun: bool,
 }
 
 /// The queue of a level.
@@ -77,7 +84,7 @@ impl Health {
             permits: [(); 4].map(|()| Arc::new(Semaphore::new(AT_ONCE))),
             turns: [(); 4].map(|()| Arc::new(Turns::new())),
             heard: Mutex::new(Instant::now()),
-            greeted: Mutex::default(),
+            listening: Mutex::default(),
             silent: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             wonder: Mutex::default(),
@@ -119,14 +126,26 @@ impl Known {
         heard.elapsed() < time
     }
 
-    /// Whether it was not greeted for a while; it is taken for greeted from now on.
-    pub(super) fn is_to_be_greeted(&self) -> bool {
-        let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
-        if greeted.is_some_and(|greeted| greeted.elapsed() < ping::GREETING) {
-            return false;
-        }
-        *greeted = Some(Instant::now());
-        true
+    /// Notes that it is asked for something; true if nobody listens for its heartbeat yet, who then is to.
+    pub(super) fn is_to_be_listened_to(&self) -> bool {
+        let mut listening = self.listening();
+        listening.asked = Some(Instant::now());
+        !std::mem::replace(&mut listening.begun, true)
+    }
+
+    /// Whether whoever listens for its heartbeat goes on, which is as long as it is a member that was asked for something
+    /// lately.
+    pub(super) fn is_still_listened_to(&self, is_member: bool) -> bool {
+        let mut listening = self.listening();
+        let lately = |asked: Instant| asked.elapsed() < heartbeat::LATELY;
+        listening.begun = is_member && listening.asked.is_some_and(lately);
+        listening.begun
+    }
+
+    fn listening(&self) -> std::sync::MutexGuard<'_, Listening> {
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_silent(&self) -> bool {

@@ -2,8 +2,8 @@
 //!
 //! On a link that is full a packet may be lost or late, and one that is to open a connection is sent again only after a
 //! second: who is merely busy would be taken for dead, and its load would go to others, whose links are as full. So a
-//! ping goes over a connection that is there already: whoever is asked for something is greeted by a ping now and then, and one that
-//! is overdue is waited for in a task of its own, so that its connection is kept.
+//! ping goes over a connection that is there already: whoever is asked for something is sent one at once and then now and then
+//! (`heartbeat`), and one that is overdue is waited for in a task of its own, so that its connection is kept.
 
 use std::io;
 use std::sync::Arc;
@@ -25,9 +25,6 @@ const AGAIN: Duration = Duration::from_millis(120);
 
 /// When nobody waits for its answer any more, so that a connection that is only slow may yet come about.
 const OVERDUE: Duration = Duration::from_secs(3);
-
-/// How long one that is asked for something goes without a ping: less than an idle connection is kept.
-pub(super) const GREETING: Duration = Duration::from_secs(20);
 
 /// How long what a member is asked of why it brings nothing is asked for all who wonder.
 const FRESH: Duration = Duration::from_millis(100);
@@ -110,13 +107,6 @@ impl Peers {
         let known = self.health.of(name, |name| fleet.peer(name).is_some());
         let excuse = self.excuse(&known, name).await;
         excuse.is_some_and(|excuse| excuse.stuck)
-    }
-
-    /// Opens the connection for pings to a member that is asked for something, before there is need of it.
-    pub(super) fn greet(&self, known: &Known, peer: &forebay_ring::Peer) {
-        if known.is_to_be_greeted() {
-            tokio::spawn(answer(Arc::clone(&self.transport), peer.clone()));
-        }
     }
 
     /// Asks a member at once; what comes back is what it says within `patience`. `None`: it is none.

@@ -20,6 +20,10 @@ struct Mute {
     stuck: Option<Instant>,
     /// So many times it was asked whether it is there.
     pings: Arc<AtomicU32>,
+    /// From then on it answers nothing.
+    frozen: Option<Instant>,
+    /// It answers questions, with a failure.
+    refuses: bool,
     /// So many pings are lost on the way.
     lost: AtomicU32,
 }
@@ -32,6 +36,12 @@ impl Peer for Mute {
     ) -> BoxFuture<'a, io::Result<Response<PeerBody>>> {
         let (parts, _) = request.into_parts();
         Box::pin(async move {
+            if self.frozen.is_some_and(|from| Instant::now() >= from) {
+                std::future::pending::<()>().await;
+            }
+            if self.refuses && !wire::is_ping(&parts.uri) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
             let less = |lost: u32| lost.checked_sub(1);
             if !wire::is_ping(&parts.uri)
                 || self
@@ -178,7 +188,7 @@ async fn a_member_is_asked_once_for_all_who_wonder_what_it_waits_for() {
     });
     let all = (0..20).map(|_| asked(&peers, true));
     futures::future::join_all(all).await;
-    // A greeting, whether it is there, and what it waits for: each time once for all of them.
+    // Its heartbeat, whether it is there, and what it waits for: each time once for all of them.
     let looks = NO_PROGRESS.as_millis() / SILENCE.as_millis();
     let pings = u128::from(pings.load(Ordering::Relaxed));
     assert!(
@@ -213,6 +223,44 @@ async fn one_that_answers_no_ping_is_silent() {
     let (took, error) = asked(&peers, true).await;
     assert_eq!(error, PeerError::Silent);
     assert_eq!(took, SILENCE + ping::PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_asked_lately_is_found_silent_though_nobody_waits_for_it() {
+    let freezes = Duration::from_secs(7);
+    let peers = peers_of(Mute {
+        refuses: true,
+        frozen: Some(Instant::now() + freezes),
+        ..Mute::default()
+    });
+    let (took, error) = asked(&peers, true).await;
+    assert_eq!((took, error), (Duration::ZERO, PeerError::Cut));
+    let answers = || peers.answers(&peers.fleet(), "mute");
+    tokio::time::sleep(freezes - took).await;
+    assert!(answers());
+    tokio::time::sleep(Duration::from_millis(1001)).await;
+    assert!(!answers());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_nobody_asks_any_more_is_left_in_peace() {
+    let pings: Arc<AtomicU32> = Arc::default();
+    let peers = peers_of(Mute {
+        refuses: true,
+        pings: Arc::clone(&pings),
+        ..Mute::default()
+    });
+    let count = || pings.load(Ordering::Relaxed);
+    for _ in 0..2 {
+        let before = count();
+        let _ = asked(&peers, true).await;
+        tokio::time::sleep(heartbeat::LATELY + Duration::from_secs(1)).await;
+        let asked = count() - before;
+        assert!((20..=60).contains(&asked), "{asked} pings");
+        let before = count();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(count(), before);
+    }
 }
 
 #[tokio::test(start_paused = true)]
