@@ -420,7 +420,7 @@ impl Peers {
             if took >= NO_PROGRESS {
                 return Err(PeerError::Stalled);
             }
-            if took < HEDGE_STUCK {
+            if took < Self::asks_why_after(known) {
                 continue;
             }
             let excuse = tokio::select! {

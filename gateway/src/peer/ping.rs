@@ -15,7 +15,7 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::health::Known;
-use super::{Peer, PeerBody, Peers, SILENCE, no_connection, wire};
+use super::{HEDGE_STUCK, Peer, PeerBody, Peers, SILENCE, no_connection, wire};
 
 /// How long a member may take to say that it is there.
 pub(super) const PATIENCE: Duration = Duration::from_millis(350);
@@ -28,6 +28,9 @@ const OVERDUE: Duration = Duration::from_secs(3);
 
 /// How long what a member is asked of why it brings nothing is asked for all who wonder.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// For how long a member that said that nothing comes to it from its origin is asked of that sooner than others.
+const LATELY: Duration = Duration::from_secs(2);
 
 /// Why a member brings nothing, as it says.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +48,25 @@ pub(super) struct Wonder {
     excuse: Shared<BoxFuture<'static, Option<Excuse>>>,
 }
 
+impl Wonder {
+    /// Whether it said lately that nothing comes to it from its origin.
+    fn was_stuck(&self) -> bool {
+        let excuse = self.excuse.peek().copied().flatten();
+        self.begun.elapsed() < LATELY && excuse.is_some_and(|excuse| excuse.stuck)
+    }
+}
+
 impl Peers {
+    /// How long a member may bring nothing until it is asked why. One that said lately that nothing comes to it is asked as
+    /// soon as it is overdue: who reads an object asks for its version and then for its blocks, and need not wait twice.
+    pub(super) fn asks_why_after(known: &Known) -> Duration {
+        let wonder = known.wonder();
+        match wonder.as_ref().is_some_and(Wonder::was_stuck) {
+            true => SILENCE,
+            false => HEDGE_STUCK,
+        }
+    }
+
     /// Whether a member is there: it was heard just now, or answers when asked that alone.
     pub(super) async fn is_there(self: &Arc<Self>, known: &Arc<Known>, name: &str) -> bool {
         let _turn = known.turn().await;

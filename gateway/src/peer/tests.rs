@@ -165,6 +165,25 @@ async fn one_to_which_nothing_comes_from_its_origin_is_left_whatever_it_is_asked
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_to_which_nothing_came_lately_is_not_waited_for_as_long_again() {
+    let peers = peers_of(Mute {
+        filling: true,
+        stuck: Some(Instant::now()),
+        ..Mute::default()
+    });
+    let (first, _) = asked(&peers, false).await;
+    let (second, error) = asked(&peers, true).await;
+    assert_eq!(error, PeerError::Stalled);
+    assert!(
+        first >= HEDGE_STUCK && second == SILENCE,
+        "{first:?}, {second:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (later, _) = asked(&peers, true).await;
+    assert!(later >= HEDGE_STUCK, "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_to_which_nothing_comes_is_left_as_soon_as_it_says_so() {
     for stuck in [HEDGE_STUCK + SILENCE, HEDGE + SILENCE] {
         let peers = peers_of(Mute {

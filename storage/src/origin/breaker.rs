@@ -43,6 +43,8 @@ struct State {
     /// Requests in a row without an answer, and when the first of them was asked.
     failures: u32,
     since: Option<Instant>,
+    /// When somebody who had asked it was done with that, with an answer or without.
+    left: Option<Instant>,
     down: Option<Down>,
 }
 
@@ -71,6 +73,7 @@ impl Breaker {
             made: now,
             failures: 0,
             since: None,
+            left: None,
             down: None,
         });
         let told = Notify::new();
@@ -132,6 +135,12 @@ impl Breaker {
         let before = state.down.is_some();
         state.failed(now, asked_at);
         !before && state.down.is_some()
+    }
+
+    /// When the one who asked last was done with it, unless what that one saw is old by now.
+    pub(super) fn left_lately(&self, now: Instant) -> Option<Instant> {
+        let left = self.lock().left;
+        left.filter(|left| now.saturating_duration_since(*left) < OLD)
     }
 
     /// Whether the origin is down.
@@ -235,12 +244,15 @@ impl Leave {
 impl Drop for Leave {
     /// Whoever asked whether it is back left before it heard: the next may ask at once.
     fn drop(&mut self) {
+        let mut state = self.breaker.lock();
+        state.left = Some(Instant::now());
         if self.probe.is_none() {
             return;
         }
-        if let Some(down) = &mut self.breaker.lock().down {
+        if let Some(down) = &mut state.down {
             down.asking = false;
         }
+        drop(state);
         self.breaker.told.notify_waiters();
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct Manners {
     limit: Limit,
     breaker: Arc<Breaker>,
     made: Instant,
-    /// When something came last, or it was asked after a pause, in milliseconds since it was made.
+    /// When something came last, or it was asked after a pause in which it was not stuck, in milliseconds since it was made.
     moved: AtomicU64,
     /// How many go around it, by another gateway.
     around: AtomicUsize,
@@ -154,10 +154,17 @@ impl Manners {
         let now = Instant::now();
         self.spare.asked(now);
         // Its asker has its place by now.
-        if self.slots.in_use() <= 1 {
+        if self.slots.in_use() <= 1 && !self.was_left_stuck(now) {
             self.moved(now);
         }
         Ok(leave)
+    }
+
+    /// Whether the one who asked last left lately, and nothing had come for so long then that it was stuck: it is so for the
+    /// next one too, who need not find that out.
+    fn was_left_stuck(&self, now: Instant) -> bool {
+        let left = self.breaker.left_lately(now);
+        left.is_some_and(|left| left >= self.stuck_at())
     }
 
     /// An answer began.
@@ -379,6 +386,33 @@ mod tests {
         assert_eq!(manners.is_stuck(Instant::now()), Some(false));
         drop(held);
         assert_eq!(manners.is_stuck(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_origin_that_was_left_while_it_was_stuck_is_so_for_who_asks_next() {
+        let manners = manners();
+        let asked_for = async |time| {
+            let held = manners.slots.take_free();
+            let leave = manners.enter().await.expect("it is not down");
+            let stuck = manners.is_stuck(Instant::now());
+            tokio::time::advance(time).await;
+            drop((leave, held));
+            stuck
+        };
+        let short = Duration::from_millis(10);
+        assert_eq!(asked_for(short).await, Some(false));
+        tokio::time::advance(STUCK).await;
+        assert_eq!(
+            asked_for(STUCK).await,
+            Some(false),
+            "who left did not wait long"
+        );
+        tokio::time::advance(STUCK).await;
+        assert_eq!(asked_for(short).await, Some(true));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(asked_for(STUCK).await, Some(false), "that was long ago");
+        asks(&manners, 1, StatusCode::OK).await;
+        assert_eq!(asked_for(short).await, Some(false), "it answers");
     }
 
     #[tokio::test(start_paused = true)]
