@@ -28,7 +28,7 @@ use super::{Peer, PeerBody, wire};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Idle connections are closed by us before the other end does it at a bad moment.
-const IDLE: Duration = Duration::from_secs(30);
+pub(super) const IDLE: Duration = Duration::from_secs(30);
 
 /// Idle connections that are kept to one member.
 const KEPT: usize = 64;

@@ -36,7 +36,11 @@ pub(crate) type Permit = Option<OwnedSemaphorePermit>;
 #[derive(Debug, Default)]
 pub(super) struct Health {
     known: Mutex<HashMap<String, Arc<Known>>>,
+    listens: Arc<()>,
 }
+
+/// Held by whoever listens for a member's heartbeat, for as long as that goes on.
+pub(super) type Listens = Arc<()>;
 
 /// What is known of one member.
 #[derive(Debug)]
@@ -54,11 +58,18 @@ pub(crate) struct Known {
     wonder: Mutex<Option<Wonder>>,
 }
 
-/// Who listens for a member's heartbeat, and for how long yet.
+/// Whether somebody listens for a member's heartbeat, and when it was asked for something last: the one ends a while after
+/// the other.
 #[derive(Debug, Default)]
 struct Listening {
     asked: Option<Instant>,
     begun: bool,
+}
+
+/// How many members are listened to.
+pub(super) fn listeners(listens: &Listens) -> u32 {
+    // One is held by who gives them out.
+    u32::try_from(Arc::strong_count(listens) - 1).unwrap_or(u32::MAX)
 }
 
 /// The queue of a level.
@@ -93,6 +104,11 @@ impl Health {
         new
     }
 
+    /// One more that listens.
+    pub(super) fn listens(&self) -> Listens {
+        Arc::clone(&self.listens)
+    }
+
     pub(super) fn is_silent(&self, name: &str) -> bool {
         self.lock().get(name).is_some_and(|known| known.is_silent())
     }
@@ -122,20 +138,24 @@ impl Known {
     }
 
     pub(super) fn heard_within(&self, time: Duration) -> bool {
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.elapsed() < time
+        self.heard_at().elapsed() < time
+    }
+
+    /// When bytes came from it last, or it was met.
+    pub(super) fn heard_at(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that it is asked for something; true if nobody listens for its heartbeat yet, who then is to.
-    pub(super) fn is_to_be_listened_to(&self) -> bool {
+    pub(super) fn begin_listening(&self) -> bool {
         let mut listening = self.listening();
         listening.asked = Some(Instant::now());
         !std::mem::replace(&mut listening.begun, true)
     }
 
-    /// Whether whoever listens for its heartbeat goes on, which is as long as it is a member that was asked for something
-    /// lately.
-    pub(super) fn is_still_listened_to(&self, is_member: bool) -> bool {
+    /// Whether whoever listens for its heartbeat is to go on: as long as it is a member that was asked for something
+    /// lately. If not, that has ended.
+    pub(super) fn go_on_listening(&self, is_member: bool) -> bool {
         let mut listening = self.listening();
         let lately = |asked: Instant| asked.elapsed() < heartbeat::LATELY;
         listening.begun = is_member && listening.asked.is_some_and(lately);

@@ -41,6 +41,15 @@ pub(super) struct Excuse {
     pub(super) idle: bool,
 }
 
+/// Why there is no answer to a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Nothing came in time, or nobody is there.
+    Silent,
+    /// The connection broke, or could not be tried.
+    Failed,
+}
+
 /// What a member was asked of that, and when.
 #[derive(Debug)]
 pub(super) struct Wonder {
@@ -92,7 +101,7 @@ impl Peers {
     /// Whether a member says within `patience` that it is there.
     pub(super) async fn ping(&self, name: &str, patience: Duration) -> bool {
         match self.pong(name, patience) {
-            Some(pong) => pong.await.is_some(),
+            Some(pong) => pong.await.is_ok(),
             None => false,
         }
     }
@@ -105,7 +114,7 @@ impl Peers {
                 Some(wonder) if wonder.begun.elapsed() < FRESH => wonder.excuse.clone(),
                 _ => {
                     let excuse = self.pong(name, PATIENCE)?.map(|pong| {
-                        pong.map(|pong| Excuse {
+                        pong.ok().map(|pong| Excuse {
                             stuck: wire::is_stuck(pong.headers()),
                             idle: wire::is_idle(pong.headers()),
                         })
@@ -131,17 +140,25 @@ impl Peers {
     }
 
     /// Asks a member at once; what comes back is what it says within `patience`. `None`: it is none.
-    fn pong(
+    pub(super) fn pong(
         &self,
         name: &str,
         patience: Duration,
-    ) -> Option<impl Future<Output = Option<Response<PeerBody>>> + Send + use<>> {
+    ) -> Option<impl Future<Output = Result<Response<PeerBody>, Lost>> + Send + use<>> {
         let peer = self.fleet().peer(name)?.clone();
         let asking = tokio::spawn(answer(Arc::clone(&self.transport), peer));
         Some(async move {
             let answer = tokio::time::timeout(patience, asking).await;
-            let answer = answer.ok()?.ok()?.ok()?;
-            answer.status().is_success().then_some(answer)
+            match answer
+                .map_err(|_| Lost::Silent)?
+                .map_err(|_| Lost::Failed)?
+            {
+                Ok(answer) if answer.status().is_success() => Ok(answer),
+                // Another has that address by now.
+                Ok(_) => Err(Lost::Silent),
+                Err(error) if no_connection(error.kind()) => Err(Lost::Silent),
+                Err(_) => Err(Lost::Failed),
+            }
         })
     }
 }

@@ -22,6 +22,8 @@ struct Mute {
     pings: Arc<AtomicU32>,
     /// From then on it answers nothing.
     frozen: Option<Instant>,
+    /// From then on every connection to it breaks.
+    broken: Option<Instant>,
     /// It answers questions, with a failure.
     refuses: bool,
     /// So many pings are lost on the way.
@@ -39,7 +41,8 @@ impl Peer for Mute {
             if self.frozen.is_some_and(|from| Instant::now() >= from) {
                 std::future::pending::<()>().await;
             }
-            if self.refuses && !wire::is_ping(&parts.uri) {
+            let broken = self.broken.is_some_and(|from| Instant::now() >= from);
+            if broken || self.refuses && !wire::is_ping(&parts.uri) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
             let less = |lost: u32| lost.checked_sub(1);
@@ -246,19 +249,67 @@ async fn one_that_answers_no_ping_is_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_was_asked_lately_is_found_silent_though_nobody_waits_for_it() {
-    let freezes = Duration::from_secs(7);
+    let moment = Duration::from_millis(60);
+    for phase in 0..8 {
+        let freezes = Duration::from_secs(7) + phase * moment;
+        let peers = peers_of(Mute {
+            refuses: true,
+            frozen: Some(Instant::now() + freezes),
+            ..Mute::default()
+        });
+        let (took, error) = asked(&peers, true).await;
+        assert_eq!((took, error), (Duration::ZERO, PeerError::Cut));
+        let answers = || peers.answers(&peers.fleet(), "mute");
+        tokio::time::sleep(freezes - moment).await;
+        // As if bytes came.
+        peers.health.of("mute", |_| true).heard();
+        tokio::time::sleep(moment).await;
+        assert!(answers());
+        tokio::time::sleep(Duration::from_millis(1001)).await;
+        assert!(!answers(), "{freezes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_not_answered_a_ping_yet_or_has_another_trouble_is_not_found_silent_by_one() {
+    for mute in [
+        Mute {
+            refuses: true,
+            lost: AtomicU32::new(4),
+            ..Mute::default()
+        },
+        Mute {
+            broken: Some(Instant::now() + Duration::from_secs(1)),
+            refuses: true,
+            ..Mute::default()
+        },
+    ] {
+        let peers = peers_of(mute);
+        let _ = asked(&peers, true).await;
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(peers.answers(&peers.fleet(), "mute"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_heard_all_the_time_is_pinged_now_and_then_to_keep_the_connection() {
+    let pings: Arc<AtomicU32> = Arc::default();
     let peers = peers_of(Mute {
         refuses: true,
-        frozen: Some(Instant::now() + freezes),
+        pings: Arc::clone(&pings),
         ..Mute::default()
     });
-    let (took, error) = asked(&peers, true).await;
-    assert_eq!((took, error), (Duration::ZERO, PeerError::Cut));
-    let answers = || peers.answers(&peers.fleet(), "mute");
-    tokio::time::sleep(freezes - took).await;
-    assert!(answers());
-    tokio::time::sleep(Duration::from_millis(1001)).await;
-    assert!(!answers());
+    for _ in 0..12 {
+        let _ = asked(&peers, true).await;
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            peers.health.of("mute", |_| true).heard();
+        }
+    }
+    let pings = pings.load(Ordering::Relaxed);
+    assert!((5..=8).contains(&pings), "{pings} in two minutes");
 }
 
 #[tokio::test(start_paused = true)]

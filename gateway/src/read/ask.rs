@@ -148,6 +148,7 @@ impl<'a> Asking<'a> {
                 incoming = &mut elsewhere => came(incoming),
             };
         }
+        let asked = Instant::now();
         let second = tokio::select! {
             biased;
             chunk = first.next() => return Ok(Moved::First(first, chunk)),
@@ -155,7 +156,10 @@ impl<'a> Asking<'a> {
             incoming = &mut elsewhere => return came(incoming),
         };
         match second {
-            Ok(answer) => Ok(Moved::Second(answer.body)),
+            Ok(answer) => {
+                self.dataset.origin.stood_still(asked.elapsed());
+                Ok(Moved::Second(answer.body))
+            }
             Err(error) => {
                 tracing::debug!(object = %run.object(), %error, "nor does another one begin");
                 tokio::select! {

@@ -177,8 +177,8 @@ impl Disk {
         }
     }
 
-    /// Waits until what is under way is done; false if that takes too long. The files are closed
-    /// once this is dropped.
+    /// Waits until what is under way is done and the files are closed; false if that takes too long: then they are by and
+    /// by, and are not opened again before.
     pub(super) async fn close(&self) -> bool {
         let closed = tokio::time::timeout(FLUSH_LIMIT, self.device.close()).await;
         closed.is_ok()

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
@@ -28,6 +28,9 @@ pub(super) struct Files {
     lock: Mutex<Option<File>>,
     /// The files were open once.
     opened: AtomicBool,
+    /// Held for as long as they are, and anything is under way in them: what still is, reads and writes where those who
+    /// open them anew do too.
+    alone: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Files {
@@ -38,6 +41,7 @@ impl Files {
             journal: config.data_dir.join(JOURNAL),
             lock: Mutex::default(),
             opened: AtomicBool::new(false),
+            alone: Arc::default(),
         }
     }
 }
@@ -84,7 +88,8 @@ impl Medium for Files {
     }
 
     async fn open(&self, geometry: &Geometry, direct: bool) -> Result<Box<dyn Device>, String> {
-        let device = Hybrid::open(&self.dir, geometry, direct).await?;
+        let alone = Arc::clone(&self.alone).lock_owned().await;
+        let device = Hybrid::open(&self.dir, geometry, direct, alone).await?;
         self.opened.store(true, Ordering::Release);
         Ok(Box::new(device))
     }

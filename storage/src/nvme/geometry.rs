@@ -105,12 +105,11 @@ impl Geometry {
         FLUSH_BYTES.max(FLUSH_BLOCKS * entry)
     }
 
-    /// Blocks that are given to foyer in one turn: half a flush buffer, since what does not fit
-    /// the rest of a buffer is dropped without a word; and one segment, so that a turn in which a write fails does
-    /// not get to finish the segment at hand twice.
+    /// Blocks that are given to foyer in one turn at most: half a flush buffer, since what does not fit
+    /// the rest of a buffer is dropped without a word.
     pub fn turn_blocks(&self) -> usize {
         let entry = self.block_size.bytes() + OVERHEAD;
-        let turn = (self.flush_bytes() / 2 / entry).min(self.segment_blocks);
+        let turn = self.flush_bytes() / 2 / entry;
         usize::try_from(turn).unwrap_or(1)
     }
 
@@ -175,17 +174,6 @@ mod tests {
             let cut = geometry(1 << 30, block).unwrap();
             let turn = cut.turn_blocks() as u64 * (u64::from(block) + OVERHEAD);
             assert!(turn * 2 <= cut.flush_bytes() && cut.turn_blocks() >= 3);
-        }
-    }
-
-    #[test]
-    fn a_turn_fits_a_segment() {
-        for block in [256 << 10, 1 << 20, 4 << 20] {
-            let least = Geometry::least(BlockSize::new(block));
-            for bytes in [least, 1 << 30, 10 << 40] {
-                let cut = geometry(bytes, block).unwrap();
-                assert!(cut.turn_blocks() as u64 <= cut.segment_blocks);
-            }
         }
     }
 }

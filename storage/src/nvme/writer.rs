@@ -326,8 +326,8 @@ impl Nvme {
         let wanted = |key: &BlockKey| locked(&self.ledger).writing.contains_key(key);
         lost.retain(wanted);
         if flushed && !lost.is_empty() && lost.iter().all(|key| taken_out.contains(key)) {
-            let again = turn.iter().filter(|write| lost.contains(&write.key));
-            (_, lost) = Self::put(disk, again).await;
+            lost =
+                Self::put_again(disk, turn.iter().filter(|write| lost.contains(&write.key))).await;
             disk.end_turn();
             lost.retain(wanted);
         }
@@ -358,6 +358,18 @@ impl Nvme {
         let lost = writes.map(|write| write.key);
         let lost = lost.filter(|key| !flushed || !disk.contains(key));
         (flushed, lost.collect())
+    }
+
+    /// Writes these one by one, for they may not lie together, until one is not there then; says which are not.
+    async fn put_again(disk: &Disk, writes: impl Iterator<Item = &Write>) -> Vec<BlockKey> {
+        let mut lost = Vec::new();
+        for write in writes {
+            match lost.is_empty() {
+                true => lost = Self::put(disk, std::iter::once(write)).await.1,
+                false => lost.push(write.key),
+            }
+        }
+        lost
     }
 
     /// Makes what was proved to be there resident: in the journal first, so that what is called

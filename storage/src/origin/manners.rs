@@ -20,6 +20,11 @@ use crate::stats::DatasetStats;
 const BODY_PATIENCE: Duration = Duration::from_millis(500);
 const HEAD_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Bodies that stand still though answers begin as soon as this, or as they usually do: that is no lack of room. Others may do
+/// so too, and for so long none is waited for longer than half as long.
+const QUICK: Duration = Duration::from_millis(50);
+const DISTRUSTED: Duration = Duration::from_secs(2);
+
 /// The longest that is waited; loaders give up after 5 s without a byte.
 const MOST_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -49,6 +54,8 @@ pub(super) struct Manners {
     made: Instant,
     /// When something came last, or it was asked after a pause in which it was not stuck, in milliseconds since it was made.
     moved: AtomicU64,
+    /// Until when its bodies are not trusted to go on, in milliseconds since it was made.
+    distrusted: AtomicU64,
     /// How many go around it, by another gateway.
     around: AtomicUsize,
 }
@@ -87,14 +94,28 @@ impl Manners {
             breaker: Breaker::new(now),
             made: now,
             moved: AtomicU64::new(0),
+            distrusted: AtomicU64::new(0),
             around: AtomicUsize::new(0),
         }
     }
 
     fn moved(&self, now: Instant) {
+        self.moved.store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Since it was made.
+    fn milliseconds(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.made).as_millis();
-        let since = u64::try_from(since).unwrap_or(u64::MAX);
-        self.moved.store(since, Ordering::Relaxed);
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    /// A body stood still, and the rest of it, asked for beside it, began after so long.
+    fn stood_still(&self, now: Instant, began_after: Duration) {
+        let usual = self.stats.first_byte() * STUCK_TIMES;
+        if began_after <= usual.max(QUICK) {
+            let until = self.milliseconds(now + DISTRUSTED);
+            self.distrusted.store(until, Ordering::Relaxed);
+        }
     }
 
     fn moved_at(&self) -> Instant {
@@ -242,7 +263,12 @@ impl Manners {
 
     /// How long a body may stand still.
     pub(super) fn body_patience(&self) -> Duration {
-        self.patience().max(BODY_PATIENCE)
+        let patience = self.patience().max(BODY_PATIENCE);
+        let distrusted = self.distrusted.load(Ordering::Relaxed);
+        match self.milliseconds(Instant::now()) < distrusted {
+            true => patience / 2,
+            false => patience,
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -268,6 +294,13 @@ impl Origin {
     pub fn moved(&self) {
         if let Some(manners) = self.manners() {
             manners.moved(Instant::now());
+        }
+    }
+
+    /// Notes that a body stood still, and that the rest of it, asked for beside it, began after so long.
+    pub fn stood_still(&self, began_after: Duration) {
+        if let Some(manners) = self.manners() {
+            manners.stood_still(Instant::now(), began_after);
         }
     }
 
@@ -413,6 +446,18 @@ mod tests {
         assert_eq!(asked_for(STUCK).await, Some(false), "that was long ago");
         asks(&manners, 1, StatusCode::OK).await;
         assert_eq!(asked_for(short).await, Some(false), "it answers");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_are_waited_for_half_as_long_while_some_stand_still_and_answers_begin_at_once() {
+        let manners = manners();
+        assert_eq!(manners.body_patience(), BODY_PATIENCE);
+        manners.stood_still(Instant::now(), 2 * QUICK);
+        assert_eq!(manners.body_patience(), BODY_PATIENCE, "a lack of room");
+        manners.stood_still(Instant::now(), QUICK);
+        assert_eq!(manners.body_patience(), BODY_PATIENCE / 2);
+        tokio::time::advance(DISTRUSTED).await;
+        assert_eq!(manners.body_patience(), BODY_PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -265,7 +265,9 @@ impl Medium for Plug {
 #[async_trait]
 impl Device for Plug {
     fn together(&self, sizes: &[usize]) -> usize {
-        sizes.len()
+        let most = sizes.len().max(1) as u64;
+        let together = self.disk.lock().random.from(1..=most);
+        usize::try_from(together).unwrap_or(1)
     }
 
     fn write(&self, _key: BlockKey, stored: Stored) {

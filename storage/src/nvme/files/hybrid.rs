@@ -13,15 +13,17 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use foyer::{
-    BlockEngineConfig, Code, Device as Files, DeviceBuilder, Error, EvictionInfo, EvictionPicker,
-    FifoPicker, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy,
-    InvalidRatioPicker, Load, PsyncIoEngineConfig, RecoverMode, Spawner,
+    BlockEngineConfig, Code, Device as BlockFiles, DeviceBuilder, Error, EvictionInfo,
+    EvictionPicker, FifoPicker, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
+    HybridCachePolicy, InvalidRatioPicker, Load, PsyncIoEngineConfig, RecoverMode, Spawner,
 };
 use tokio::runtime::{self, Runtime};
+use tokio::sync::OwnedMutexGuard;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::place::Place;
@@ -34,38 +36,68 @@ use crate::nvme::medium::{Device, Loaded, Stored};
 /// A segment of which so much was removed goes first.
 const MOSTLY_DEAD: f64 = 0.8;
 
-/// A disk may take long; a moment that no clock knows is a panic.
+/// A disk may take long. No clock knows the moment that lies [`Duration::MAX`] ahead, and adding that is a panic.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Where foyer's tasks run, and the files that they use.
+/// Where foyer's tasks run, and the files that they use. Dropped, they end by and by.
 ///
 /// They own the files and each other (foyer 0.22.6: the flusher holds the segments, these the
 /// reclaimer, and that the flusher), so none of them ends by itself, and the files would stay open
 /// until the process ends. They end with what they run on; and then the files are closed, and not before: reads and writes
 /// on their way know a file by its number alone, which would be another's.
 struct Tasks {
-    runtime: Runtime,
-    files: Arc<dyn Files>,
+    /// Until they are ended.
+    runtime: Option<Runtime>,
+    used: Option<Used>,
 }
 
+/// What they use until the last of them has ended: the files, and the right to open them.
+type Used = (Arc<dyn BlockFiles>, Alone);
+
+/// The right to have the files open.
+pub(super) type Alone = OwnedMutexGuard<()>;
+
 impl Tasks {
-    fn new(files: Arc<dyn Files>) -> io::Result<Self> {
+    fn new(used: Used) -> io::Result<(Self, Spawner)> {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("nvme")
             .enable_all()
             .build()?;
-        Ok(Self { runtime, files })
-    }
-
-    fn spawner(&self) -> Spawner {
-        self.runtime.handle().clone().into()
+        let spawner = runtime.handle().clone().into();
+        let runtime = Some(runtime);
+        let used = Some(used);
+        Ok((Self { runtime, used }, spawner))
     }
 
     /// Ends them, waits for what they have the disk do, however long that takes, and closes the files.
-    fn end(self) {
-        self.runtime.shutdown_timeout(FOR_EVER);
-        drop(self.files);
+    fn end(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(FOR_EVER);
+        }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        // Whoever drops this may have no time, and no runtime.
+        let (runtime, used) = (Arc::new(Mutex::new(Some(runtime))), self.used.take());
+        let ended = Arc::clone(&runtime);
+        let ends = move || {
+            let runtime = locked(&ended).take();
+            if let Some(runtime) = runtime {
+                runtime.shutdown_timeout(FOR_EVER);
+            }
+            drop(used);
+        };
+        if thread::Builder::new().spawn(ends).is_err()
+            && let Some(runtime) = locked(&runtime).take()
+        {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -85,7 +117,8 @@ impl fmt::Debug for Hybrid {
 }
 
 impl Hybrid {
-    /// Opens the block files below `dir`, creating what is not there, and reads their indexes.
+    /// Opens the block files below `dir`, creating what is not there, and reads their indexes. Who holds `alone` has
+    /// nothing under way in them; it is held until that is so again.
     ///
     /// # Errors
     /// Why they can't be opened.
@@ -93,6 +126,7 @@ impl Hybrid {
         dir: &Path,
         geometry: &Geometry,
         direct: bool,
+        alone: Alone,
     ) -> Result<Self, String> {
         let said = |error: Error| error.to_string();
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -101,7 +135,8 @@ impl Hybrid {
             .with_direct(direct)
             .build()
             .map_err(said)?;
-        let tasks = Tasks::new(Arc::clone(&device)).map_err(|error| error.to_string())?;
+        let used = (Arc::clone(&device), alone);
+        let (tasks, spawner) = Tasks::new(used).map_err(|error| error.to_string())?;
         let evicted = Arc::new(AtomicU64::new(0));
         let picker = Picker {
             fifo: FifoPicker::default(),
@@ -129,7 +164,7 @@ impl Hybrid {
             .with_io_engine_config(PsyncIoEngineConfig::new())
             .with_engine_config(engine)
             .with_recover_mode(RecoverMode::Quiet)
-            .with_spawner(tasks.spawner())
+            .with_spawner(spawner)
             .build()
             .await
             .map_err(said)?;
@@ -139,15 +174,6 @@ impl Hybrid {
             place: Mutex::new(Place::first(geometry.segment)),
             evicted,
         })
-    }
-}
-
-impl Drop for Hybrid {
-    fn drop(&mut self) {
-        if let Some(tasks) = locked(&self.tasks).take() {
-            // Whoever drops this may have no time, and no runtime.
-            std::thread::spawn(|| tasks.end());
-        }
     }
 }
 
@@ -326,6 +352,7 @@ mod tests {
     use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
 
+    use super::super::place::HEADER;
     use super::*;
     use crate::block::BlockSize;
     use crate::nvme::tests::Scratch;
@@ -348,18 +375,49 @@ mod tests {
 
     const GOLDEN: u64 = 2_072_832_285_853_685_656;
 
-    /// Blocks of all sizes, small ones among them so that pages of index fill.
+    async fn alone() -> Alone {
+        Arc::<tokio::sync::Mutex<()>>::default().lock_owned().await
+    }
+
+    #[tokio::test]
+    async fn files_that_cannot_be_opened_say_why_and_may_be_opened_after_that() {
+        let scratch = Scratch::new();
+        let block_size = BlockSize::new(256 << 10);
+        let geometry = Geometry::new(Geometry::least(block_size), block_size).unwrap();
+        let alone = Arc::<tokio::sync::Mutex<()>>::default();
+        let open = async || {
+            let alone = Arc::clone(&alone).lock_owned().await;
+            Hybrid::open(scratch.path(), &geometry, false, alone).await
+        };
+        let hybrid = open().await.unwrap();
+        hybrid.close().await;
+        let files = fs::read_dir(scratch.path()).unwrap();
+        let file = files.map(|file| file.unwrap().path()).next().unwrap();
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        let error = open().await.unwrap_err();
+        assert!(error.contains("directory"), "{error}");
+        fs::remove_dir(&file).unwrap();
+        open().await.unwrap();
+    }
+
+    /// Blocks of all sizes, the first ones so small that pages of index fill.
     #[tokio::test]
     async fn blocks_lie_where_they_were_said_to() {
         let scratch = Scratch::new();
         let block_size = BlockSize::new(256 << 10);
         let bytes = 64 * Geometry::least(block_size);
         let geometry = Geometry::new(bytes, block_size).unwrap();
-        let hybrid = Hybrid::open(scratch.path(), &geometry, false);
+        let hybrid = Hybrid::open(scratch.path(), &geometry, false, alone().await);
         let hybrid = hybrid.await.unwrap();
-        let (mut place, mut others) = (Place::first(geometry.segment), 0);
-        for turn in 0..200 {
-            let largest = if turn < 150 { 3 * 4096 } else { 256 << 10 };
+        let mut place = Place::first(geometry.segment);
+        let (mut pages, mut segments, mut last) = (0, 0, 0);
+        for turn in 0..250 {
+            let largest = match turn {
+                0..100 => 3900,
+                100..200 => 3 * 4096,
+                _ => 256 << 10,
+            };
             let mut ats = Vec::new();
             for index in turn * 4..turn * 4 + 4 {
                 let any = xxh3_64_with_seed(b"size", index.into());
@@ -367,8 +425,10 @@ mod tests {
                 let stored = Stored::new(key(index), vec![7; size]);
                 let size = stored.size() as u64;
                 let (at, another) = place.put(entry_bytes(stored.size()));
-                others += u32::from(another);
-                ats.push((index, at + 36 + size));
+                pages += u32::from(another && at > last);
+                segments += u32::from(another && at < last);
+                last = at;
+                ats.push((index, at + HEADER + size));
                 hybrid.write(key(index), stored);
             }
             hybrid.flushed().await;
@@ -387,6 +447,6 @@ mod tests {
                 );
             }
         }
-        assert!(others > 20, "{others}");
+        assert!(pages > 0 && segments > 20, "{pages}, {segments}");
     }
 }

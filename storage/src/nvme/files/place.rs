@@ -7,8 +7,8 @@
 
 use crate::nvme::geometry::PAGE;
 
-/// What foyer writes before a key.
-const HEADER: u64 = 36;
+/// What foyer writes before an entry's value, behind which its key is.
+pub(super) const HEADER: u64 = 36;
 
 /// Entries that a page of index names: its checksum and count, then 24 bytes each.
 const NAMED: u64 = (PAGE - 12) / 24;
