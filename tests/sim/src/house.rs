@@ -216,7 +216,9 @@ impl Clock {
     }
 
     fn jump(&self, random: &mut Random, trace: &Trace, who: &str) {
-        let by = *random.pick(&[0, 0, 0, -1_000, -3_000, -8_000, -3_600_000, 3_600_000]);
+        let by = *random.pick(&[
+            0, 0, -1_000, -3_000, -3_000, -8_000, -8_000, -3_600_000, 3_600_000,
+        ]);
         if by != 0 {
             trace.note(who, format_args!("the clock jumps by {by} ms"));
             trace.count("blows: a clock jumps");
