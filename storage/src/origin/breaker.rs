@@ -242,7 +242,7 @@ impl Leave {
 }
 
 impl Drop for Leave {
-    /// Whoever asked whether it is back left before it heard: the next may ask at once.
+    /// Notes when; and where whoever asked whether it is back left before it heard, the next may ask at once.
     fn drop(&mut self) {
         let mut state = self.breaker.lock();
         state.left = Some(Instant::now());
